@@ -1,0 +1,1 @@
+//! Benchmarks of xy; each is a program of its own.

@@ -1,0 +1,1 @@
+//! Examples of xy; each is a program of its own.

@@ -1,0 +1,112 @@
+//! Operating system processes as children: what to run, and the one place that spawns, signals and reaps.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to run as one OS process, and when it counts as ready.
+///
+/// The restart half (restart type, backoff, limits, and the grace of a stop as
+/// [`Shutdown::Timeout`](crate::spec::Shutdown)) is in [`ChildSpec`](crate::spec::ChildSpec).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProcessSpec {
+    /// The program: a name looked up in the child's `PATH`, or a path (relative ones start at `working_dir`).
+    pub command: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Variables laid over the inherited environment.
+    pub env: BTreeMap<String, String>,
+    /// The directory it runs in; `None` inherits the host's.
+    pub working_dir: Option<PathBuf>,
+    /// The TCP port it serves, if any.
+    pub port: Option<u16>,
+    /// Whether the listening socket must belong to the child's own processes.
+    pub port_owner: PortOwner,
+    /// When it counts as ready; `None` means [`Readiness::Tcp`] with a `port`, else [`Readiness::Started`].
+    pub ready: Option<Readiness>,
+    /// The signal that asks it to end.
+    pub stop_signal: StopSignal,
+}
+
+impl ProcessSpec {
+    /// The longest time from start to ready (a cold `npx` or `uvx` downloads first).
+    pub const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(300);
+
+    /// Creates a spec that runs `command` without arguments.
+    pub fn new(command: impl Into<String>) -> Self {
+        Self {
+            command: command.into(),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            working_dir: None,
+            port: None,
+            port_owner: PortOwner::Own,
+            ready: None,
+            stop_signal: StopSignal::Term,
+        }
+    }
+
+    /// Returns the readiness in force.
+    pub fn readiness(&self) -> Readiness {
+        match (&self.ready, self.port) {
+            (Some(ready), _) => ready.clone(),
+            (None, Some(_)) => Readiness::Tcp,
+            (None, None) => Readiness::Started,
+        }
+    }
+}
+
+/// Whose listening socket proves readiness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum PortOwner {
+    /// Only one of the child's own processes.
+    #[default]
+    Own,
+    /// Anybody's, for ports published by a container engine.
+    Any,
+}
+
+/// What "ready" means for a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Readiness {
+    /// The program was executed.
+    Started,
+    /// Its port accepts connections.
+    Tcp,
+    /// `GET path` on its port answers with a status from 200 to 399.
+    Http {
+        /// The path, beginning with `/`.
+        path: String,
+    },
+    /// An MCP server on its port answers `tools/list` in either protocol era.
+    Mcp {
+        /// The endpoint's path, `/mcp` by default.
+        path: String,
+        /// The host in URL and `Host` header, `localhost` by default.
+        host: String,
+    },
+}
+
+/// The signal that asks a process to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "UPPERCASE"))]
+pub enum StopSignal {
+    /// SIGTERM.
+    #[default]
+    Term,
+    /// SIGINT.
+    Int,
+    /// SIGHUP.
+    Hup,
+    /// SIGQUIT.
+    Quit,
+    /// SIGUSR1.
+    Usr1,
+    /// SIGUSR2.
+    Usr2,
+    /// SIGKILL.
+    Kill,
+}

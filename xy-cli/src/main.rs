@@ -1,0 +1,3 @@
+//! `xyctl`, the command line.
+
+fn main() {}

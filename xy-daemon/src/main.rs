@@ -1,0 +1,3 @@
+//! `xyd`, the daemon.
+
+fn main() {}
