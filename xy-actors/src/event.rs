@@ -1,0 +1,140 @@
+//! What happened: reports of a supervisor about its children and itself.
+
+use std::time::Duration;
+
+use crate::exit::Exit;
+
+/// What happens to a child after an exit or a failed start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(tag = "next", rename_all = "snake_case"))]
+pub enum Next {
+    /// It stays down: its restart type says so, or it was stopped.
+    Rest,
+    /// It is removed from its supervisor.
+    Removed,
+    /// It is started again.
+    Restart {
+        /// The wait before it; zero means at once.
+        delay: Duration,
+        /// Which restart within the period this is, from 1; 0 if it does not count.
+        nth: u32,
+        /// How many the limit allows; `None` without a limit.
+        of: Option<u32>,
+    },
+    /// It ended while paused; `resume` starts it again.
+    Held,
+    /// Its own limit is reached: it stays down until somebody starts it.
+    Failed,
+    /// Its supervisor's limit is reached: the supervisor ends `Escalated`.
+    Escalates,
+    /// Its supervisor ends, because of it or already before.
+    SupervisorEnds,
+}
+
+/// A report about one child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(tag = "type", rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum ChildReport {
+    /// The child was added.
+    Added,
+    /// The child was removed.
+    Removed,
+    /// A start began.
+    Starting,
+    /// The incarnation is ready.
+    Ready,
+    /// The start said that there is nothing to run.
+    Ignored,
+    /// A start failed (OTP's `start_error`).
+    StartFailed {
+        /// What follows.
+        #[cfg_attr(feature = "serde", serde(flatten))]
+        next: Next,
+    },
+    /// The incarnation ended by itself (OTP's `child_terminated` if abnormal).
+    Exited {
+        /// How.
+        exit: Exit,
+        /// What follows.
+        #[cfg_attr(feature = "serde", serde(flatten))]
+        next: Next,
+    },
+    /// The incarnation was asked to end.
+    Stopping,
+    /// The incarnation was killed because it did not end in time, or at once if so configured.
+    Killing,
+    /// The incarnation ended as asked.
+    Stopped {
+        /// How.
+        exit: Exit,
+        /// Whether that is how this child should end when asked (else OTP's `shutdown_error`).
+        clean: bool,
+    },
+    /// The incarnation did not end after it was killed; it is no longer waited for.
+    Leaked,
+    /// Automatic restarts are off.
+    Paused,
+    /// Automatic restarts are on again.
+    Resumed,
+}
+
+impl ChildReport {
+    /// Returns the stable name of the event on the wire and in logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Added => "child_added",
+            Self::Removed => "child_removed",
+            Self::Starting => "child_starting",
+            Self::Ready => "child_ready",
+            Self::Ignored => "child_ignored",
+            Self::StartFailed { .. } => "child_start_failed",
+            Self::Exited { .. } => "child_exited",
+            Self::Stopping => "child_stopping",
+            Self::Killing => "child_killing",
+            Self::Stopped { .. } => "child_stopped",
+            Self::Leaked => "child_leaked",
+            Self::Paused => "child_paused",
+            Self::Resumed => "child_resumed",
+        }
+    }
+}
+
+/// A report of a supervisor about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(tag = "type", rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum SupervisorReport {
+    /// Its initial children have been started.
+    Started,
+    /// It exceeded its restart intensity (OTP's `reached_max_restart_intensity`).
+    LimitReached,
+    /// Its significant children ended.
+    AutoShutdown,
+    /// A first start failed; the children started before are stopped.
+    Unwinding,
+    /// It stops its children, in order.
+    Ending,
+    /// Its children are gone.
+    Ended {
+        /// How it ends.
+        exit: Exit,
+    },
+}
+
+impl SupervisorReport {
+    /// Returns the stable name of the event on the wire and in logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Started => "supervisor_started",
+            Self::LimitReached => "supervisor_limit_reached",
+            Self::AutoShutdown => "supervisor_auto_shutdown",
+            Self::Unwinding => "supervisor_unwinding",
+            Self::Ending => "supervisor_ending",
+            Self::Ended { .. } => "supervisor_ended",
+        }
+    }
+}

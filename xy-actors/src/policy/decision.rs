@@ -1,0 +1,944 @@
+//! The supervisor's state machine: `step(now, input) -> actions`.
+//!
+//! ```text
+//!              Start                           Shutdown, limit, auto-shutdown,
+//!  New ──────────────────► Running             a first start that failed
+//!                            │  ▲  ─────────────────────────────────────► Ending ──────► Ended
+//!          crash of a group  ▼  │ stopped in reverse, delay over          (stop in reverse)
+//!                          rebuild
+//! ```
+//!
+//! Order is kept by three facts and never by waiting: who is alive, who is queued to start, and whose turn it is. After
+//! each input, [`Policy::step`] moves on as far as these allow: an ending supervisor stops its newest child, a group
+//! that restarts does the same down to its first member and then queues itself, and the queue starts the next child when
+//! the one whose turn it is has settled.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Instant;
+
+use crate::event::{ChildReport, Next, SupervisorReport};
+use crate::exit::Exit;
+use crate::policy::backoff::{self, Jitter};
+use crate::policy::intensity::{RestartWindow, Verdict};
+use crate::policy::lifecycle::{After, ChildKey, Incarnation, Origin, Phase, State, Wanted};
+use crate::policy::shutdown::{self, Rung};
+use crate::policy::{restart, strategy};
+use crate::spec::{
+    AutoShutdown, ChildId, ChildSpec, ChildType, OnLimit, Order, RestartType, Shutdown, SpecError, Strategy,
+    SupervisorSpec,
+};
+
+mod operation;
+mod sequence;
+
+pub use operation::{Operation, Outcome, Refusal};
+
+/// Names a pending operation; chosen by the caller, who gets exactly one [`Action::Answer`] for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationId(pub u64);
+
+/// Names one armed timer; a timer that fires with another token than the child's current one is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimerToken(u64);
+
+/// What happened, or what somebody asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// The supervisor begins: its initial children are to be started.
+    Start,
+    /// An incarnation is ready.
+    Ready {
+        /// The child.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
+    /// A start said that there is nothing to run.
+    Ignored {
+        /// The child.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
+    /// A start failed; nothing of it runs.
+    StartFailed {
+        /// The child.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// What kind of failure.
+        failure: StartFailure,
+    },
+    /// An incarnation ended, and nothing of it runs.
+    Exited {
+        /// The child.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// How.
+        exit: Exit,
+    },
+    /// An armed timer is due.
+    Timer {
+        /// The child it was armed for.
+        child: ChildKey,
+        /// The token it was armed with.
+        token: TimerToken,
+    },
+    /// Somebody asks for something.
+    Operation {
+        /// Names the answer.
+        id: OperationId,
+        /// What is asked.
+        operation: Operation,
+    },
+    /// The supervisor is to stop its children in order and end.
+    Shutdown {
+        /// How it then ends.
+        exit: Exit,
+    },
+    /// All children are to be killed at once and the supervisor is to end.
+    Kill,
+}
+
+/// What kind of start failure this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartFailure {
+    /// It failed; counts as a crash.
+    Failed,
+    /// The machine lacks resources (EAGAIN, EMFILE, ENFILE, ENOMEM): tried again later, never counted.
+    ResourceShortage,
+}
+
+/// What the performer of the policy is to do, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Begin a start; it is answered by `Ready`, `Ignored`, `StartFailed` or `Exited`.
+    Start {
+        /// The child.
+        child: ChildKey,
+        /// The new incarnation.
+        incarnation: Incarnation,
+    },
+    /// Ask the incarnation to end; it is answered by `Exited`.
+    Stop {
+        /// The child.
+        child: ChildKey,
+        /// Which incarnation.
+        incarnation: Incarnation,
+    },
+    /// Kill the incarnation; it is answered by `Exited`.
+    Kill {
+        /// The child.
+        child: ChildKey,
+        /// Which incarnation.
+        incarnation: Incarnation,
+    },
+    /// Stop waiting for a killed incarnation: it leaked.
+    Abandon {
+        /// The child.
+        child: ChildKey,
+        /// Which incarnation.
+        incarnation: Incarnation,
+    },
+    /// Arm a timer.
+    Arm {
+        /// The child it belongs to.
+        child: ChildKey,
+        /// Its token.
+        token: TimerToken,
+        /// When it is due.
+        at: Instant,
+    },
+    /// Disarm a timer.
+    Disarm {
+        /// Its token.
+        token: TimerToken,
+    },
+    /// Publish a report about a child.
+    Report {
+        /// The child.
+        child: ChildKey,
+        /// The incarnation it is about.
+        incarnation: Incarnation,
+        /// The report.
+        report: ChildReport,
+    },
+    /// A child moved from one state to another.
+    Transition {
+        /// The child.
+        child: ChildKey,
+        /// Before.
+        from: State,
+        /// After.
+        to: State,
+    },
+    /// Answer an operation.
+    Answer {
+        /// Which one.
+        id: OperationId,
+        /// The answer.
+        outcome: Outcome,
+    },
+    /// Forget a child: its spec is gone.
+    Forget {
+        /// The child.
+        child: ChildKey,
+    },
+    /// Publish a report about the supervisor itself.
+    ReportSelf {
+        /// The report.
+        report: SupervisorReport,
+    },
+    /// The supervisor's initial children have been started.
+    Started,
+    /// The supervisor ends; nothing of it runs any more.
+    End {
+        /// How.
+        exit: Exit,
+        /// The child whose first start failed, if that is why.
+        failed_start: Option<ChildKey>,
+    },
+}
+
+/// What can be seen of one child.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChildView<'a> {
+    /// Its key.
+    pub key: ChildKey,
+    /// Its spec.
+    pub spec: &'a ChildSpec,
+    /// Its current or last incarnation.
+    pub incarnation: Incarnation,
+    /// What it is observed to be.
+    pub state: State,
+    /// Whether an incarnation exists.
+    pub alive: bool,
+    /// Whether this incarnation can serve.
+    pub ready: bool,
+    /// What was asked for.
+    pub wanted: Wanted,
+    /// Whether automatic restarts are off.
+    pub paused: bool,
+    /// Automatic restarts since it was last started by hand.
+    pub restarts: u64,
+    /// When a waiting restart is due, and which and of how many it is.
+    pub restart_at: Option<(Instant, u32, Option<u32>)>,
+    /// The dependencies that a queued child waits for.
+    pub waits_for: Vec<ChildId>,
+    /// Whether it ended while paused and waits for `resume`.
+    pub held: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Child {
+    spec: ChildSpec,
+    incarnation: Incarnation,
+    phase: Phase,
+    wanted: Wanted,
+    paused: bool,
+    /// Automatic restarts since the backoff was last reset.
+    attempt: u32,
+    /// Which restart within the period the planned one is, and of how many.
+    planned: (u32, Option<u32>),
+    restarts: u64,
+    window: RestartWindow,
+    timer: Option<TimerToken>,
+    waiters: Vec<Waiter>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Waiter {
+    id: OperationId,
+    goal: Goal,
+}
+
+/// What a pending operation waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    Ready,
+    Gone,
+}
+
+/// A group restart: everything from `from` on is stopped, then started.
+#[derive(Debug, Clone, Copy)]
+struct Rebuild {
+    from: ChildKey,
+    /// Whether a concurrent group has been asked to stop already.
+    asked: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Life {
+    New,
+    Running,
+    Ending { exit: Exit, failed_start: Option<ChildKey>, asked: bool },
+    Ended,
+}
+
+/// How an attempt or an incarnation failed, for the report.
+#[derive(Debug, Clone, Copy)]
+enum Failure {
+    Start(StartFailure),
+    Exit(Exit),
+}
+
+impl Failure {
+    fn report(self, next: Next) -> ChildReport {
+        match self {
+            Self::Start(_) => ChildReport::StartFailed { next },
+            Self::Exit(exit) => ChildReport::Exited { exit, next },
+        }
+    }
+
+    fn counts(self) -> bool {
+        !matches!(self, Self::Start(StartFailure::ResourceShortage))
+    }
+}
+
+/// The delays after a start that failed for want of resources, for children without a backoff of their own.
+const SHORTAGE_BACKOFF: crate::spec::Backoff = crate::spec::Backoff {
+    first: None,
+    base: std::time::Duration::from_millis(100),
+    factor: 2.0,
+    max: std::time::Duration::from_secs(5),
+    jitter: 0.1,
+    reset_after: std::time::Duration::ZERO,
+};
+
+/// The state of one supervisor's policy.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    spec: SupervisorSpec,
+    children: BTreeMap<ChildKey, Child>,
+    ids: HashMap<ChildId, ChildKey>,
+    alive: BTreeSet<ChildKey>,
+    queued: BTreeSet<ChildKey>,
+    waiting: BTreeSet<ChildKey>,
+    /// Initial children that have not settled yet; the supervisor has started when none is left.
+    initial: BTreeSet<ChildKey>,
+    started: bool,
+    /// The child that an ordered sequence of starts waits for.
+    turn: Option<ChildKey>,
+    rebuild: Option<Rebuild>,
+    life: Life,
+    window: RestartWindow,
+    has_dependencies: bool,
+    next_key: u64,
+    next_token: u64,
+    jitter: Jitter,
+}
+
+impl Policy {
+    /// Creates a policy for these flags and initial children, which get the keys 1, 2, .. in this order.
+    ///
+    /// A simple_one_for_one supervisor has no initial children here; its template belongs to the performer.
+    ///
+    /// # Errors
+    /// Names the first rule that a spec breaks.
+    pub fn new(spec: SupervisorSpec, children: Vec<ChildSpec>, seed: u64) -> Result<Self, SpecError> {
+        spec.validate()?;
+        let mut policy = Self {
+            spec,
+            children: BTreeMap::new(),
+            ids: HashMap::new(),
+            alive: BTreeSet::new(),
+            queued: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            initial: BTreeSet::new(),
+            started: false,
+            turn: None,
+            rebuild: None,
+            life: Life::New,
+            window: RestartWindow::default(),
+            has_dependencies: false,
+            next_key: 1,
+            next_token: 1,
+            jitter: Jitter::new(seed),
+        };
+        for child in &children {
+            child.validate(&policy.spec)?;
+        }
+        for child in children {
+            if policy.ids.contains_key(&child.id) {
+                return Err(SpecError::DuplicateId(child.id));
+            }
+            policy.insert(child);
+        }
+        policy.check_dependencies()?;
+        Ok(policy)
+    }
+
+    /// Takes in what happened and appends what is to be done, in order.
+    ///
+    /// Inputs about another than the child's current incarnation, or with a stale timer token, change nothing.
+    pub fn step(&mut self, now: Instant, input: Input, actions: &mut Vec<Action>) {
+        let out = actions;
+        match input {
+            Input::Start => self.on_start(out),
+            Input::Ready { child, incarnation } => self.on_ready(child, incarnation, now, out),
+            Input::Ignored { child, incarnation } => self.on_ignored(child, incarnation, out),
+            Input::StartFailed { child, incarnation, failure } => {
+                self.on_start_failed(child, incarnation, failure, now, out);
+            }
+            Input::Exited { child, incarnation, exit } => self.on_exited(child, incarnation, exit, now, out),
+            Input::Timer { child, token } => self.on_timer(child, token, now, out),
+            Input::Operation { id, operation } => self.on_operation(id, operation, now, out),
+            Input::Shutdown { exit } => self.end(exit, None, out),
+            Input::Kill => self.on_kill(now, out),
+        }
+        self.advance(now, out);
+    }
+
+    /// Returns the supervisor's flags.
+    pub fn spec(&self) -> &SupervisorSpec {
+        &self.spec
+    }
+
+    /// Returns whether the initial children have been started.
+    pub fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// Returns whether the supervisor is ending or has ended.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.life, Life::Ending { .. } | Life::Ended)
+    }
+
+    /// Returns the key of the child with this id.
+    pub fn key(&self, id: &str) -> Option<ChildKey> {
+        self.ids.get(id).copied()
+    }
+
+    /// Returns how many children there are, in whatever state.
+    pub fn len(&self) -> usize {
+        self.children.len()
+    }
+
+    /// Returns whether there are no children.
+    pub fn is_empty(&self) -> bool {
+        self.children.is_empty()
+    }
+
+    /// Returns what can be seen of a child.
+    pub fn child(&self, key: ChildKey) -> Option<ChildView<'_>> {
+        self.children.get(&key).map(|child| self.view(key, child))
+    }
+
+    /// Returns all children in start order, oldest first.
+    pub fn children(&self) -> impl Iterator<Item = ChildView<'_>> {
+        self.children.iter().map(|(&key, child)| self.view(key, child))
+    }
+
+    fn view<'a>(&'a self, key: ChildKey, child: &'a Child) -> ChildView<'a> {
+        let restart_at = match child.phase {
+            Phase::Waiting { until } => Some((until, child.planned.0, child.planned.1)),
+            _ => None,
+        };
+        let waits_for = match child.phase {
+            Phase::Queued(_) => self.unmet_dependencies(child).cloned().collect(),
+            _ => Vec::new(),
+        };
+        ChildView {
+            key,
+            spec: &child.spec,
+            incarnation: child.incarnation,
+            state: child.phase.state(),
+            alive: child.phase.is_alive(),
+            ready: matches!(child.phase, Phase::Ready { .. }),
+            wanted: child.wanted,
+            paused: child.paused,
+            restarts: child.restarts,
+            restart_at,
+            waits_for,
+            held: child.phase == Phase::Held,
+        }
+    }
+
+    // ---- Inputs. ----
+
+    fn on_start(&mut self, out: &mut Vec<Action>) {
+        if !matches!(self.life, Life::New) {
+            return;
+        }
+        self.life = Life::Running;
+        let keys: Vec<ChildKey> = self.children.keys().copied().collect();
+        for key in keys {
+            if self.children[&key].wanted == Wanted::Up {
+                self.initial.insert(key);
+                self.set_phase(key, Phase::Queued(Origin::Initial), out);
+            }
+        }
+    }
+
+    fn on_ready(&mut self, key: ChildKey, incarnation: Incarnation, now: Instant, out: &mut Vec<Action>) {
+        if !matches!(self.current(key, incarnation), Some(Phase::Starting(_))) {
+            return;
+        }
+        self.disarm(key, out);
+        self.report(key, ChildReport::Ready, out);
+        self.set_phase(key, Phase::Ready { since: now }, out);
+        let outcome = Outcome::Started { child: key, incarnation };
+        self.answer_waiters(key, Goal::Ready, outcome, out);
+    }
+
+    fn on_ignored(&mut self, key: ChildKey, incarnation: Incarnation, out: &mut Vec<Action>) {
+        let Some(phase) = self.current(key, incarnation) else { return };
+        self.disarm(key, out);
+        self.report(key, ChildReport::Ignored, out);
+        let remove = match phase {
+            Phase::Stopping { after: After::Remove, .. } => true,
+            _ => self.is_dynamic() || self.is_dropped_when_ended(key),
+        };
+        let child = (!remove).then_some(key);
+        self.answer_waiters(key, Goal::Ready, Outcome::Ignored { child }, out);
+        if remove {
+            self.remove(key, out);
+        } else {
+            self.set_phase(key, Phase::Stopped, out);
+        }
+        self.answer_gone(key, Exit::Normal, out);
+    }
+
+    fn on_start_failed(
+        &mut self,
+        key: ChildKey,
+        incarnation: Incarnation,
+        failure: StartFailure,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        match self.current(key, incarnation) {
+            Some(Phase::Starting(_)) if self.consumes_exit_of(key) => {
+                self.disarm(key, out);
+                self.report(key, ChildReport::StartFailed { next: self.next_of_consumed() }, out);
+                self.rest(key, out);
+            }
+            Some(Phase::Starting(origin)) => {
+                self.disarm(key, out);
+                self.start_failed(key, origin, Failure::Start(failure), now, out);
+            }
+            Some(Phase::Stopping { after, .. }) => self.gone(key, after, Exit::Shutdown, now, out),
+            _ => {}
+        }
+    }
+
+    fn on_exited(
+        &mut self,
+        key: ChildKey,
+        incarnation: Incarnation,
+        exit: Exit,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        match self.current(key, incarnation) {
+            Some(Phase::Stopping { after, .. }) => self.gone(key, after, exit, now, out),
+            Some(Phase::Starting(_) | Phase::Ready { .. }) if self.consumes_exit_of(key) => {
+                self.disarm(key, out);
+                self.report(key, ChildReport::Exited { exit, next: self.next_of_consumed() }, out);
+                self.rest(key, out);
+            }
+            Some(Phase::Starting(origin)) => {
+                self.disarm(key, out);
+                let restart_type = self.children[&key].spec.restart;
+                if exit.is_abnormal() || restart::is_restarted(restart_type, exit) {
+                    self.start_failed(key, origin, Failure::Exit(exit), now, out);
+                } else {
+                    self.refuse_ready_waiters(key, Refusal::StartFailed { child: key }, out);
+                    self.ended_by_itself(key, exit, out);
+                }
+            }
+            Some(Phase::Ready { since }) => {
+                let restart_type = self.children[&key].spec.restart;
+                if restart::is_restarted(restart_type, exit) {
+                    self.note_stable_run(key, since, now);
+                    self.crashed(key, Failure::Exit(exit), now, out);
+                } else {
+                    self.ended_by_itself(key, exit, out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_timer(&mut self, key: ChildKey, token: TimerToken, now: Instant, out: &mut Vec<Action>) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        if child.timer != Some(token) {
+            return;
+        }
+        child.timer = None;
+        match child.phase {
+            Phase::Waiting { .. } => self.start_when_allowed(key, Origin::Automatic, now, out),
+            Phase::Starting(origin) => self.stop(key, After::StartFailed(origin), now, out),
+            Phase::Stopping { rung, after } => self.climb(key, rung, after, now, out),
+            _ => {}
+        }
+    }
+
+    fn on_kill(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.end(Exit::Killed, None, out);
+        let alive: Vec<ChildKey> = self.alive.iter().rev().copied().collect();
+        for key in alive {
+            match self.children[&key].phase {
+                Phase::Stopping { rung: Rung::Killed, .. } => {}
+                Phase::Stopping { rung: Rung::Asked, after } => self.climb(key, Rung::Asked, after, now, out),
+                _ => {
+                    let rung = shutdown::first(Shutdown::BrutalKill, self.spec.kill_timeout, now);
+                    self.stop_with(key, rung, After::Rest, out);
+                }
+            }
+        }
+    }
+
+    // ---- What follows an end. ----
+
+    /// A start failed, or an incarnation ended before it was ready.
+    fn start_failed(
+        &mut self,
+        key: ChildKey,
+        origin: Origin,
+        failure: Failure,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        let child = &self.children[&key];
+        let gives_up = child.spec.limit.is_some_and(|limit| limit.on_limit == OnLimit::GiveUp);
+        if !gives_up && origin != Origin::Automatic {
+            return self.first_start_failed(key, origin, failure, out);
+        }
+        if child.spec.restart == RestartType::Temporary {
+            self.report(key, failure.report(Next::Failed), out);
+            self.refuse_ready_waiters(key, Refusal::StartFailed { child: key }, out);
+            if self.is_dropped_when_ended(key) {
+                return self.remove(key, out);
+            }
+            return self.set_phase(key, Phase::Failed, out);
+        }
+        self.crashed(key, failure, now, out);
+    }
+
+    /// OTP's rules for starts that are no restarts: unwind, drop or leave stopped, without counting.
+    fn first_start_failed(&mut self, key: ChildKey, origin: Origin, failure: Failure, out: &mut Vec<Action>) {
+        let next = match origin {
+            Origin::Initial => Next::SupervisorEnds,
+            Origin::Added => Next::Removed,
+            Origin::Asked | Origin::Automatic => Next::Rest,
+        };
+        self.report(key, failure.report(next), out);
+        self.refuse_ready_waiters(key, Refusal::StartFailed { child: key }, out);
+        if origin == Origin::Added {
+            return self.remove(key, out);
+        }
+        self.set_phase(key, Phase::Stopped, out);
+        if origin == Origin::Initial {
+            out.push(Action::ReportSelf { report: SupervisorReport::Unwinding });
+            self.end(Exit::Shutdown, Some(key), out);
+        }
+    }
+
+    /// A child is to be restarted, if its limit allows it.
+    fn crashed(&mut self, key: ChildKey, failure: Failure, now: Instant, out: &mut Vec<Action>) {
+        self.refuse_ready_waiters(key, Refusal::StartFailed { child: key }, out);
+        if self.children[&key].paused {
+            self.report(key, failure.report(Next::Held), out);
+            return self.set_phase(key, Phase::Held, out);
+        }
+        let Some((nth, of)) = self.count(key, failure, now) else {
+            return self.limit_reached(key, failure, out);
+        };
+        let unit = self.jitter.next_unit();
+        let Some(child) = self.children.get_mut(&key) else { return };
+        child.attempt = child.attempt.saturating_add(1);
+        child.planned = (nth, of);
+        let delay = match (&child.spec.backoff, failure.counts()) {
+            (Some(backoff), _) => backoff::delay(backoff, child.attempt, unit),
+            (None, true) => std::time::Duration::ZERO,
+            (None, false) => backoff::delay(&SHORTAGE_BACKOFF, child.attempt, unit),
+        };
+        self.report(key, failure.report(Next::Restart { delay, nth, of }), out);
+        // A retry after a failed start goes through the mailbox even without a delay, so that a stop can get in (OTP S41).
+        let at_once = delay.is_zero() && matches!(failure, Failure::Exit(_));
+        let group = strategy::group_start(self.spec.strategy, key);
+        if let Some(from) = group {
+            self.rebuild_from(from);
+        }
+        if at_once {
+            self.start_when_allowed(key, Origin::Automatic, now, out);
+        } else {
+            let until = now.checked_add(delay).unwrap_or(now);
+            self.set_phase(key, Phase::Waiting { until }, out);
+            self.arm(key, until, out);
+        }
+    }
+
+    /// Counts a restart; `None` if the limit is reached.
+    fn count(&mut self, key: ChildKey, failure: Failure, now: Instant) -> Option<(u32, Option<u32>)> {
+        let child = self.children.get_mut(&key)?;
+        let (limit, window) = match (&child.spec.limit, &self.spec.intensity) {
+            (Some(own), _) => (own.intensity, &mut child.window),
+            (None, Some(shared)) => (*shared, &mut self.window),
+            (None, None) => return Some((0, None)),
+        };
+        if !failure.counts() {
+            return Some((0, Some(limit.intensity)));
+        }
+        match window.add(&limit, now) {
+            Verdict::Allowed { nth } => Some((nth, Some(limit.intensity))),
+            Verdict::LimitReached => None,
+        }
+    }
+
+    fn limit_reached(&mut self, key: ChildKey, failure: Failure, out: &mut Vec<Action>) {
+        let gives_up = self.children[&key].spec.limit.is_some_and(|limit| limit.on_limit == OnLimit::GiveUp);
+        if gives_up {
+            self.report(key, failure.report(Next::Failed), out);
+            return self.set_phase(key, Phase::Failed, out);
+        }
+        self.report(key, failure.report(Next::Escalates), out);
+        self.rest(key, out);
+        out.push(Action::ReportSelf { report: SupervisorReport::LimitReached });
+        self.end(Exit::Escalated, None, out);
+    }
+
+    /// A child ended by itself and is not to be restarted.
+    fn ended_by_itself(&mut self, key: ChildKey, exit: Exit, out: &mut Vec<Action>) {
+        let significant = self.children[&key].spec.significant;
+        let removed = self.is_dropped_when_ended(key);
+        let next = if removed { Next::Removed } else { Next::Rest };
+        self.report(key, ChildReport::Exited { exit, next }, out);
+        self.rest(key, out);
+        if !significant {
+            return;
+        }
+        let ends = match self.spec.auto_shutdown {
+            AutoShutdown::Never => false,
+            AutoShutdown::AnySignificant => true,
+            AutoShutdown::AllSignificant => !self.children.values().any(|child| {
+                child.spec.significant
+                    && (child.phase.is_alive()
+                        || matches!(child.phase, Phase::Queued(_) | Phase::Waiting { .. }))
+            }),
+        };
+        if ends {
+            out.push(Action::ReportSelf { report: SupervisorReport::AutoShutdown });
+            self.end(Exit::Shutdown, None, out);
+        }
+    }
+
+    /// An incarnation that was being stopped is gone.
+    fn gone(&mut self, key: ChildKey, after: After, exit: Exit, now: Instant, out: &mut Vec<Action>) {
+        self.disarm(key, out);
+        let clean = self.is_clean_stop(key, exit);
+        self.report(key, ChildReport::Stopped { exit, clean }, out);
+        self.answer_gone(key, exit, out);
+        match after {
+            After::Rest => {
+                self.refuse_ready_waiters(key, Refusal::Superseded, out);
+                self.rest(key, out);
+            }
+            After::Remove => self.remove(key, out),
+            // Whoever waits for a member of a group to be ready goes on waiting: it is started again.
+            After::Group => self.rest(key, out),
+            After::Start => self.start_when_allowed(key, Origin::Asked, now, out),
+            After::StartFailed(origin) => {
+                self.start_failed(key, origin, Failure::Start(StartFailure::Failed), now, out);
+            }
+        }
+    }
+
+    /// OTP's table of clean stops (S12): in no case does it change what happens next.
+    fn is_clean_stop(&self, key: ChildKey, exit: Exit) -> bool {
+        let spec = &self.children[&key].spec;
+        match (spec.shutdown, exit) {
+            (Shutdown::BrutalKill, Exit::Killed) => true,
+            (Shutdown::BrutalKill, Exit::Shutdown) => spec.restart != RestartType::Permanent,
+            (_, Exit::Shutdown) => true,
+            (_, Exit::Normal) => spec.restart != RestartType::Permanent,
+            _ => false,
+        }
+    }
+
+    fn note_stable_run(&mut self, key: ChildKey, since: Instant, now: Instant) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        let ready_for = now.saturating_duration_since(since);
+        let reset = child.spec.backoff.as_ref().is_none_or(|spec| backoff::is_reset(spec, ready_for));
+        if reset {
+            child.attempt = 0;
+        }
+    }
+
+    // ---- Small steps. ----
+
+    fn insert(&mut self, spec: ChildSpec) -> ChildKey {
+        let key = ChildKey::new(self.next_key);
+        self.next_key += 1;
+        if !self.is_dynamic() {
+            self.ids.insert(spec.id.clone(), key);
+        }
+        self.has_dependencies |= !spec.depends_on.is_empty();
+        let wanted = if spec.autostart { Wanted::Up } else { Wanted::Down };
+        let child = Child {
+            spec,
+            incarnation: Incarnation::NONE,
+            phase: Phase::Stopped,
+            wanted,
+            paused: false,
+            attempt: 0,
+            planned: (0, None),
+            restarts: 0,
+            window: RestartWindow::default(),
+            timer: None,
+            waiters: Vec::new(),
+        };
+        self.children.insert(key, child);
+        key
+    }
+
+    fn remove(&mut self, key: ChildKey, out: &mut Vec<Action>) {
+        self.disarm(key, out);
+        self.set_phase(key, Phase::Stopped, out);
+        self.answer_waiters(key, Goal::Ready, Outcome::Refused(Refusal::Superseded), out);
+        self.answer_waiters(key, Goal::Gone, Outcome::NotRunning { child: key }, out);
+        self.report(key, ChildReport::Removed, out);
+        if let Some(child) = self.children.remove(&key)
+            && self.ids.get(&child.spec.id) == Some(&key)
+        {
+            self.ids.remove(&child.spec.id);
+        }
+        out.push(Action::Forget { child: key });
+    }
+
+    /// Leaves an ended child stopped, or removes it if its spec goes with it.
+    fn rest(&mut self, key: ChildKey, out: &mut Vec<Action>) {
+        if self.is_dropped_when_ended(key) {
+            self.remove(key, out);
+        } else {
+            self.set_phase(key, Phase::Stopped, out);
+        }
+    }
+
+    fn is_dynamic(&self) -> bool {
+        self.spec.strategy == Strategy::SimpleOneForOne
+    }
+
+    fn is_dropped_when_ended(&self, key: ChildKey) -> bool {
+        let spec = &self.children[&key].spec;
+        self.is_dynamic() || (spec.restart == RestartType::Temporary && !spec.retain)
+    }
+
+    /// Returns the phase of the child if `incarnation` is its current one and alive.
+    fn current(&self, key: ChildKey, incarnation: Incarnation) -> Option<Phase> {
+        let child = self.children.get(&key)?;
+        (child.incarnation == incarnation && child.phase.is_alive()).then_some(child.phase)
+    }
+
+    /// Returns whether the exit of this child is part of a stop that is under way for it anyway.
+    fn consumes_exit_of(&self, key: ChildKey) -> bool {
+        self.is_ending() || (self.is_rebuilding(key) && !self.children[&key].paused)
+    }
+
+    fn is_rebuilding(&self, key: ChildKey) -> bool {
+        self.rebuild.is_some_and(|rebuild| key >= rebuild.from)
+    }
+
+    fn next_of_consumed(&self) -> Next {
+        if self.is_ending() {
+            Next::SupervisorEnds
+        } else {
+            Next::Restart { delay: std::time::Duration::ZERO, nth: 0, of: None }
+        }
+    }
+
+    fn set_phase(&mut self, key: ChildKey, phase: Phase, out: &mut Vec<Action>) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        let from = child.phase;
+        child.phase = phase;
+        mark(&mut self.alive, key, from.is_alive(), phase.is_alive());
+        let queued = |phase| matches!(phase, Phase::Queued(_));
+        mark(&mut self.queued, key, queued(from), queued(phase));
+        let waiting = |phase| matches!(phase, Phase::Waiting { .. });
+        mark(&mut self.waiting, key, waiting(from), waiting(phase));
+        if matches!(phase, Phase::Ready { .. } | Phase::Stopped | Phase::Failed | Phase::Held) {
+            self.initial.remove(&key);
+        }
+        if from.state() != phase.state() {
+            out.push(Action::Transition { child: key, from: from.state(), to: phase.state() });
+        }
+    }
+
+    fn report(&self, key: ChildKey, report: ChildReport, out: &mut Vec<Action>) {
+        if let Some(child) = self.children.get(&key) {
+            out.push(Action::Report { child: key, incarnation: child.incarnation, report });
+        }
+    }
+
+    fn arm(&mut self, key: ChildKey, at: Instant, out: &mut Vec<Action>) {
+        self.disarm(key, out);
+        let token = TimerToken(self.next_token);
+        self.next_token += 1;
+        if let Some(child) = self.children.get_mut(&key) {
+            child.timer = Some(token);
+            out.push(Action::Arm { child: key, token, at });
+        }
+    }
+
+    fn disarm(&mut self, key: ChildKey, out: &mut Vec<Action>) {
+        if let Some(token) = self.children.get_mut(&key).and_then(|child| child.timer.take()) {
+            out.push(Action::Disarm { token });
+        }
+    }
+
+    fn answer_waiters(&mut self, key: ChildKey, goal: Goal, outcome: Outcome, out: &mut Vec<Action>) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        child.waiters.retain(|waiter| {
+            let answered = waiter.goal == goal;
+            if answered {
+                out.push(Action::Answer { id: waiter.id, outcome: outcome.clone() });
+            }
+            !answered
+        });
+    }
+
+    fn answer_gone(&mut self, key: ChildKey, exit: Exit, out: &mut Vec<Action>) {
+        self.answer_waiters(key, Goal::Gone, Outcome::Stopped { child: key, exit }, out);
+    }
+
+    fn refuse_ready_waiters(&mut self, key: ChildKey, refusal: Refusal, out: &mut Vec<Action>) {
+        self.answer_waiters(key, Goal::Ready, Outcome::Refused(refusal), out);
+    }
+
+    /// Returns what `count_children` answers: specs, active, supervisors, workers (OTP S48).
+    pub fn counts(&self) -> crate::snapshot::Counts {
+        let mut counts = crate::snapshot::Counts::default();
+        for child in self.children.values() {
+            counts.specs += 1;
+            counts.active += usize::from(child.phase.is_alive());
+            match child.spec.child_type {
+                ChildType::Supervisor => counts.supervisors += 1,
+                ChildType::Worker => counts.workers += 1,
+            }
+        }
+        if self.is_dynamic() {
+            counts.specs = 1;
+        }
+        counts
+    }
+
+    /// Returns whether starts and stops go one by one.
+    fn is_ordered(&self) -> bool {
+        self.spec.order == Order::Ordered
+    }
+}
+
+/// Keeps an index in step with a membership that may have changed.
+fn mark(index: &mut BTreeSet<ChildKey>, key: ChildKey, was: bool, is: bool) {
+    match (was, is) {
+        (false, true) => {
+            index.insert(key);
+        }
+        (true, false) => {
+            index.remove(&key);
+        }
+        _ => {}
+    }
+}

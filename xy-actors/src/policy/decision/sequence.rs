@@ -1,0 +1,297 @@
+//! Order without waiting: what an ending supervisor, a group that restarts and the queue of starts do next.
+
+use super::*;
+
+impl Policy {
+    /// Moves on as far as the states of the children allow.
+    pub(super) fn advance(&mut self, now: Instant, out: &mut Vec<Action>) {
+        match self.life {
+            Life::New | Life::Ended => {}
+            Life::Ending { exit, failed_start, asked } => {
+                if self.stop_group(ChildKey::FIRST, asked, now, out) {
+                    self.life = Life::Ended;
+                    out.push(Action::ReportSelf { report: SupervisorReport::Ended { exit } });
+                    out.push(Action::End { exit, failed_start });
+                } else if let Life::Ending { asked, .. } = &mut self.life {
+                    *asked = true;
+                }
+            }
+            Life::Running => {
+                self.advance_rebuild(now, out);
+                self.advance_starts(now, out);
+                if !self.started && self.initial.is_empty() {
+                    self.started = true;
+                    out.push(Action::ReportSelf { report: SupervisorReport::Started });
+                    out.push(Action::Started);
+                }
+            }
+        }
+    }
+
+    /// Begins to end: nothing is started any more, timers and pending operations are called off.
+    pub(super) fn end(&mut self, exit: Exit, failed_start: Option<ChildKey>, out: &mut Vec<Action>) {
+        if self.is_ending() {
+            return;
+        }
+        self.life = Life::Ending { exit, failed_start, asked: false };
+        self.rebuild = None;
+        self.turn = None;
+        out.push(Action::ReportSelf { report: SupervisorReport::Ending });
+        let keys: Vec<ChildKey> = self.children.keys().copied().collect();
+        for key in keys {
+            self.refuse_ready_waiters(key, Refusal::ShuttingDown, out);
+            match self.children[&key].phase {
+                Phase::Queued(_) | Phase::Waiting { .. } => {
+                    self.disarm(key, out);
+                    self.set_phase(key, Phase::Stopped, out);
+                }
+                Phase::Stopping { rung, after: After::Start | After::Group | After::StartFailed(_) } => {
+                    self.set_phase(key, Phase::Stopping { rung, after: After::Rest }, out);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Widens the group restart under way to begin at `from`, or begins one.
+    pub(super) fn rebuild_from(&mut self, from: ChildKey) {
+        let from = self.rebuild.map_or(from, |rebuild| rebuild.from.min(from));
+        self.rebuild = Some(Rebuild { from, asked: false });
+        self.turn = self.turn.filter(|&turn| turn < from);
+    }
+
+    /// Starts a child as soon as neither a group restart nor a dependency forbids it: now, if possible.
+    pub(super) fn start_when_allowed(
+        &mut self,
+        key: ChildKey,
+        origin: Origin,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        self.disarm(key, out);
+        let Some(child) = self.children.get(&key) else { return };
+        if self.is_rebuilding(key) || self.unmet_dependencies(child).next().is_some() {
+            self.set_phase(key, Phase::Queued(origin), out);
+        } else {
+            self.begin_start(key, origin, now, out);
+        }
+    }
+
+    fn begin_start(&mut self, key: ChildKey, origin: Origin, now: Instant, out: &mut Vec<Action>) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        child.incarnation = child.incarnation.next();
+        if origin == Origin::Automatic {
+            child.restarts += 1;
+        }
+        let incarnation = child.incarnation;
+        let timeout = child.spec.start_timeout;
+        self.report(key, ChildReport::Starting, out);
+        self.set_phase(key, Phase::Starting(origin), out);
+        out.push(Action::Start { child: key, incarnation });
+        if let Some(at) = timeout.and_then(|timeout| now.checked_add(timeout)) {
+            self.arm(key, at, out);
+        }
+    }
+
+    /// Stops what is left of the group; once it is down and no delay is pending, queues it.
+    fn advance_rebuild(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let Some(Rebuild { from, asked }) = self.rebuild else { return };
+        if !self.stop_group(from, asked, now, out) {
+            if let Some(rebuild) = &mut self.rebuild {
+                rebuild.asked = true;
+            }
+            return;
+        }
+        if self.waiting.range(from..).next().is_some() {
+            return;
+        }
+        self.rebuild = None;
+        let keys: Vec<ChildKey> = self.children.range(from..).map(|(&key, _)| key).collect();
+        for key in keys {
+            let child = &self.children[&key];
+            // OTP S40: every non-temporary member comes back, those stopped by terminate_child or ended included; not
+            // those that an operator wants down, and none that is paused.
+            let comes_back = child.phase == Phase::Stopped
+                && child.wanted == Wanted::Up
+                && !child.paused
+                && child.spec.restart != RestartType::Temporary;
+            if comes_back {
+                self.set_phase(key, Phase::Queued(Origin::Automatic), out);
+            }
+        }
+    }
+
+    /// Starts whoever's turn it is.
+    fn advance_starts(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.is_ordered() {
+            if let Some(key) = self.turn {
+                if self.is_unsettled(key) {
+                    return;
+                }
+                self.turn = None;
+            }
+            let Some(&key) = self.queued.first() else { return };
+            if self.is_rebuilding(key) {
+                return;
+            }
+            self.turn = Some(key);
+            self.begin_queued(key, now, out);
+            return;
+        }
+        if self.queued.is_empty() {
+            return;
+        }
+        let queued: Vec<ChildKey> = self.queued.iter().copied().collect();
+        for key in queued {
+            let startable =
+                !self.is_rebuilding(key) && self.unmet_dependencies(&self.children[&key]).next().is_none();
+            if startable {
+                self.begin_queued(key, now, out);
+            }
+        }
+    }
+
+    fn begin_queued(&mut self, key: ChildKey, now: Instant, out: &mut Vec<Action>) {
+        if let Phase::Queued(origin) = self.children[&key].phase {
+            self.begin_start(key, origin, now, out);
+        }
+    }
+
+    fn is_unsettled(&self, key: ChildKey) -> bool {
+        self.children.get(&key).is_some_and(|child| match child.phase {
+            Phase::Queued(_) | Phase::Waiting { .. } | Phase::Starting(_) => true,
+            Phase::Stopping { after, .. } => matches!(after, After::Start | After::StartFailed(_)),
+            _ => false,
+        })
+    }
+
+    /// Asks the next members of a group to stop; returns whether none is left. Paused members are left alone, unless the
+    /// supervisor ends.
+    fn stop_group(&mut self, from: ChildKey, asked: bool, now: Instant, out: &mut Vec<Action>) -> bool {
+        let ending = self.is_ending();
+        let belongs = |policy: &Self, key: &ChildKey| ending || !policy.children[key].paused;
+        let after = if ending { After::Rest } else { After::Group };
+        let together = !self.is_ordered() || self.is_dynamic();
+        if !together {
+            let Some(newest) = self.alive.range(from..).rev().find(|key| belongs(self, key)).copied() else {
+                return true;
+            };
+            if !matches!(self.children[&newest].phase, Phase::Stopping { .. }) {
+                self.stop(newest, after, now, out);
+            }
+            return false;
+        }
+        if asked && !self.has_dependencies {
+            return !self.alive.range(from..).any(|key| belongs(self, key));
+        }
+        let alive: Vec<ChildKey> =
+            self.alive.range(from..).filter(|key| belongs(self, key)).copied().collect();
+        let needed: BTreeSet<ChildId> = if self.has_dependencies {
+            alive.iter().flat_map(|key| self.children[key].spec.depends_on.iter().cloned()).collect()
+        } else {
+            BTreeSet::new()
+        };
+        for &key in alive.iter().rev() {
+            let child = &self.children[&key];
+            if !matches!(child.phase, Phase::Stopping { .. }) && !needed.contains(&child.spec.id) {
+                self.stop(key, after, now, out);
+            }
+        }
+        alive.is_empty()
+    }
+
+    /// Begins the stop ladder of a living child.
+    pub(super) fn stop(&mut self, key: ChildKey, after: After, now: Instant, out: &mut Vec<Action>) {
+        let rung = shutdown::first(self.children[&key].spec.shutdown, self.spec.kill_timeout, now);
+        self.stop_with(key, rung, after, out);
+    }
+
+    pub(super) fn stop_with(
+        &mut self,
+        key: ChildKey,
+        (rung, due): (Rung, Option<Instant>),
+        after: After,
+        out: &mut Vec<Action>,
+    ) {
+        let incarnation = self.children[&key].incarnation;
+        self.disarm(key, out);
+        let (report, action) = match rung {
+            Rung::Asked => (ChildReport::Stopping, Action::Stop { child: key, incarnation }),
+            Rung::Killed => (ChildReport::Killing, Action::Kill { child: key, incarnation }),
+        };
+        self.report(key, report, out);
+        self.set_phase(key, Phase::Stopping { rung, after }, out);
+        out.push(action);
+        if let Some(at) = due {
+            self.arm(key, at, out);
+        }
+    }
+
+    /// Takes the next rung of the stop ladder.
+    pub(super) fn climb(
+        &mut self,
+        key: ChildKey,
+        rung: Rung,
+        after: After,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        match shutdown::next(rung, self.spec.kill_timeout, now) {
+            Some(next) => self.stop_with(key, next, after, out),
+            None => {
+                let incarnation = self.children[&key].incarnation;
+                self.report(key, ChildReport::Leaked, out);
+                out.push(Action::Abandon { child: key, incarnation });
+                self.gone(key, after, Exit::Killed, now, out);
+            }
+        }
+    }
+
+    /// Returns the dependencies of a child that are not ready.
+    pub(super) fn unmet_dependencies<'a>(&'a self, child: &'a Child) -> impl Iterator<Item = &'a ChildId> {
+        child.spec.depends_on.iter().filter(|id| {
+            let dependency = self.ids.get(*id).and_then(|key| self.children.get(key));
+            !dependency.is_some_and(|dependency| matches!(dependency.phase, Phase::Ready { .. }))
+        })
+    }
+
+    /// Checks that dependencies exist and are not circular.
+    pub(super) fn check_dependencies(&self) -> Result<(), SpecError> {
+        if !self.has_dependencies {
+            return Ok(());
+        }
+        // Take away children whose dependencies are all taken away, until nothing changes; what is left is a circle.
+        let mut left: BTreeSet<ChildKey> = self.children.keys().copied().collect();
+        loop {
+            let free: Vec<ChildKey> = left
+                .iter()
+                .copied()
+                .filter(|key| {
+                    let dependencies = &self.children[key].spec.depends_on;
+                    dependencies.iter().all(|id| self.ids.get(id).is_some_and(|on| !left.contains(on)))
+                })
+                .collect();
+            if free.is_empty() {
+                break;
+            }
+            for key in free {
+                left.remove(&key);
+            }
+        }
+        for key in &left {
+            let spec = &self.children[key].spec;
+            for dependency in &spec.depends_on {
+                if !self.ids.contains_key(dependency) {
+                    return Err(SpecError::UnknownDependency {
+                        child: spec.id.clone(),
+                        dependency: dependency.clone(),
+                    });
+                }
+            }
+        }
+        match left.first() {
+            Some(key) => Err(SpecError::DependencyCycle(self.children[key].spec.id.clone())),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The pure half against OTP's rules: no clock, no actor, no process.
+
+mod harness;
+mod limits;
+mod operations;
+mod order;
+mod restarts;
+mod significant;
