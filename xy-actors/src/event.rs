@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::exit::Exit;
 
+#[cfg(feature = "runtime")]
+pub mod stream;
+
 /// What happens to a child after an exit or a failed start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -98,6 +101,25 @@ impl ChildReport {
             Self::Leaked => "child_leaked",
             Self::Paused => "child_paused",
             Self::Resumed => "child_resumed",
+        }
+    }
+
+    /// Returns what happened in words.
+    pub fn words(&self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Starting => "start began",
+            Self::Ready => "ready",
+            Self::Ignored => "nothing to run",
+            Self::StartFailed { .. } => "start failed",
+            Self::Exited { .. } => "ended",
+            Self::Stopping => "asked to stop",
+            Self::Killing => "killed",
+            Self::Stopped { .. } => "stopped",
+            Self::Leaked => "did not end after it was killed",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
         }
     }
 }

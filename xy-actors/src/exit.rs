@@ -129,6 +129,16 @@ impl fmt::Display for Cause {
     }
 }
 
+/// One operating system process, as people name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ProcessRef {
+    /// Its process id at the time.
+    pub pid: u32,
+    /// Its command, as far as it could be read.
+    pub command: String,
+}
+
 /// An exit together with its cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -137,12 +147,33 @@ pub struct ExitReport {
     pub exit: Exit,
     /// What people read.
     pub cause: Cause,
+    /// The processes of its tree that had to be killed.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
+    pub killed: Vec<ProcessRef>,
+    /// The processes of its tree that survived even that.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
+    pub left: Vec<ProcessRef>,
 }
 
 impl ExitReport {
-    /// Creates a report.
+    /// Creates a report of an exit after which nothing had to be killed.
     pub fn new(exit: Exit, cause: Cause) -> Self {
-        Self { exit, cause }
+        Self { exit, cause, killed: Vec::new(), left: Vec::new() }
+    }
+
+    /// Classifies the end of a ractor actor that did not fail, by the reason it was stopped with.
+    ///
+    /// ractor knows no exit reasons, only texts, and reports a kill with one too. `shutdown` and `shutdown: ..` are
+    /// asked-to-stop reasons, as in OTP; any other reason, or none, is a normal end.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn of_stopped_actor(reason: Option<String>) -> Self {
+        match reason.as_deref() {
+            Some("killed" | "actor_task_cancelled") => Self::new(Exit::Killed, Cause::Aborted),
+            Some(text) if text == "shutdown" || text.starts_with("shutdown:") => {
+                Self::new(Exit::Shutdown, Cause::Finished { reason })
+            }
+            _ => Self::new(Exit::Normal, Cause::Finished { reason }),
+        }
     }
 }
 

@@ -1,0 +1,197 @@
+//! The seam between a supervisor and what it runs: one trait, and adapters for actors and tasks.
+//!
+//! A [`Child`] is a recipe: it begins incarnations. What it begins is a [`Running`] that can be asked to end and be
+//! killed. How it ends comes back through the [`Reporter`], exactly once. Everything here runs on the supervisor's task
+//! only until the first `.await` that is not ready at once; nothing may block.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ractor::{ActorCell, ActorRef};
+
+use crate::exit::{Cause, ExitReport};
+use crate::path::TreePath;
+use crate::policy::{ChildKey, Incarnation};
+use crate::supervisor::message::SupervisorMessage;
+
+mod actor;
+mod task;
+
+pub use actor::{ActorChild, actor};
+pub use task::{TaskChild, TaskContext, TaskError, task};
+
+/// The future of one start.
+pub type StartFuture = Pin<Box<dyn Future<Output = Result<Started, StartError>> + Send>>;
+
+/// What a supervisor runs: a recipe for incarnations.
+///
+/// Implement it for kinds of children that xy does not know. The contract: a start that returned [`Started::Ready`] or
+/// [`Started::Running`] is followed by exactly one [`Reporter::exited`], after which nothing of the incarnation runs; a
+/// start that returned an error or [`Started::Ignore`] has left nothing running. Dropping the future of a start calls
+/// the start off and leaves nothing running either.
+pub trait Child: Send + Sync + 'static {
+    /// Begins one incarnation.
+    ///
+    /// Called on the supervisor's task: must not block. A future that is ready at its first poll costs no task.
+    fn start(&self, context: StartContext) -> StartFuture;
+}
+
+/// What a start is told.
+#[derive(Debug, Clone)]
+pub struct StartContext {
+    /// The child's path in its tree.
+    pub path: TreePath,
+    /// Which start this is.
+    pub incarnation: Incarnation,
+    /// Where readiness and the exit are reported to.
+    pub reporter: Reporter,
+    /// The tree's shared parts, for nested supervisors.
+    pub(crate) tree: crate::supervisor::Tree,
+}
+
+impl StartContext {
+    /// Returns the supervisor's cell, to link an actor to.
+    pub fn supervisor(&self) -> ActorCell {
+        self.reporter.supervisor.get_cell()
+    }
+}
+
+/// What a start came to.
+pub enum Started {
+    /// It runs and can serve.
+    Ready(Box<dyn Running>),
+    /// It runs; [`Reporter::ready`] follows.
+    Running(Box<dyn Running>),
+    /// There is nothing to run (OTP's `ignore`).
+    Ignore,
+}
+
+impl fmt::Debug for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ready(_) => "Ready",
+            Self::Running(_) => "Running",
+            Self::Ignore => "Ignore",
+        })
+    }
+}
+
+/// A living incarnation. Dropping it must not leave anything running that nobody owns.
+pub trait Running: Send + 'static {
+    /// Asks it to end. Called at most once.
+    fn stop(&mut self);
+
+    /// Ends it without asking. Called at most once.
+    fn kill(&mut self);
+
+    /// Sends an operating system signal to it; `None` if it is no process.
+    fn signal(&mut self, _signal: i32) -> Option<std::io::Result<()>> {
+        None
+    }
+
+    /// Returns the process id, if it is a process.
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+
+    /// Returns the actor, if it is one.
+    fn actor(&self) -> Option<ActorCell> {
+        None
+    }
+
+    /// Returns the supervisor, if it is one.
+    fn supervisor(&self) -> Option<crate::supervisor::Supervisor> {
+        None
+    }
+}
+
+/// Why a start failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct StartError {
+    /// What failed, where, and what to do.
+    pub cause: Cause,
+    /// What kind of failure this is for callers that match on it.
+    pub kind: StartErrorKind,
+}
+
+/// What kind of start failure this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartErrorKind {
+    /// It failed; counts as a crash.
+    Failed,
+    /// The machine lacks resources; tried again later without counting.
+    ResourceShortage,
+    /// Somebody else holds the child's port; tried again later without counting.
+    PortConflict,
+}
+
+impl StartError {
+    /// Creates an error that counts as a crash.
+    pub fn failed(message: impl fmt::Display) -> Self {
+        Self { cause: Cause::StartFailed { message: message.to_string() }, kind: StartErrorKind::Failed }
+    }
+
+    /// Creates an error of this kind.
+    pub fn new(kind: StartErrorKind, message: impl fmt::Display) -> Self {
+        Self { cause: Cause::StartFailed { message: message.to_string() }, kind }
+    }
+}
+
+/// Where an incarnation reports to. Reports of another incarnation than the current one are dropped.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    supervisor: ActorRef<SupervisorMessage>,
+    child: ChildKey,
+    incarnation: Incarnation,
+}
+
+impl Reporter {
+    pub(crate) fn new(
+        supervisor: ActorRef<SupervisorMessage>,
+        child: ChildKey,
+        incarnation: Incarnation,
+    ) -> Self {
+        Self { supervisor, child, incarnation }
+    }
+
+    /// Reports that the incarnation can serve.
+    pub fn ready(&self) {
+        self.send(SupervisorMessage::Ready { child: self.child, incarnation: self.incarnation });
+    }
+
+    /// Reports that the incarnation ended and that nothing of it runs.
+    pub fn exited(&self, report: ExitReport) {
+        self.send(SupervisorMessage::Exited {
+            child: self.child,
+            incarnation: self.incarnation,
+            report: Box::new(report),
+        });
+    }
+
+    /// Says in words what the incarnation is waiting for; `None` for nothing any more.
+    pub fn waits_for(&self, what: Option<String>) {
+        self.send(SupervisorMessage::WaitsFor {
+            child: self.child,
+            incarnation: self.incarnation,
+            what: what.map(Arc::from),
+        });
+    }
+
+    fn send(&self, message: SupervisorMessage) {
+        // A supervisor that is gone has no use for reports.
+        let _gone = self.supervisor.send_message(message);
+    }
+}
+
+/// Returns the text of a panic's payload.
+pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panicked without a text".to_owned())
+}

@@ -1,0 +1,85 @@
+//! Any ractor actor as a child.
+
+use std::fmt;
+
+use ractor::{Actor, ActorCell, SpawnErr};
+
+use super::{Child, Running, StartContext, StartError, StartFuture, Started};
+
+/// A child that is a ractor actor; see [`actor`].
+pub struct ActorChild<F> {
+    make: F,
+}
+
+impl<F> fmt::Debug for ActorChild<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActorChild").finish_non_exhaustive()
+    }
+}
+
+/// Makes a child of any ractor actor. `make` is called for each incarnation and gives the actor and its arguments.
+///
+/// The actor is linked to its supervisor. It is ready when `pre_start` has returned; an error there is a failed start.
+/// A stop goes through `post_stop`; returning an error or panicking is an abnormal exit, `stop(None)` by anybody else a
+/// normal one.
+pub fn actor<A, F>(make: F) -> ActorChild<F>
+where
+    A: Actor,
+    F: Fn() -> (A, A::Arguments) + Send + Sync + 'static,
+{
+    ActorChild { make }
+}
+
+impl<A, F> Child for ActorChild<F>
+where
+    A: Actor,
+    F: Fn() -> (A, A::Arguments) + Send + Sync + 'static,
+{
+    fn start(&self, context: StartContext) -> StartFuture {
+        let (handler, arguments) = (self.make)();
+        Box::pin(async move {
+            let spawned = A::spawn_linked(None, handler, arguments, context.supervisor()).await;
+            match spawned {
+                Ok((actor, _join)) => Ok(Started::Ready(Box::new(RunningActor { cell: actor.get_cell() }))),
+                Err(error) => Err(start_error(&error)),
+            }
+        })
+    }
+}
+
+/// Takes the actor's own words out of ractor's wrapping, which calls every failed start a panic.
+fn start_error(error: &SpawnErr) -> StartError {
+    match error {
+        SpawnErr::StartupFailed(inner) => StartError::failed(inner),
+        other => StartError::failed(other),
+    }
+}
+
+/// A living actor. It is linked, so it never outlives its supervisor.
+struct RunningActor {
+    cell: ActorCell,
+}
+
+/// The reason given to an actor that its supervisor stops.
+pub(crate) const STOP_REASON: &str = "shutdown";
+
+impl Running for RunningActor {
+    fn stop(&mut self) {
+        self.cell.stop(Some(STOP_REASON.to_owned()));
+    }
+
+    fn kill(&mut self) {
+        self.cell.kill();
+    }
+
+    fn actor(&self) -> Option<ActorCell> {
+        Some(self.cell.clone())
+    }
+}
+
+impl Drop for RunningActor {
+    fn drop(&mut self) {
+        // An actor that has ended is not disturbed by this; one that leaked is told once more.
+        self.cell.kill();
+    }
+}

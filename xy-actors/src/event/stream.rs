@@ -1,0 +1,256 @@
+//! The numbered events of one tree: a bounded history and subscriptions that resume from a number.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use crate::event::{ChildReport, SupervisorReport};
+use crate::exit::ExitReport;
+use crate::path::TreePath;
+use crate::policy::Incarnation;
+
+/// One event of a tree.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Its number; the first event of a tree has 1, and no number is left out.
+    pub seq: u64,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// The child or supervisor it is about.
+    pub path: TreePath,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// To a child.
+    Child {
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// What.
+        report: ChildReport,
+        /// How the incarnation ended, if the report is about that.
+        exit: Option<Arc<ExitReport>>,
+        /// The process id, if the child is a running process.
+        pid: Option<u32>,
+    },
+    /// To a supervisor.
+    Supervisor {
+        /// What.
+        report: SupervisorReport,
+    },
+}
+
+impl EventKind {
+    /// Returns the stable name of the event.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Child { report, .. } => report.name(),
+            Self::Supervisor { report } => report.name(),
+        }
+    }
+}
+
+/// The events of one tree. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EventLog(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    ring: Mutex<Ring>,
+    latest: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    events: VecDeque<Event>,
+    capacity: usize,
+    next_seq: u64,
+    closed: bool,
+}
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// With the next event.
+    Now,
+    /// With the event of this number; a gap is reported if it is no longer held.
+    Seq(u64),
+}
+
+/// What a subscription yields.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EventItem {
+    /// The next event.
+    Event(Event),
+    /// These events were dropped before they could be read.
+    Gap {
+        /// The first missing number.
+        first: u64,
+        /// The last missing number.
+        last: u64,
+    },
+}
+
+/// A subscription: a cursor into the history, so that a slow reader costs nobody anything.
+#[derive(Debug)]
+pub struct EventStream {
+    log: EventLog,
+    next: u64,
+    latest: watch::Receiver<u64>,
+}
+
+impl EventLog {
+    /// Creates a log that holds the latest `capacity` events.
+    pub fn new(capacity: usize) -> Self {
+        let ring = Ring { events: VecDeque::new(), capacity: capacity.max(1), next_seq: 1, closed: false };
+        Self(Arc::new(Shared { ring: Mutex::new(ring), latest: watch::Sender::new(0) }))
+    }
+
+    /// Appends an event and wakes subscribers.
+    pub(crate) fn publish(&self, path: TreePath, kind: EventKind) {
+        let at_unix_ms = unix_ms();
+        let seq = {
+            let mut ring = self.ring();
+            let seq = ring.next_seq;
+            ring.next_seq += 1;
+            if ring.events.len() == ring.capacity {
+                ring.events.pop_front();
+            }
+            ring.events.push_back(Event { seq, at_unix_ms, path, kind });
+            seq
+        };
+        self.0.latest.send_replace(seq);
+    }
+
+    /// Ends all subscriptions once they have read what is there.
+    pub(crate) fn close(&self) {
+        self.ring().closed = true;
+        self.0.latest.send_modify(|_| {});
+    }
+
+    /// Subscribes.
+    pub fn subscribe(&self, from: From) -> EventStream {
+        let latest = self.0.latest.subscribe();
+        let next = match from {
+            From::Now => self.ring().next_seq,
+            From::Seq(seq) => seq.max(1),
+        };
+        EventStream { log: self.clone(), next, latest }
+    }
+
+    /// Returns the number of the latest event, 0 before the first.
+    pub fn latest(&self) -> u64 {
+        self.ring().next_seq - 1
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // A panic between two assignments of `publish` cannot leave the ring unusable.
+        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EventStream {
+    /// Returns the next event or gap, or `None` when the tree has ended and everything was read.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<EventItem> {
+        loop {
+            self.latest.mark_unchanged();
+            match self.try_next() {
+                Ok(item) => return Some(item),
+                Err(true) => return None,
+                Err(false) => self.latest.changed().await.ok()?,
+            }
+        }
+    }
+
+    /// Returns the next event or gap if there is one, else whether the tree has ended.
+    ///
+    /// # Errors
+    /// `Err(true)` after the last event of an ended tree, `Err(false)` if there is none yet.
+    pub fn try_next(&mut self) -> Result<EventItem, bool> {
+        let ring = self.log.ring();
+        if self.next >= ring.next_seq {
+            return Err(ring.closed);
+        }
+        let held = ring.next_seq - ring.events.len() as u64;
+        if self.next < held {
+            let gap = EventItem::Gap { first: self.next, last: held - 1 };
+            self.next = held;
+            return Ok(gap);
+        }
+        let index = usize::try_from(self.next - held).unwrap_or(usize::MAX);
+        match ring.events.get(index) {
+            Some(event) => {
+                let event = event.clone();
+                self.next += 1;
+                Ok(EventItem::Event(event))
+            }
+            None => Err(ring.closed),
+        }
+    }
+}
+
+/// Returns the wall clock in milliseconds since the Unix epoch.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(log: &EventLog, count: usize) {
+        for _ in 0..count {
+            log.publish(TreePath::root(), EventKind::Supervisor { report: SupervisorReport::Started });
+        }
+    }
+
+    async fn numbers(stream: &mut EventStream) -> Vec<String> {
+        let mut numbers = Vec::new();
+        while let Some(item) = stream.next().await {
+            numbers.push(match item {
+                EventItem::Event(event) => event.seq.to_string(),
+                EventItem::Gap { first, last } => format!("gap {first}-{last}"),
+            });
+        }
+        numbers
+    }
+
+    #[tokio::test]
+    async fn a_subscription_resumes_from_a_number_without_hole_or_double() {
+        let log = EventLog::new(100);
+        publish(&log, 3);
+        let mut stream = log.subscribe(From::Seq(2));
+        publish(&log, 1);
+        log.close();
+        assert_eq!(numbers(&mut stream).await, ["2", "3", "4"]);
+    }
+
+    #[tokio::test]
+    async fn a_subscription_that_is_overtaken_gets_an_explicit_gap() {
+        let log = EventLog::new(2);
+        let mut stream = log.subscribe(From::Now);
+        publish(&log, 5);
+        log.close();
+        assert_eq!(numbers(&mut stream).await, ["gap 1-3", "4", "5"]);
+    }
+
+    #[tokio::test]
+    async fn a_waiting_subscriber_is_woken_by_an_event_and_by_the_end() {
+        let log = EventLog::new(2);
+        let mut stream = log.subscribe(From::Now);
+        let reader = tokio::spawn(async move { numbers(&mut stream).await });
+        publish(&log, 1);
+        log.close();
+        assert_eq!(reader.await.expect("reader"), ["1"]);
+    }
+}

@@ -1,0 +1,700 @@
+//! The supervisor: a handle to the actor that performs the policy.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorRef};
+use tokio::sync::{oneshot, watch};
+
+use crate::child::{Child, StartErrorKind};
+use crate::event::stream::{EventLog, EventStream, From};
+use crate::exit::{Cause, ExitReport};
+use crate::path::TreePath;
+use crate::policy::{ChildKey, Incarnation, Operation, Outcome, Policy, Refusal, State, Wanted};
+use crate::snapshot::Counts;
+use crate::spec::{ChildId, ChildSpec, ChildType, SpecError, SupervisorSpec};
+
+mod actor;
+pub(crate) mod message;
+mod nested;
+mod record;
+mod timers;
+
+pub use nested::{SupervisorChild, supervisor};
+pub use record::{LastExit, Transition};
+
+use actor::{SupervisorActor, SupervisorArguments};
+use message::{Reply, SupervisorMessage, Target};
+
+/// How many events a tree holds for subscribers, unless told otherwise.
+pub const DEFAULT_EVENT_CAPACITY: usize = 4096;
+
+/// What all supervisors of one tree share.
+#[derive(Debug, Clone)]
+pub(crate) struct Tree {
+    pub(crate) events: EventLog,
+}
+
+/// What a supervisor has come to.
+#[derive(Debug, Clone)]
+pub(crate) enum Life {
+    Starting,
+    Started,
+    Ended(Arc<ExitReport>),
+}
+
+/// A running supervisor. Cheap to clone; dropping it stops nothing.
+#[derive(Clone)]
+pub struct Supervisor {
+    actor: ActorRef<SupervisorMessage>,
+    path: TreePath,
+    tree: Tree,
+    life: watch::Receiver<Life>,
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Puts a supervisor together.
+pub struct SupervisorBuilder {
+    spec: SupervisorSpec,
+    children: Vec<(ChildSpec, Arc<dyn Child>)>,
+    event_capacity: usize,
+    seed: u64,
+}
+
+impl fmt::Debug for SupervisorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let children: Vec<&ChildId> = self.children.iter().map(|(spec, _)| &spec.id).collect();
+        f.debug_struct("SupervisorBuilder").field("spec", &self.spec).field("children", &children).finish()
+    }
+}
+
+impl SupervisorBuilder {
+    /// Adds a child; children start in the order in which they are added.
+    #[must_use]
+    pub fn child(mut self, spec: ChildSpec, child: impl Child) -> Self {
+        self.children.push((spec, Arc::new(child)));
+        self
+    }
+
+    /// Sets how many events the tree holds for subscribers that lag or resume.
+    #[must_use]
+    pub fn event_capacity(mut self, events: usize) -> Self {
+        self.event_capacity = events;
+        self
+    }
+
+    /// Sets the seed of the jitter; the same seed and the same exits give the same delays.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Spawns the supervisor, whose children then start; does not wait for them.
+    ///
+    /// # Errors
+    /// If a spec is not valid, naming the rule. Nothing runs then.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: if the future is dropped, nothing runs.
+    pub async fn spawn(self) -> Result<Supervisor, SpawnTreeError> {
+        let tree = Tree { events: EventLog::new(self.event_capacity) };
+        let (arguments, life) = SupervisorArguments::new(
+            self.spec,
+            self.children,
+            self.seed,
+            TreePath::root(),
+            tree.clone(),
+            None,
+        )?;
+        let (actor, _join) =
+            Actor::spawn(None, SupervisorActor, arguments).await.map_err(|_| SpawnTreeError::Runtime)?;
+        Ok(Supervisor { actor, path: TreePath::root(), tree, life })
+    }
+
+    /// Spawns the supervisor and waits until its initial children have been started (OTP's start).
+    ///
+    /// # Errors
+    /// If a spec is not valid, or if a first start failed; then the children started before have been stopped.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped while children start, the supervisor goes on running.
+    pub async fn start(self) -> Result<Supervisor, SpawnTreeError> {
+        let supervisor = self.spawn().await?;
+        supervisor.started().await?;
+        Ok(supervisor)
+    }
+}
+
+/// Why a supervisor did not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnTreeError {
+    /// A spec is not valid.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The supervisor ended before its children were started.
+    #[error("supervisor ended before its children were started: {}", .0)]
+    Ended(Arc<ExitReport>),
+    /// The actor runtime could not spawn the supervisor.
+    #[error("no runtime to spawn the supervisor on")]
+    Runtime,
+}
+
+/// Why an operation did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OperationError {
+    /// No child has this id.
+    #[error("no child is called `{0}`")]
+    NotFound(ChildId),
+    /// The child's state forbids it, or another operation came in between.
+    #[error("child `{child}`: {refusal}")]
+    Refused {
+        /// The child.
+        child: ChildId,
+        /// Why.
+        #[source]
+        refusal: Refusal,
+    },
+    /// The child did not start, or ended before it was ready.
+    #[error("child `{child}` did not start: {cause}")]
+    StartFailed {
+        /// The child.
+        child: ChildId,
+        /// Why.
+        cause: Cause,
+        /// What kind of failure.
+        kind: StartErrorKind,
+    },
+    /// The supervisor has ended.
+    #[error("the supervisor has ended")]
+    SupervisorGone,
+}
+
+/// What a start came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartOutcome {
+    /// The child is ready.
+    Started {
+        /// The child's key.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
+    /// It was ready already.
+    AlreadyRunning,
+    /// It was added, not to be started yet.
+    Added,
+    /// Its start said that there is nothing to run.
+    Ignored,
+}
+
+/// What a stop came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopOutcome {
+    /// It was alive and is gone, with everything that belonged to it except what the report lists as left.
+    Stopped(Arc<ExitReport>),
+    /// It was not alive.
+    NotRunning,
+}
+
+/// What can be seen of one child.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChildInfo {
+    /// Its id.
+    pub id: ChildId,
+    /// Its key, unique within its supervisor.
+    pub key: ChildKey,
+    /// Its path in the tree.
+    pub path: TreePath,
+    /// Worker or supervisor.
+    pub child_type: ChildType,
+    /// What it is observed to be.
+    pub state: State,
+    /// Whether an incarnation exists.
+    pub alive: bool,
+    /// Whether this incarnation can serve.
+    pub ready: bool,
+    /// What was asked for.
+    pub wanted: Wanted,
+    /// Whether automatic restarts are off.
+    pub paused: bool,
+    /// Whether it ended while paused and waits for `resume`.
+    pub held: bool,
+    /// Its current or last incarnation.
+    pub incarnation: Incarnation,
+    /// Its process id, if it is a running process.
+    pub pid: Option<u32>,
+    /// How long this incarnation has been ready.
+    pub ready_for: Option<Duration>,
+    /// Automatic restarts since it was last started by hand.
+    pub restarts: u64,
+    /// How the last ended incarnation, or the last failed start, ended.
+    pub last_exit: Option<LastExit>,
+    /// A restart that waits for its delay.
+    pub planned: Option<Planned>,
+    /// What a starting child waits for, in words.
+    pub waits_for: Option<String>,
+}
+
+/// A restart that waits for its delay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planned {
+    /// The time left.
+    pub due_in: Duration,
+    /// Which restart within the period it is; 0 if it does not count.
+    pub nth: u32,
+    /// How many the limit allows.
+    pub of: Option<u32>,
+}
+
+/// What the latest incarnations of a child went through.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ChildHistory {
+    /// The latest changes of state, oldest first.
+    pub transitions: Vec<Transition>,
+    /// The latest exits and failed starts, oldest first.
+    pub exits: Vec<LastExit>,
+}
+
+impl Supervisor {
+    /// Begins to put a supervisor together.
+    pub fn builder(spec: SupervisorSpec) -> SupervisorBuilder {
+        SupervisorBuilder { spec, children: Vec::new(), event_capacity: DEFAULT_EVENT_CAPACITY, seed: 0 }
+    }
+
+    /// Returns the supervisor's path in its tree; the root's is empty.
+    pub fn path(&self) -> &TreePath {
+        &self.path
+    }
+
+    /// Waits until the initial children have been started.
+    ///
+    /// # Errors
+    /// If the supervisor ended before.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn started(&self) -> Result<(), SpawnTreeError> {
+        let mut life = self.life.clone();
+        let life = life.wait_for(|life| !matches!(life, Life::Starting)).await;
+        match life.as_deref() {
+            Ok(Life::Ended(report)) => Err(SpawnTreeError::Ended(report.clone())),
+            Ok(_) => Ok(()),
+            Err(_) => Err(SpawnTreeError::Runtime),
+        }
+    }
+
+    /// Waits until the supervisor has ended and returns how.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ended(&self) -> Arc<ExitReport> {
+        let mut life = self.life.clone();
+        let report = match life.wait_for(|life| matches!(life, Life::Ended(_))).await.as_deref() {
+            Ok(Life::Ended(report)) => Some(report.clone()),
+            _ => None,
+        };
+        report.unwrap_or_else(|| Arc::new(ExitReport::new(crate::exit::Exit::Killed, Cause::Aborted)))
+    }
+
+    /// Adds a child and waits until it is ready (OTP's start_child).
+    ///
+    /// # Errors
+    /// If the spec is not valid, the id is taken, the start failed (then the spec is dropped, unless the child has a
+    /// limit of its own that gives up: then it is kept and tried again), or the supervisor is ending.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the child starts all the same.
+    pub async fn start_child(
+        &self,
+        spec: ChildSpec,
+        child: impl Child,
+    ) -> Result<StartOutcome, OperationError> {
+        let id = spec.id.clone();
+        let child: Arc<dyn Child> = Arc::new(child);
+        let reply = self.ask(|reply| SupervisorMessage::StartChild { spec, child, reply }).await?;
+        start_outcome(id, reply)
+    }
+
+    /// Stops a child; a group restart brings it back (OTP's terminate_child).
+    ///
+    /// # Errors
+    /// If there is no such child or the supervisor has ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the child is stopped all the same.
+    pub async fn terminate_child(&self, id: impl Into<ChildId>) -> Result<StopOutcome, OperationError> {
+        let id = id.into();
+        let reply = self.operate(&id, Operation::TerminateChild, None).await?;
+        stop_outcome(id, reply)
+    }
+
+    /// Starts a stopped child and waits until it is ready (OTP's restart_child).
+    ///
+    /// # Errors
+    /// If there is no such child, it is running or being restarted, or its start failed.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the child is started all the same.
+    pub async fn restart_child(&self, id: impl Into<ChildId>) -> Result<StartOutcome, OperationError> {
+        let id = id.into();
+        let reply = self.operate(&id, Operation::RestartChild, None).await?;
+        start_outcome(id, reply)
+    }
+
+    /// Drops the spec of a stopped child (OTP's delete_child).
+    ///
+    /// # Errors
+    /// If there is no such child, or it is running or being restarted.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the spec is dropped all the same.
+    pub async fn delete_child(&self, id: impl Into<ChildId>) -> Result<(), OperationError> {
+        let id = id.into();
+        let reply = self.operate(&id, Operation::DeleteChild, None).await?;
+        done(id, reply)
+    }
+
+    /// The operator's start: wanted up, and started now, whatever it was waiting for. Waits until it is ready.
+    ///
+    /// # Errors
+    /// If there is no such child, or the start failed (automatic restarts may still follow).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the child is started all the same.
+    pub async fn start(
+        &self,
+        id: impl Into<ChildId>,
+        reason: Option<String>,
+    ) -> Result<StartOutcome, OperationError> {
+        let id = id.into();
+        let reply = self.operate(&id, Operation::Start, reason).await?;
+        start_outcome(id, reply)
+    }
+
+    /// The operator's stop: wanted down until somebody starts it. Waits until everything of it is gone.
+    ///
+    /// # Errors
+    /// If there is no such child.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the child is stopped all the same.
+    pub async fn stop(
+        &self,
+        id: impl Into<ChildId>,
+        reason: Option<String>,
+    ) -> Result<StopOutcome, OperationError> {
+        let id = id.into();
+        let reply = self.operate(&id, Operation::Stop, reason).await?;
+        stop_outcome(id, reply)
+    }
+
+    /// The operator's restart: stopped if alive, then started; does not count. Waits until it is ready.
+    ///
+    /// # Errors
+    /// If there is no such child, or the start failed (automatic restarts may still follow).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the child is restarted all the same.
+    pub async fn restart(
+        &self,
+        id: impl Into<ChildId>,
+        reason: Option<String>,
+    ) -> Result<StartOutcome, OperationError> {
+        let id = id.into();
+        let reply = self.operate(&id, Operation::Restart, reason).await?;
+        start_outcome(id, reply)
+    }
+
+    /// Keeps a child from being restarted automatically, without touching it.
+    ///
+    /// # Errors
+    /// If there is no such child.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the child is paused all the same.
+    pub async fn pause(&self, id: impl Into<ChildId>, reason: Option<String>) -> Result<(), OperationError> {
+        let id = id.into();
+        let reply = self.operate(&id, Operation::Pause, reason).await?;
+        done(id, reply)
+    }
+
+    /// Lifts a pause; a child that ended meanwhile is restarted.
+    ///
+    /// # Errors
+    /// If there is no such child.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the child is resumed all the same.
+    pub async fn resume(&self, id: impl Into<ChildId>, reason: Option<String>) -> Result<(), OperationError> {
+        let id = id.into();
+        let reply = self.operate(&id, Operation::Resume, reason).await?;
+        done(id, reply)
+    }
+
+    /// Replaces the policy of a child, and with `child` also what its next incarnation runs, without touching the
+    /// current incarnation. The id of `spec` says which child is meant.
+    ///
+    /// # Errors
+    /// If there is no such child or the spec is not valid.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the child is updated all the same.
+    pub async fn update(&self, spec: ChildSpec, child: Option<Box<dyn Child>>) -> Result<(), OperationError> {
+        let id = spec.id.clone();
+        let child = child.map(Arc::from);
+        let reply = self.ask(|reply| SupervisorMessage::Update { spec, child, reply }).await?;
+        done(id, reply)
+    }
+
+    /// Stops a child and drops its spec.
+    ///
+    /// # Errors
+    /// If there is no such child.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the child is removed all the same.
+    pub async fn remove(
+        &self,
+        id: impl Into<ChildId>,
+        reason: Option<String>,
+    ) -> Result<StopOutcome, OperationError> {
+        let id = id.into();
+        let reply = self.operate(&id, Operation::Remove, reason).await?;
+        stop_outcome(id, reply)
+    }
+
+    /// Sends an operating system signal to a child's process group.
+    ///
+    /// # Errors
+    /// If there is no such child, it is not running, it is no process, or the system refuses.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the signal may be sent all the same.
+    pub async fn signal(&self, id: impl Into<ChildId>, signal: i32) -> Result<(), SignalError> {
+        let id = id.into();
+        self.ask_for(|reply| SupervisorMessage::Signal { id, signal, reply })
+            .await
+            .unwrap_or(Err(SignalError::SupervisorGone))
+    }
+
+    /// Returns all children in start order, oldest first.
+    ///
+    /// # Errors
+    /// If the supervisor has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn which_children(&self) -> Result<Vec<ChildInfo>, OperationError> {
+        self.ask_for(|reply| SupervisorMessage::WhichChildren { reply })
+            .await
+            .ok_or(OperationError::SupervisorGone)
+    }
+
+    /// Returns one child.
+    ///
+    /// # Errors
+    /// If there is no such child or the supervisor has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn which_child(&self, id: impl Into<ChildId>) -> Result<ChildInfo, OperationError> {
+        self.which_child_with_history(id).await.map(|(info, _)| info)
+    }
+
+    /// Returns one child and what its latest incarnations went through.
+    ///
+    /// # Errors
+    /// If there is no such child or the supervisor has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn which_child_with_history(
+        &self,
+        id: impl Into<ChildId>,
+    ) -> Result<(ChildInfo, ChildHistory), OperationError> {
+        let id = id.into();
+        let wanted = id.clone();
+        let found = self
+            .ask_for(|reply| SupervisorMessage::WhichChild { id: wanted, reply })
+            .await
+            .ok_or(OperationError::SupervisorGone)?;
+        found.map(|found| *found).ok_or(OperationError::NotFound(id))
+    }
+
+    /// Returns how many children there are (OTP's count_children).
+    ///
+    /// # Errors
+    /// If the supervisor has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn count_children(&self) -> Result<Counts, OperationError> {
+        self.ask_for(|reply| SupervisorMessage::CountChildren { reply })
+            .await
+            .ok_or(OperationError::SupervisorGone)
+    }
+
+    /// Returns the supervisor that is the child of this id.
+    ///
+    /// # Errors
+    /// If there is no such child, it is no supervisor or not alive, or this supervisor has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn child_supervisor(&self, id: impl Into<ChildId>) -> Result<Supervisor, OperationError> {
+        let id = id.into();
+        let wanted = id.clone();
+        self.ask_for(|reply| SupervisorMessage::ChildSupervisor { id: wanted, reply })
+            .await
+            .ok_or(OperationError::SupervisorGone)?
+            .ok_or(OperationError::NotFound(id))
+    }
+
+    /// Subscribes to the events of the whole tree.
+    pub fn events(&self, from: From) -> EventStream {
+        self.tree.events.subscribe(from)
+    }
+
+    /// Returns the numbered events of the whole tree.
+    pub fn event_log(&self) -> &EventLog {
+        &self.tree.events
+    }
+
+    /// Stops all children in order and ends the supervisor; returns how it ended. Answers also if it has ended before.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the supervisor ends all the same.
+    pub async fn shutdown(&self) -> Arc<ExitReport> {
+        // If the supervisor is gone, `ended` says how.
+        let _gone = self.actor.send_message(SupervisorMessage::Shutdown);
+        self.ended().await
+    }
+
+    /// Kills all children at once and ends the supervisor; returns how it ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the supervisor ends all the same.
+    pub async fn kill(&self) -> Arc<ExitReport> {
+        let _gone = self.actor.send_message(SupervisorMessage::Kill);
+        self.ended().await
+    }
+
+    async fn operate(
+        &self,
+        id: &ChildId,
+        operation: fn(ChildKey) -> Operation,
+        reason: Option<String>,
+    ) -> Result<Reply, OperationError> {
+        let target = Target { id: id.clone(), reason: reason.map(Arc::from) };
+        self.ask(|reply| SupervisorMessage::Operate { target, operation, reply }).await
+    }
+
+    async fn ask(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Reply>) -> SupervisorMessage,
+    ) -> Result<Reply, OperationError> {
+        self.ask_for(message).await.ok_or(OperationError::SupervisorGone)
+    }
+
+    /// Sends a message that is answered; `None` if the supervisor ended without answering.
+    async fn ask_for<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> SupervisorMessage) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.actor.send_message(message(reply)).ok()?;
+        answer.await.ok()
+    }
+}
+
+/// Why a signal was not sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignalError {
+    /// No child has this id.
+    #[error("no child is called `{0}`")]
+    NotFound(ChildId),
+    /// Nothing of it runs.
+    #[error("child `{0}` is not running")]
+    NotRunning(ChildId),
+    /// It is no operating system process.
+    #[error("child `{0}` is no process")]
+    NoProcess(ChildId),
+    /// The system refused.
+    #[error("failed to signal child `{child}`")]
+    System {
+        /// The child.
+        child: ChildId,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The supervisor has ended.
+    #[error("the supervisor has ended")]
+    SupervisorGone,
+}
+
+fn start_outcome(id: ChildId, reply: Reply) -> Result<StartOutcome, OperationError> {
+    match reply.outcome {
+        Outcome::Started { child, incarnation } => Ok(StartOutcome::Started { child, incarnation }),
+        Outcome::AlreadyRunning { .. } => Ok(StartOutcome::AlreadyRunning),
+        Outcome::Added { .. } => Ok(StartOutcome::Added),
+        Outcome::Ignored { .. } => Ok(StartOutcome::Ignored),
+        outcome => Err(refused(id, outcome, reply.exit, reply.start_error)),
+    }
+}
+
+fn stop_outcome(id: ChildId, reply: Reply) -> Result<StopOutcome, OperationError> {
+    match reply.outcome {
+        Outcome::Stopped { exit, .. } => Ok(StopOutcome::Stopped(reply.exit.unwrap_or_else(|| {
+            // Only a child that was called off before it ran has no report of its own.
+            Arc::new(ExitReport::new(exit, Cause::Finished { reason: None }))
+        }))),
+        Outcome::NotRunning { .. } => Ok(StopOutcome::NotRunning),
+        outcome => Err(refused(id, outcome, reply.exit, reply.start_error)),
+    }
+}
+
+fn done(id: ChildId, reply: Reply) -> Result<(), OperationError> {
+    match reply.outcome {
+        Outcome::Done => Ok(()),
+        outcome => Err(refused(id, outcome, reply.exit, reply.start_error)),
+    }
+}
+
+fn refused(
+    child: ChildId,
+    outcome: Outcome,
+    exit: Option<Arc<ExitReport>>,
+    kind: Option<StartErrorKind>,
+) -> OperationError {
+    match outcome {
+        Outcome::Refused(Refusal::NotFound) => OperationError::NotFound(child),
+        Outcome::Refused(Refusal::StartFailed { .. }) => OperationError::StartFailed {
+            child,
+            cause: exit.map_or(Cause::Aborted, |report| report.cause.clone()),
+            kind: kind.unwrap_or(StartErrorKind::Failed),
+        },
+        Outcome::Refused(refusal) => OperationError::Refused { child, refusal },
+        // The policy answers each operation with an outcome of its own kind; see `Operation`.
+        _ => OperationError::Refused { child, refusal: Refusal::Superseded },
+    }
+}
+
+/// Creates the pure half of a supervisor and checks its specs.
+pub(crate) fn policy_of(
+    spec: SupervisorSpec,
+    children: &[(ChildSpec, Arc<dyn Child>)],
+    seed: u64,
+) -> Result<Policy, SpecError> {
+    let specs = children.iter().map(|(spec, _)| spec.clone()).collect();
+    Policy::new(spec, specs, seed)
+}

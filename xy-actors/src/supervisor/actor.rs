@@ -1,0 +1,821 @@
+//! The supervisor actor: turns messages and runtime events into inputs, and performs the actions that policy returns.
+//!
+//! It owns the live children and never waits for one: a start that is not done at its first poll goes on in a task, a
+//! stop is only asked for, and both come back as messages. It decides nothing about restarts.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::{oneshot, watch};
+
+use crate::child::{
+    Child, Reporter, StartContext, StartError, StartErrorKind, StartFuture, Started, panic_text,
+};
+use crate::event::stream::{EventKind, unix_ms};
+use crate::event::{ChildReport, SupervisorReport};
+use crate::exit::{Cause, Exit, ExitReport};
+use crate::path::TreePath;
+use crate::policy::{
+    Action, ChildKey, ChildView, Incarnation, Input, Operation, OperationId, Outcome, Policy, Refusal,
+    StartFailure, TimerToken,
+};
+use crate::spec::{ChildId, ChildSpec, SpecError, SupervisorSpec};
+use crate::supervisor::message::{Reply, SupervisorMessage, Target};
+use crate::supervisor::record::{Live, Record};
+use crate::supervisor::timers::Timers;
+use crate::supervisor::{ChildHistory, ChildInfo, Life, Planned, SignalError, Supervisor, Tree, policy_of};
+
+/// What a supervisor actor is made from.
+pub(crate) struct SupervisorArguments {
+    policy: Policy,
+    recipes: Vec<Arc<dyn Child>>,
+    path: TreePath,
+    tree: Tree,
+    parent: Option<Reporter>,
+    life: watch::Sender<Life>,
+}
+
+impl SupervisorArguments {
+    pub(crate) fn new(
+        spec: SupervisorSpec,
+        children: Vec<(ChildSpec, Arc<dyn Child>)>,
+        seed: u64,
+        path: TreePath,
+        tree: Tree,
+        parent: Option<Reporter>,
+    ) -> Result<(Self, watch::Receiver<Life>), SpecError> {
+        let policy = policy_of(spec, &children, seed)?;
+        let recipes = children.into_iter().map(|(_, recipe)| recipe).collect();
+        let (life, receiver) = watch::channel(Life::Starting);
+        Ok((Self { policy, recipes, path, tree, parent, life }, receiver))
+    }
+}
+
+/// A supervisor's policy and what it owns.
+pub(crate) struct SupervisorState {
+    policy: Policy,
+    path: TreePath,
+    tree: Tree,
+    records: HashMap<ChildKey, Record>,
+    by_actor: HashMap<ActorId, (ChildKey, Incarnation)>,
+    /// Exits of actors whose start has not been taken in yet: events overtake messages.
+    early_exits: HashMap<ActorId, ExitReport>,
+    pending_starts: usize,
+    replies: HashMap<OperationId, oneshot::Sender<Reply>>,
+    next_operation: u64,
+    timers: Timers,
+    /// The child whose recipe is about to be stored: `start_child` learns the key only from the policy.
+    adopting: Option<Arc<dyn Child>>,
+    actions: Vec<Action>,
+    end: EndGuard,
+}
+
+/// Tells the parent and whoever waits how the supervisor ended, exactly once, also when the actor is killed or panics.
+struct EndGuard {
+    parent: Option<Reporter>,
+    life: watch::Sender<Life>,
+    root_events: Option<crate::event::stream::EventLog>,
+    told: bool,
+}
+
+impl EndGuard {
+    fn tell(&mut self, report: ExitReport) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
+        self.life.send_replace(Life::Ended(Arc::new(report.clone())));
+        if let Some(parent) = &self.parent {
+            parent.exited(report);
+        }
+        if let Some(events) = &self.root_events {
+            events.close();
+        }
+    }
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        self.tell(ExitReport::new(Exit::Killed, Cause::Aborted));
+    }
+}
+
+/// The behavior of a supervisor actor.
+pub(crate) struct SupervisorActor;
+
+#[cfg_attr(feature = "async-trait", ractor::async_trait)]
+impl Actor for SupervisorActor {
+    type Msg = SupervisorMessage;
+    type State = SupervisorState;
+    type Arguments = SupervisorArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        arguments: SupervisorArguments,
+    ) -> Result<SupervisorState, ActorProcessingErr> {
+        myself.send_message(SupervisorMessage::Begin)?;
+        Ok(SupervisorState::new(arguments))
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        message: SupervisorMessage,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.on_message(&myself, message);
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        event: SupervisionEvent,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(cell, error) => {
+                let report = ExitReport::new(Exit::Abnormal, Cause::Error { message: error.to_string() });
+                state.on_actor_ended(&myself, cell.get_id(), report);
+            }
+            SupervisionEvent::ActorTerminated(cell, _, reason) => {
+                let report = ExitReport::of_stopped_actor(reason);
+                state.on_actor_ended(&myself, cell.get_id(), report);
+            }
+            // A start is known from what `spawn_linked` returned; this event comes later.
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl SupervisorState {
+    fn new(arguments: SupervisorArguments) -> Self {
+        let SupervisorArguments { policy, recipes, path, tree, parent, life } = arguments;
+        let records = policy
+            .children()
+            .zip(recipes)
+            .map(|(child, recipe)| (child.key, Record::new(recipe, path.join(&child.spec.id))))
+            .collect();
+        let root_events = parent.is_none().then(|| tree.events.clone());
+        Self {
+            policy,
+            path,
+            tree,
+            records,
+            by_actor: HashMap::new(),
+            early_exits: HashMap::new(),
+            pending_starts: 0,
+            replies: HashMap::new(),
+            next_operation: 1,
+            timers: Timers::default(),
+            adopting: None,
+            actions: Vec::new(),
+            end: EndGuard { parent, life, root_events, told: false },
+        }
+    }
+
+    // ---- Messages. ----
+
+    fn on_message(&mut self, myself: &ActorRef<SupervisorMessage>, message: SupervisorMessage) {
+        match message {
+            SupervisorMessage::Begin => self.feed(myself, Input::Start),
+            SupervisorMessage::StartChild { spec, child, reply } => {
+                self.adopting = Some(child);
+                self.operate(myself, Operation::StartChild(spec), reply);
+                self.adopting = None;
+            }
+            SupervisorMessage::Operate { target, operation, reply } => {
+                self.on_operate(myself, target, operation, reply);
+            }
+            SupervisorMessage::Update { spec, child, reply } => self.on_update(myself, spec, child, reply),
+            SupervisorMessage::Signal { id, signal, reply } => {
+                let _gone = reply.send(self.on_signal(id, signal));
+            }
+            SupervisorMessage::WhichChildren { reply } => {
+                let now = now();
+                let children = self.policy.children().map(|child| self.info(&child, now)).collect();
+                let _gone = reply.send(children);
+            }
+            SupervisorMessage::WhichChild { id, reply } => {
+                let _gone = reply.send(self.on_which_child(&id));
+            }
+            SupervisorMessage::ChildSupervisor { id, reply } => {
+                let _gone = reply.send(self.child_supervisor(&id));
+            }
+            SupervisorMessage::CountChildren { reply } => {
+                let _gone = reply.send(self.policy.counts());
+            }
+            SupervisorMessage::StartFinished { child, incarnation, result } => {
+                self.on_start_finished(myself, child, incarnation, result);
+            }
+            SupervisorMessage::Ready { child, incarnation } => {
+                self.on_ready(myself, child, incarnation);
+            }
+            SupervisorMessage::Exited { child, incarnation, report } => {
+                self.on_exited(myself, child, incarnation, *report);
+            }
+            SupervisorMessage::WaitsFor { child, incarnation, what } => {
+                if self.is_current(child, incarnation)
+                    && let Some(record) = self.records.get_mut(&child)
+                {
+                    record.waits_for = what;
+                }
+            }
+            SupervisorMessage::TimersDue => self.on_timers_due(myself),
+            SupervisorMessage::Shutdown => self.feed(myself, Input::Shutdown { exit: Exit::Shutdown }),
+            SupervisorMessage::Kill => self.feed(myself, Input::Kill),
+        }
+    }
+
+    fn on_operate(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        target: Target,
+        operation: fn(ChildKey) -> Operation,
+        reply: oneshot::Sender<Reply>,
+    ) {
+        let Some(key) = self.policy.key(target.id.as_str()) else {
+            return refuse(reply, Refusal::NotFound);
+        };
+        if let Some(record) = self.records.get_mut(&key)
+            && target.reason.is_some()
+        {
+            record.asked = target.reason;
+        }
+        self.operate(myself, operation(key), reply);
+    }
+
+    fn on_update(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        spec: ChildSpec,
+        child: Option<Arc<dyn Child>>,
+        reply: oneshot::Sender<Reply>,
+    ) {
+        let Some(key) = self.policy.key(spec.id.as_str()) else {
+            return refuse(reply, Refusal::NotFound);
+        };
+        if spec.validate(self.policy.spec()).is_ok()
+            && let (Some(recipe), Some(record)) = (child, self.records.get_mut(&key))
+        {
+            record.recipe = recipe;
+        }
+        self.operate(myself, Operation::Update(key, spec), reply);
+    }
+
+    fn operate(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        operation: Operation,
+        reply: oneshot::Sender<Reply>,
+    ) {
+        let id = OperationId(self.next_operation);
+        self.next_operation += 1;
+        self.replies.insert(id, reply);
+        self.feed(myself, Input::Operation { id, operation });
+    }
+
+    fn on_signal(&mut self, id: ChildId, signal: i32) -> Result<(), SignalError> {
+        let Some(record) = self.policy.key(id.as_str()).and_then(|key| self.records.get_mut(&key)) else {
+            return Err(SignalError::NotFound(id));
+        };
+        let Live::Running(running) = &mut record.live else {
+            return Err(SignalError::NotRunning(id));
+        };
+        match running.signal(signal) {
+            None => Err(SignalError::NoProcess(id)),
+            Some(Ok(())) => Ok(()),
+            Some(Err(source)) => Err(SignalError::System { child: id, source }),
+        }
+    }
+
+    fn on_which_child(&self, id: &ChildId) -> Option<Box<(ChildInfo, ChildHistory)>> {
+        let key = self.policy.key(id.as_str())?;
+        let child = self.policy.child(key)?;
+        let record = self.records.get(&key)?;
+        let history = ChildHistory {
+            transitions: record.transitions.iter().cloned().collect(),
+            exits: record.exits.iter().cloned().collect(),
+        };
+        Some(Box::new((self.info(&child, now()), history)))
+    }
+
+    fn child_supervisor(&self, id: &ChildId) -> Option<Supervisor> {
+        let key = self.policy.key(id.as_str())?;
+        match &self.records.get(&key)?.live {
+            Live::Running(running) => running.supervisor(),
+            _ => None,
+        }
+    }
+
+    fn on_start_finished(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        child: ChildKey,
+        incarnation: Incarnation,
+        result: Option<Result<Started, StartError>>,
+    ) {
+        self.pending_starts = self.pending_starts.saturating_sub(1);
+        let pending = self.is_current(child, incarnation)
+            && self.records.get(&child).is_some_and(|record| matches!(record.live, Live::Pending { .. }));
+        if pending {
+            let input = match result {
+                Some(result) => self.take_in(child, incarnation, result),
+                None => {
+                    let report = ExitReport::new(
+                        Exit::Shutdown,
+                        Cause::Finished { reason: Some("start called off".into()) },
+                    );
+                    Some(self.note_exit(child, incarnation, report))
+                }
+            };
+            if let Some(input) = input {
+                self.feed(myself, input);
+            }
+        }
+        // What a stale start began ends with its handle, which is dropped here.
+        if self.pending_starts == 0 {
+            self.early_exits.clear();
+        }
+    }
+
+    fn on_ready(&mut self, myself: &ActorRef<SupervisorMessage>, child: ChildKey, incarnation: Incarnation) {
+        if !self.is_current(child, incarnation) {
+            return;
+        }
+        self.note_ready(child);
+        self.feed(myself, Input::Ready { child, incarnation });
+    }
+
+    fn on_exited(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        child: ChildKey,
+        incarnation: Incarnation,
+        report: ExitReport,
+    ) {
+        if !self.is_current(child, incarnation) {
+            return;
+        }
+        let input = self.note_exit(child, incarnation, report);
+        self.feed(myself, input);
+    }
+
+    fn on_actor_ended(&mut self, myself: &ActorRef<SupervisorMessage>, actor: ActorId, report: ExitReport) {
+        match self.by_actor.remove(&actor) {
+            Some((child, incarnation)) => self.on_exited(myself, child, incarnation, report),
+            None if self.pending_starts > 0 => {
+                self.early_exits.insert(actor, report);
+            }
+            None => {}
+        }
+    }
+
+    fn on_timers_due(&mut self, myself: &ActorRef<SupervisorMessage>) {
+        self.timers.woken();
+        for (child, token) in self.timers.take_due(now()) {
+            self.feed(myself, Input::Timer { child, token });
+        }
+        self.timers.sleep(now(), myself);
+    }
+
+    // ---- From inputs to actions. ----
+
+    /// Lets policy take in an input and performs what it decides, and so on with what comes back at once.
+    fn feed(&mut self, myself: &ActorRef<SupervisorMessage>, input: Input) {
+        let now = now();
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let mut actions = std::mem::take(&mut self.actions);
+            self.policy.step(now, input, &mut actions);
+            for action in actions.drain(..) {
+                if let Some(input) = self.perform(myself, action, now) {
+                    inputs.push_back(input);
+                }
+            }
+            self.actions = actions;
+        }
+    }
+
+    fn perform(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        action: Action,
+        now: Instant,
+    ) -> Option<Input> {
+        match action {
+            Action::Start { child, incarnation } => return self.begin_start(myself, child, incarnation),
+            Action::Stop { child, incarnation } => return self.stop(child, incarnation),
+            Action::Kill { child, incarnation } => return self.kill(child, incarnation),
+            Action::Abandon { child, incarnation } => self.abandon(child, incarnation),
+            Action::Arm { child, token, at } => self.arm(myself, child, token, at, now),
+            Action::Disarm { token } => self.timers.disarm(token),
+            Action::Report { child, incarnation, report } => self.report(child, incarnation, report),
+            Action::Transition { child, from, to } => {
+                if let Some(record) = self.records.get_mut(&child) {
+                    record.moved(from, to, unix_ms());
+                }
+            }
+            Action::Answer { id, outcome } => self.answer(id, outcome),
+            Action::Forget { child } => {
+                self.records.remove(&child);
+            }
+            Action::ReportSelf { report } => self.report_self(report),
+            Action::Started => {
+                self.end.life.send_if_modified(|life| {
+                    let first = matches!(life, Life::Starting);
+                    if first {
+                        *life = Life::Started;
+                    }
+                    first
+                });
+                if let Some(parent) = &self.end.parent {
+                    parent.ready();
+                }
+            }
+            Action::End { exit, failed_start } => self.end(myself, exit, failed_start),
+        }
+        None
+    }
+
+    fn begin_start(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        child: ChildKey,
+        incarnation: Incarnation,
+    ) -> Option<Input> {
+        let record = self.records.get_mut(&child)?;
+        record.stop_asked = false;
+        record.kill_asked = false;
+        record.waits_for = None;
+        record.waited_for = None;
+        let context = StartContext {
+            path: record.path.clone(),
+            incarnation,
+            reporter: Reporter::new(myself.clone(), child, incarnation),
+            tree: self.tree.clone(),
+        };
+        let recipe = record.recipe.clone();
+        match poll_once(|| recipe.start(context)) {
+            Ok(result) => self.take_in(child, incarnation, result),
+            Err(future) => {
+                let (cancel, cancelled) = oneshot::channel();
+                let supervisor = myself.clone();
+                let task = tokio::spawn(async move {
+                    let result = finish_start(future, cancelled).await;
+                    let message = SupervisorMessage::StartFinished { child, incarnation, result };
+                    // Without a supervisor the started child is dropped with the message, which ends it.
+                    let _gone = supervisor.send_message(message);
+                });
+                self.pending_starts += 1;
+                if let Some(record) = self.records.get_mut(&child) {
+                    record.live = Live::Pending { cancel: Some(cancel), task: task.abort_handle() };
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes in what a start came to.
+    fn take_in(
+        &mut self,
+        child: ChildKey,
+        incarnation: Incarnation,
+        result: Result<Started, StartError>,
+    ) -> Option<Input> {
+        let record = self.records.get_mut(&child)?;
+        record.live = Live::None;
+        let (ready, mut running) = match result {
+            Ok(Started::Ready(running)) => (true, running),
+            Ok(Started::Running(running)) => (false, running),
+            Ok(Started::Ignore) => return Some(Input::Ignored { child, incarnation }),
+            Err(error) => {
+                record.last_start_error = Some(error.kind);
+                let failure = match error.kind {
+                    StartErrorKind::Failed => StartFailure::Failed,
+                    StartErrorKind::ResourceShortage | StartErrorKind::PortConflict => {
+                        StartFailure::ResourceShortage
+                    }
+                };
+                let report = ExitReport::new(Exit::Abnormal, error.cause);
+                record.ended(report, incarnation, unix_ms());
+                return Some(Input::StartFailed { child, incarnation, failure });
+            }
+        };
+        let actor = running.actor().map(|cell| cell.get_id());
+        if record.kill_asked {
+            running.kill();
+        } else if record.stop_asked {
+            running.stop();
+        }
+        let stopping = record.stop_asked || record.kill_asked;
+        record.live = Live::Running(running);
+        if let Some(actor) = actor {
+            if let Some(report) = self.early_exits.remove(&actor) {
+                return Some(self.note_exit(child, incarnation, report));
+            }
+            self.by_actor.insert(actor, (child, incarnation));
+        }
+        if ready && !stopping {
+            self.note_ready(child);
+            return Some(Input::Ready { child, incarnation });
+        }
+        None
+    }
+
+    fn stop(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
+        let record = self.records.get_mut(&child)?;
+        record.stop_asked = true;
+        match &mut record.live {
+            Live::Running(running) => running.stop(),
+            Live::Pending { cancel, .. } => call_off(cancel),
+            Live::None => return self.missing(child, incarnation),
+        }
+        None
+    }
+
+    fn kill(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
+        let record = self.records.get_mut(&child)?;
+        record.kill_asked = true;
+        match &mut record.live {
+            Live::Running(running) => running.kill(),
+            Live::Pending { cancel, .. } => call_off(cancel),
+            Live::None => return self.missing(child, incarnation),
+        }
+        None
+    }
+
+    /// Policy believes in an incarnation that does not exist: say so rather than wait for ever.
+    fn missing(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
+        let report = ExitReport::new(Exit::Killed, Cause::Aborted);
+        Some(self.note_exit(child, incarnation, report))
+    }
+
+    fn abandon(&mut self, child: ChildKey, incarnation: Incarnation) {
+        if let Some(record) = self.records.get_mut(&child) {
+            if let Live::Pending { task, .. } = &record.live {
+                task.abort();
+                self.pending_starts = self.pending_starts.saturating_sub(1);
+            }
+            record.ended(ExitReport::new(Exit::Killed, Cause::Leaked), incarnation, unix_ms());
+        }
+    }
+
+    fn arm(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        child: ChildKey,
+        token: TimerToken,
+        at: Instant,
+        now: Instant,
+    ) {
+        self.timers.arm(child, token, at, now, myself);
+    }
+
+    fn report(&mut self, child: ChildKey, incarnation: Incarnation, report: ChildReport) {
+        let Some(record) = self.records.get_mut(&child) else {
+            // The first report about a child that was just added: its recipe waits for its key.
+            if let (Some(recipe), Some(view)) = (self.adopting.take(), self.policy.child(child)) {
+                let path = self.path.join(&view.spec.id);
+                self.records.insert(child, Record::new(recipe, path));
+                self.report(child, incarnation, report);
+            }
+            return;
+        };
+        if let ChildReport::StartFailed { .. } = report
+            && record.stop_asked
+        {
+            // It was stopped because its start timeout was over.
+            let message = match &record.waited_for {
+                Some(what) => format!("still waiting for {what}"),
+                None => "it was still starting".to_owned(),
+            };
+            let at = unix_ms();
+            record.ended(ExitReport::new(Exit::Abnormal, Cause::StartTimeout { message }), incarnation, at);
+        }
+        record.last_report = Some(report);
+        let exit = match report {
+            ChildReport::Exited { .. } | ChildReport::StartFailed { .. } | ChildReport::Stopped { .. } => {
+                record.last_exit.as_ref().map(|last| last.report.clone())
+            }
+            _ => None,
+        };
+        let pid = record.pid();
+        log_report(&self.path, &record.path, incarnation, report, exit.as_deref());
+        let kind = EventKind::Child { incarnation, report, exit, pid };
+        self.tree.events.publish(record.path.clone(), kind);
+    }
+
+    fn report_self(&self, report: SupervisorReport) {
+        match report {
+            SupervisorReport::LimitReached => tracing::error!(
+                supervisor = %Named(&self.path),
+                context = "shutdown",
+                reason = "restart intensity exceeded",
+                "supervisor gives up"
+            ),
+            _ => tracing::debug!(supervisor = %Named(&self.path), context = report.name(), "supervisor"),
+        }
+        self.tree.events.publish(self.path.clone(), EventKind::Supervisor { report });
+    }
+
+    fn answer(&mut self, id: OperationId, outcome: Outcome) {
+        let Some(reply) = self.replies.remove(&id) else { return };
+        let child = match &outcome {
+            Outcome::Stopped { child, .. } | Outcome::Refused(Refusal::StartFailed { child }) => Some(*child),
+            _ => None,
+        };
+        let record = child.and_then(|child| self.records.get(&child));
+        let exit = record.and_then(|record| record.last_exit.as_ref()).map(|last| last.report.clone());
+        let start_error = record.and_then(|record| record.last_start_error);
+        // A caller that is gone has no use for the answer.
+        let _gone = reply.send(Reply { outcome, exit, start_error });
+    }
+
+    fn end(&mut self, myself: &ActorRef<SupervisorMessage>, exit: Exit, failed_start: Option<ChildKey>) {
+        let cause = match failed_start.and_then(|child| self.records.get(&child)) {
+            Some(record) => {
+                let cause = record.last_exit.as_ref().map(|last| last.report.cause.to_string());
+                let why = cause.unwrap_or_else(|| "it did not start".to_owned());
+                Cause::StartFailed { message: format!("child `{}`: {why}", record.path) }
+            }
+            None if exit == Exit::Escalated => {
+                Cause::LimitReached { message: "restart intensity exceeded".to_owned() }
+            }
+            None => Cause::Finished { reason: None },
+        };
+        let exit = if failed_start.is_some() { Exit::Abnormal } else { exit };
+        self.end.tell(ExitReport::new(exit, cause));
+        myself.stop(None);
+    }
+
+    // ---- Notes. ----
+
+    fn is_current(&self, child: ChildKey, incarnation: Incarnation) -> bool {
+        self.policy.child(child).is_some_and(|view| view.alive && view.incarnation == incarnation)
+    }
+
+    fn note_ready(&mut self, child: ChildKey) {
+        if let Some(record) = self.records.get_mut(&child)
+            && record.ready_at.is_none()
+        {
+            record.ready_at = Some(now());
+            record.waits_for = None;
+            record.last_start_error = None;
+        }
+    }
+
+    fn note_exit(&mut self, child: ChildKey, incarnation: Incarnation, mut report: ExitReport) -> Input {
+        if let Some(record) = self.records.get_mut(&child) {
+            // An actor that simply stopped after it was asked to has shut down.
+            if record.stop_asked && report.exit == Exit::Normal {
+                report.exit = Exit::Shutdown;
+            }
+            let exit = report.exit;
+            record.ended(report, incarnation, unix_ms());
+            return Input::Exited { child, incarnation, exit };
+        }
+        Input::Exited { child, incarnation, exit: report.exit }
+    }
+
+    fn info(&self, child: &ChildView<'_>, now: Instant) -> ChildInfo {
+        let record = self.records.get(&child.key);
+        let dependencies = match child.waits_for.as_slice() {
+            [] => None,
+            ids => {
+                let ids: Vec<&str> = ids.iter().map(ChildId::as_str).collect();
+                Some(format!("{} to be ready", ids.join(", ")))
+            }
+        };
+        ChildInfo {
+            id: child.spec.id.clone(),
+            key: child.key,
+            path: record.map_or_else(|| self.path.join(&child.spec.id), |record| record.path.clone()),
+            child_type: child.spec.child_type,
+            state: child.state,
+            alive: child.alive,
+            ready: child.ready,
+            wanted: child.wanted,
+            paused: child.paused,
+            held: child.held,
+            incarnation: child.incarnation,
+            pid: record.and_then(Record::pid),
+            ready_for: record.and_then(|record| record.ready_at).map(|at| now.saturating_duration_since(at)),
+            restarts: child.restarts,
+            last_exit: record.and_then(|record| record.last_exit.clone()),
+            planned: child.restart_at.map(|(at, nth, of)| Planned {
+                due_in: at.saturating_duration_since(now),
+                nth,
+                of,
+            }),
+            waits_for: dependencies
+                .or_else(|| record.and_then(|record| record.waits_for.as_deref()).map(str::to_owned)),
+        }
+    }
+}
+
+fn refuse(reply: oneshot::Sender<Reply>, refusal: Refusal) {
+    let _gone = reply.send(Reply { outcome: Outcome::Refused(refusal), exit: None, start_error: None });
+}
+
+fn call_off(cancel: &mut Option<oneshot::Sender<()>>) {
+    if let Some(cancel) = cancel.take() {
+        // A start that is over has sent its result; it is taken in as one that is being stopped.
+        let _over = cancel.send(());
+    }
+}
+
+/// Polls a start once on the spot: most are done then and need no task.
+fn poll_once(start: impl FnOnce() -> StartFuture) -> Result<Result<Started, StartError>, StartFuture> {
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        let mut future = start();
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Ok(result),
+            Poll::Pending => Err(future),
+        }
+    }));
+    polled.unwrap_or_else(|payload| Ok(Err(StartError::failed(panic_text(&*payload)))))
+}
+
+/// Finishes a start in its own task; `None` if it was called off.
+async fn finish_start(
+    mut future: StartFuture,
+    cancelled: oneshot::Receiver<()>,
+) -> Option<Result<Started, StartError>> {
+    let mut cancelled = Some(cancelled);
+    std::future::poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        match polled {
+            Ok(Poll::Ready(result)) => return Poll::Ready(Some(result)),
+            Err(payload) => return Poll::Ready(Some(Err(StartError::failed(panic_text(&*payload))))),
+            Ok(Poll::Pending) => {}
+        }
+        let Some(receiver) = &mut cancelled else { return Poll::Pending };
+        match std::pin::Pin::new(receiver).poll(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(None),
+            // Dropping the sender is no request: it happens when nobody waits for this start any more.
+            Poll::Ready(Err(_)) => {
+                cancelled = None;
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Writes OTP's report: supervisor, context, reason, offender.
+fn log_report(
+    supervisor: &TreePath,
+    child: &TreePath,
+    incarnation: Incarnation,
+    report: ChildReport,
+    exit: Option<&ExitReport>,
+) {
+    let context = report.name();
+    let incarnation = incarnation.get();
+    let reason = Reason(exit);
+    let supervisor = Named(supervisor);
+    match report {
+        ChildReport::StartFailed { next } => {
+            tracing::warn!(%supervisor, %child, incarnation, context, %reason, ?next, "child did not start");
+        }
+        ChildReport::Exited { exit, next } if exit.is_abnormal() => {
+            tracing::warn!(%supervisor, %child, incarnation, context, %reason, ?next, "child ended");
+        }
+        ChildReport::Stopped { clean: false, .. } | ChildReport::Leaked => {
+            tracing::warn!(%supervisor, %child, incarnation, context, %reason, "child did not stop cleanly");
+        }
+        ChildReport::Ready => tracing::info!(%supervisor, %child, incarnation, context, "child is ready"),
+        _ => tracing::debug!(%supervisor, %child, incarnation, context, %reason, "child"),
+    }
+}
+
+/// An exit in words, if there is one; made only if somebody listens.
+struct Reason<'a>(Option<&'a ExitReport>);
+
+impl std::fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |report| report.fmt(f))
+    }
+}
+
+/// A supervisor's path for people: the root has a name too.
+struct Named<'a>(&'a TreePath);
+
+impl std::fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.as_str().is_empty() { "root" } else { self.0.as_str() })
+    }
+}
+
+/// The one place where a supervisor reads the clock: tokio's, so that a paused one reaches policy.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,97 @@
+//! What a supervisor actor is told.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::child::{Child, StartError, StartErrorKind, Started};
+use crate::exit::ExitReport;
+use crate::policy::{ChildKey, Incarnation, Operation, Outcome};
+use crate::snapshot::Counts;
+use crate::spec::{ChildId, ChildSpec};
+use crate::supervisor::{ChildHistory, ChildInfo, SignalError, Supervisor};
+
+/// Which child an operation is about, and why it is asked for.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) id: ChildId,
+    pub(crate) reason: Option<Arc<str>>,
+}
+
+/// The answer to an operation, with what policy does not know.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) outcome: Outcome,
+    /// How the child's last incarnation ended, or why its last start failed.
+    pub(crate) exit: Option<Arc<ExitReport>>,
+    pub(crate) start_error: Option<StartErrorKind>,
+}
+
+/// The messages of a supervisor actor.
+pub(crate) enum SupervisorMessage {
+    /// Start the initial children.
+    Begin,
+    StartChild {
+        spec: ChildSpec,
+        child: Arc<dyn Child>,
+        reply: oneshot::Sender<Reply>,
+    },
+    Operate {
+        target: Target,
+        operation: fn(ChildKey) -> Operation,
+        reply: oneshot::Sender<Reply>,
+    },
+    Update {
+        spec: ChildSpec,
+        child: Option<Arc<dyn Child>>,
+        reply: oneshot::Sender<Reply>,
+    },
+    Signal {
+        id: ChildId,
+        signal: i32,
+        reply: oneshot::Sender<Result<(), SignalError>>,
+    },
+    WhichChildren {
+        reply: oneshot::Sender<Vec<ChildInfo>>,
+    },
+    WhichChild {
+        id: ChildId,
+        reply: oneshot::Sender<Option<Box<(ChildInfo, ChildHistory)>>>,
+    },
+    ChildSupervisor {
+        id: ChildId,
+        reply: oneshot::Sender<Option<Supervisor>>,
+    },
+    CountChildren {
+        reply: oneshot::Sender<Counts>,
+    },
+    /// A start that was not done at its first poll has come to this; `None` if it was called off.
+    StartFinished {
+        child: ChildKey,
+        incarnation: Incarnation,
+        result: Option<Result<Started, StartError>>,
+    },
+    Ready {
+        child: ChildKey,
+        incarnation: Incarnation,
+    },
+    Exited {
+        child: ChildKey,
+        incarnation: Incarnation,
+        report: Box<ExitReport>,
+    },
+    WaitsFor {
+        child: ChildKey,
+        incarnation: Incarnation,
+        what: Option<Arc<str>>,
+    },
+    /// Timers are due.
+    TimersDue,
+    /// Stop all children in order and end.
+    Shutdown,
+    /// Kill all children and end.
+    Kill,
+}
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for SupervisorMessage {}

@@ -1,0 +1,98 @@
+//! A supervisor as the child of another.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ractor::{Actor, ActorRef};
+
+use crate::child::{Child, Running, StartContext, StartError, StartFuture, Started};
+use crate::spec::{ChildSpec, SpecError, SupervisorSpec};
+use crate::supervisor::actor::{SupervisorActor, SupervisorArguments};
+use crate::supervisor::message::SupervisorMessage;
+use crate::supervisor::{Supervisor, policy_of};
+
+/// A child that is a supervisor; see [`supervisor`].
+pub struct SupervisorChild {
+    spec: SupervisorSpec,
+    children: Vec<(ChildSpec, Arc<dyn Child>)>,
+}
+
+impl fmt::Debug for SupervisorChild {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SupervisorChild").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+/// Makes a child of a supervisor. It is ready when its initial children have been started.
+///
+/// Give it a spec made with [`ChildSpec::supervisor`], whose shutdown is infinite: a supervisor that is killed cannot
+/// stop its children in order.
+pub fn supervisor(spec: SupervisorSpec) -> SupervisorChild {
+    SupervisorChild { spec, children: Vec::new() }
+}
+
+impl SupervisorChild {
+    /// Adds a child; children start in the order in which they are added.
+    #[must_use]
+    pub fn child(mut self, spec: ChildSpec, child: impl Child) -> Self {
+        self.children.push((spec, Arc::new(child)));
+        self
+    }
+
+    /// Checks the specs of the supervisor and its children.
+    ///
+    /// # Errors
+    /// Names the first rule that one breaks; a start fails for the same reason.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        policy_of(self.spec.clone(), &self.children, 0).map(drop)
+    }
+}
+
+impl Child for SupervisorChild {
+    fn start(&self, context: StartContext) -> StartFuture {
+        let seed = context.incarnation.get();
+        let arguments = SupervisorArguments::new(
+            self.spec.clone(),
+            self.children.clone(),
+            seed,
+            context.path.clone(),
+            context.tree.clone(),
+            Some(context.reporter.clone()),
+        );
+        Box::pin(async move {
+            let (arguments, life) = arguments.map_err(StartError::failed)?;
+            // The children are started by a message of its own, not here: a deep tree would nest as many polls.
+            let spawned = Actor::spawn_linked(None, SupervisorActor, arguments, context.supervisor()).await;
+            let (actor, _join) = spawned.map_err(StartError::failed)?;
+            let supervisor =
+                Supervisor { actor: actor.clone(), path: context.path, tree: context.tree, life };
+            Ok(Started::Running(Box::new(RunningSupervisor { actor, supervisor })))
+        })
+    }
+}
+
+struct RunningSupervisor {
+    actor: ActorRef<SupervisorMessage>,
+    supervisor: Supervisor,
+}
+
+impl Running for RunningSupervisor {
+    fn stop(&mut self) {
+        let _gone = self.actor.send_message(SupervisorMessage::Shutdown);
+    }
+
+    fn kill(&mut self) {
+        let _gone = self.actor.send_message(SupervisorMessage::Kill);
+    }
+
+    fn supervisor(&self) -> Option<Supervisor> {
+        Some(self.supervisor.clone())
+    }
+}
+
+impl Drop for RunningSupervisor {
+    fn drop(&mut self) {
+        // A supervisor that has ended is not disturbed by this; one that leaked is told once more.
+        let _gone = self.actor.send_message(SupervisorMessage::Kill);
+    }
+}

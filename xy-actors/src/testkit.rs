@@ -1,0 +1,28 @@
+//! Trees of mock children on a paused clock, for testing what your own program does with supervision.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use xy_actors::spec::{ChildSpec, SupervisorSpec};
+//! use xy_actors::testkit::{Journal, MockChild};
+//! use xy_actors::supervisor::Supervisor;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let journal = Journal::default();
+//! let db = MockChild::new("db", &journal);
+//! let tree = Supervisor::builder(SupervisorSpec::default())
+//!     .child(ChildSpec::worker("db"), db.clone())
+//!     .start()
+//!     .await?;
+//! db.crash("lost its disk");
+//! db.wait_for_start(2).await;
+//! assert_eq!(journal.take(), ["start db", "start db"]);
+//! tree.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod child;
+
+pub use child::{Journal, MockChild, MockStart, MockStop};

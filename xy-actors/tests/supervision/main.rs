@@ -1,0 +1,7 @@
+//! Real actors with scripted children, on a paused clock.
+
+mod actors;
+mod events;
+mod lifecycle;
+mod never_blocks;
+mod support;
