@@ -1,5 +1,8 @@
 //! Operating system processes as children: what to run, and the one place that spawns, signals and reaps.
 
+pub mod port;
+pub mod readiness;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
