@@ -1,19 +1,19 @@
 //! Who listens on a TCP port of this machine: nobody, a child's own processes, or somebody else.
 //!
-//! On Linux the answer is the kernel's: the listening sockets of `/proc/net/tcp` and `/proc/net/tcp6`, matched by inode
-//! with the descriptors of the processes in question. Elsewhere nothing tells the owner of a socket without private
+//! On Linux the answer is the kernel's: its listening sockets, matched by inode with the descriptors of the processes in
+//! question. Elsewhere nothing tells the owner of a socket without private
 //! interfaces, so ownership is unknown and a port that answers counts as the child's own; that path has never been run.
 
 use std::io;
 use std::net::IpAddr;
 
 #[cfg(target_os = "linux")]
-mod procfs;
+mod linux;
 #[cfg(not(target_os = "linux"))]
 mod unknown;
 
 #[cfg(target_os = "linux")]
-use procfs as platform;
+use linux as platform;
 #[cfg(not(target_os = "linux"))]
 use unknown as platform;
 
@@ -40,10 +40,10 @@ pub enum Holder {
 /// address every socket that the kernel would pick there is held by `own`; a socket shared by inheritance is held by each
 /// process that has it open.
 ///
-/// Other processes are looked at only to name a foreign holder. The call reads `/proc` and never waits for anything.
+/// Other processes are looked at only to name a foreign holder. The call asks the kernel and never waits for anything.
 ///
 /// # Errors
-/// Fails when the kernel's socket table cannot be read.
+/// Fails when the kernel does not tell which sockets listen.
 pub fn holder(port: u16, own: &[u32]) -> io::Result<Holder> {
     Ok(match listening(port, || own.to_vec())? {
         Listening::Nobody => Holder::Nobody,
@@ -63,7 +63,7 @@ pub fn holder(port: u16, own: &[u32]) -> io::Result<Holder> {
 /// the port the moment after.
 ///
 /// # Errors
-/// Fails when the kernel's socket table cannot be read.
+/// Fails when the kernel does not tell which sockets listen.
 pub fn port_free(port: u16) -> io::Result<bool> {
     platform::port_free(port)
 }

@@ -94,3 +94,20 @@ async fn waiting_ends_when_the_process_listens_and_tells_each_kind_of_failure_on
     assert!(listener.is_some());
     assert_eq!(failures, ["not_listening", "foreign_holder"]);
 }
+
+#[tokio::test]
+async fn an_answer_counts_only_while_the_port_is_the_childs_own() {
+    let server = Server::start(|_| answer(200, &[], "")).await;
+    let (mut looks, mut failures) = (0, Vec::new());
+    let pids = || {
+        // The second look, after the first answer, finds the port in other hands.
+        looks += 1;
+        if looks == 2 { Vec::new() } else { vec![std::process::id()] }
+    };
+    let readiness = Readiness::Http { path: "/".to_owned() };
+    Prober::new(readiness, Some(server.port), PortOwner::Own)
+        .until_ready(pids, |failure| failures.push(failure.kind()))
+        .await;
+    assert_eq!(failures, ["foreign_holder"]);
+    assert_eq!(server.requests().len(), 2);
+}
