@@ -99,6 +99,11 @@ pub(super) fn name(socket: Socket) -> (Option<u32>, Option<String>) {
     platform::name(socket)
 }
 
+/// Returns whether the process has `socket` open.
+pub(super) fn holds(pid: u32, socket: Socket) -> bool {
+    platform::holds(pid, socket)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;

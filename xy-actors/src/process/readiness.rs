@@ -9,7 +9,7 @@ use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use super::port::{self, Listening};
+use super::port::{self, Listening, Socket};
 use super::{PortOwner, Readiness};
 
 #[cfg(feature = "probe-http")]
@@ -54,8 +54,17 @@ pub struct Prober {
     port: Option<u16>,
     owner: PortOwner,
     timeout: Duration,
+    stranger: Option<Stranger>,
     #[cfg(feature = "probe-http")]
     era: Option<mcp::Era>,
+}
+
+/// The latest foreign holder. Naming one means a walk through all processes, too dear to repeat in every attempt.
+#[derive(Debug)]
+struct Stranger {
+    socket: Socket,
+    pid: Option<u32>,
+    command: Option<String>,
 }
 
 impl Prober {
@@ -70,6 +79,7 @@ impl Prober {
             port,
             owner,
             timeout,
+            stranger: None,
             #[cfg(feature = "probe-http")]
             era: None,
         }
@@ -142,7 +152,7 @@ impl Prober {
 
     /// Returns the loopback addresses at which the child itself can be asked.
     fn addresses(
-        &self,
+        &mut self,
         port: u16,
         pids: &mut (dyn FnMut() -> Vec<u32> + Send),
     ) -> Result<Vec<IpAddr>, ProbeFailure> {
@@ -157,10 +167,21 @@ impl Prober {
             Listening::Nobody => Err(ProbeFailure::NotListening { port }),
             Listening::Elsewhere(address) => Err(ProbeFailure::NotOnLoopback { port, address }),
             Listening::Foreign(socket) => {
-                let (pid, command) = port::name(socket);
-                Err(ProbeFailure::ForeignHolder { port, pid, command })
+                let Stranger { pid, command, .. } = self.stranger(socket);
+                Err(ProbeFailure::ForeignHolder { port, pid: *pid, command: command.clone() })
             }
         }
+    }
+
+    /// Returns who holds a foreign socket.
+    fn stranger(&mut self, socket: Socket) -> &Stranger {
+        let known = self.stranger.take().filter(|stranger| {
+            stranger.socket == socket && stranger.pid.is_none_or(|pid| port::holds(pid, socket))
+        });
+        self.stranger.insert(known.unwrap_or_else(|| {
+            let (pid, command) = port::name(socket);
+            Stranger { socket, pid, command }
+        }))
     }
 
     async fn ask(&mut self, addresses: &[IpAddr], port: u16) -> Result<(), ProbeFailure> {

@@ -34,13 +34,16 @@ pub(super) fn listening(port: u16, own: impl FnOnce() -> Vec<u32>) -> io::Result
 }
 
 pub(super) fn name(socket: Socket) -> (Option<u32>, Option<String>) {
-    let wanted = HashSet::from([socket]);
     let Ok(processes) = fs::read_dir("/proc") else { return (None, None) };
     let pid = processes
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .find(|pid| !held(&[*pid], &wanted).is_empty());
+        .find(|pid| holds(*pid, socket));
     (pid, pid.and_then(command))
+}
+
+pub(super) fn holds(pid: u32, socket: Socket) -> bool {
+    !held(&[pid], &HashSet::from([socket])).is_empty()
 }
 
 /// Linux always tells the owner, so nobody needs to be asked.

@@ -26,6 +26,10 @@ pub(super) fn name(_socket: Socket) -> (Option<u32>, Option<String>) {
     (None, None)
 }
 
+pub(super) fn holds(_pid: u32, _socket: Socket) -> bool {
+    false
+}
+
 /// Returns whether somebody accepts connections on a loopback address.
 pub(super) fn answers(port: u16) -> bool {
     [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
