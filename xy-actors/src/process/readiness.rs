@@ -30,6 +30,10 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for an MCP server, which is asked several questions.
 const MCP_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The host in requests of the HTTP probe, whose readiness names none.
+#[cfg(feature = "probe-http")]
+const HTTP_HOST: &str = "localhost";
+
 /// Probes one incarnation of a process.
 ///
 /// It remembers which era of the MCP protocol the server speaks, so a new incarnation needs a new prober.
@@ -131,16 +135,7 @@ impl Prober {
     }
 
     async fn attempt(&mut self, pids: &mut (dyn FnMut() -> Vec<u32> + Send)) -> Result<(), ProbeFailure> {
-        let probe = match &self.readiness {
-            Readiness::Started => return Ok(()),
-            Readiness::Tcp => "Tcp",
-            Readiness::Http { .. } => "Http",
-            Readiness::Mcp { .. } => "Mcp",
-        };
-        let port = self.port.ok_or(ProbeFailure::NoPort { probe })?;
-        if cfg!(not(feature = "probe-http")) && probe != "Tcp" {
-            return Err(ProbeFailure::Unsupported { probe });
-        }
+        let Some(port) = self.feasible()? else { return Ok(()) };
         let addresses = self.addresses(port, pids)?;
         self.ask(&addresses, port).await?;
         if self.addresses(port, pids)?.iter().any(|address| addresses.contains(address)) {
@@ -148,6 +143,21 @@ impl Prober {
         } else {
             Err(ProbeFailure::NotListening { port })
         }
+    }
+
+    /// Returns the port to probe, or `None` when nothing needs to be probed; what cannot ever succeed fails here.
+    fn feasible(&self) -> Result<Option<u16>, ProbeFailure> {
+        let probe = match &self.readiness {
+            Readiness::Started => return Ok(None),
+            Readiness::Tcp => "Tcp",
+            #[cfg(feature = "probe-http")]
+            Readiness::Http { path } => http::validate(HTTP_HOST, path).map(|()| "Http")?,
+            #[cfg(feature = "probe-http")]
+            Readiness::Mcp { path, host } => http::validate(host, path).map(|()| "Mcp")?,
+            #[cfg(not(feature = "probe-http"))]
+            unsupported => return Err(self::unsupported(unsupported)),
+        };
+        self.port.map(Some).ok_or(ProbeFailure::NoPort { probe })
     }
 
     /// Returns the loopback addresses at which the child itself can be asked.
@@ -190,20 +200,23 @@ impl Prober {
             Readiness::Tcp => tcp::probe(addresses, port, self.timeout).await,
             #[cfg(feature = "probe-http")]
             Readiness::Http { path } => {
-                let target = http::Target::new(addresses, port, "localhost", path)?;
-                http::probe(&target, self.timeout).await
+                http::probe(&http::Target::new(addresses, port, HTTP_HOST, path), self.timeout).await
             }
             #[cfg(feature = "probe-http")]
             Readiness::Mcp { path, host } => {
-                let target = http::Target::new(addresses, port, host, path)?;
+                let target = http::Target::new(addresses, port, host, path);
                 mcp::probe(&target, &mut self.era, self.timeout).await
             }
             #[cfg(not(feature = "probe-http"))]
-            Readiness::Http { .. } => Err(ProbeFailure::Unsupported { probe: "Http" }),
-            #[cfg(not(feature = "probe-http"))]
-            Readiness::Mcp { .. } => Err(ProbeFailure::Unsupported { probe: "Mcp" }),
+            unsupported => Err(self::unsupported(unsupported)),
         }
     }
+}
+
+#[cfg(not(feature = "probe-http"))]
+fn unsupported(readiness: &Readiness) -> ProbeFailure {
+    let probe = if matches!(readiness, Readiness::Mcp { .. }) { "Mcp" } else { "Http" };
+    ProbeFailure::Unsupported { probe }
 }
 
 /// Why a process does not count as ready.
@@ -388,6 +401,15 @@ mod tests {
         assert!(http(500).is_same_kind(&http(500)));
         assert!(!http(500).is_same_kind(&http(503)));
         assert!(!http(500).is_same_kind(&ProbeFailure::NotListening { port: 1 }));
+    }
+
+    #[test]
+    fn waiting_can_move_between_threads() {
+        fn assert_send<T: Send>(value: T) -> T {
+            value
+        }
+        let mut prober = assert_send(Prober::new(Readiness::Tcp, None, PortOwner::Own));
+        drop(assert_send(prober.until_ready(Vec::new, |_| {})));
     }
 
     #[tokio::test]

@@ -34,26 +34,27 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Checks that host and path can stand in a request.
-    pub(super) fn new(
-        addresses: &'a [IpAddr],
-        port: u16,
-        host: &str,
-        path: &'a str,
-    ) -> Result<Self, ProbeFailure> {
-        let invalid = |value: &str| ProbeFailure::InvalidTarget { value: value.escape_default().to_string() };
-        if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(invalid(path));
-        }
-        if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte)) {
-            return Err(invalid(host));
-        }
+    /// Creates a target from a host and a path that [`validate`] accepts.
+    pub(super) fn new(addresses: &'a [IpAddr], port: u16, host: &str, path: &'a str) -> Self {
         let authority = match host.parse::<Ipv6Addr>() {
             Ok(address) => format!("[{address}]:{port}"),
             Err(_) => format!("{host}:{port}"),
         };
-        Ok(Self { addresses, port, authority, path })
+        Self { addresses, port, authority, path }
     }
+}
+
+/// Checks that host and path can stand in a request.
+pub(super) fn validate(host: &str, path: &str) -> Result<(), ProbeFailure> {
+    let is_host =
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
+    let is_path = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    let invalid = match (is_host, is_path) {
+        (true, true) => return Ok(()),
+        (false, _) => host,
+        (true, false) => path,
+    };
+    Err(ProbeFailure::InvalidTarget { value: invalid.escape_default().to_string() })
 }
 
 /// Asks `GET path` and judges the status alone; the body is not waited for, it may be a stream without end.
@@ -367,9 +368,10 @@ mod tests {
             ("a@b", "/"),
             ("a\n", "/"),
         ] {
-            let failure = Target::new(&[], 1, host, path).expect_err("an invalid target");
+            let failure = validate(host, path).expect_err("an invalid target");
             assert!(matches!(failure, ProbeFailure::InvalidTarget { .. }), "{host:?} {path:?}");
         }
-        assert_eq!(Target::new(&[], 1, "::1", "/").expect("a target").authority, "[::1]:1");
+        validate("::1", "/mcp?a=b").expect("a target");
+        assert_eq!(Target::new(&[], 1, "::1", "/").authority, "[::1]:1");
     }
 }
