@@ -1,1 +1,8 @@
 //! The daemon around a supervision tree.
+
+#[cfg(feature = "server")]
+pub mod args;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod reload;

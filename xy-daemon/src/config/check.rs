@@ -1,0 +1,339 @@
+//! From the shape of a file to specs: defaults, ranges and everything that is wrong with the meaning, all at once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use xy_actors::log::LogSettings;
+use xy_actors::process::{PortOwner, ProcessSpec, Readiness};
+use xy_actors::spec::{Backoff, ChildSpec, OnLimit, RestartIntensity, RestartLimit, RestartType, Shutdown};
+
+use super::error::ConfigError;
+use super::outline::Outline;
+use super::shape::{
+    self, DaemonShape, DurationText, EnvShape, EnvValue, LogShape, ProcessShape, ReadyShape, RestartShape,
+    ServerShape, SizeText,
+};
+use super::{LoadOptions, ServerConfig, Settings, quantity};
+
+/// Restarts per minute, unless a file says otherwise.
+const MAX_RETRIES_PER_MINUTE: u32 = 5;
+/// The most restarts per minute a file may ask for; the window remembers each.
+const MOST_RETRIES_PER_MINUTE: u32 = 1000;
+/// The time between the stop signal and KILL, unless a file says otherwise.
+const GRACE: Duration = Duration::from_secs(10);
+/// The most log files kept.
+const MOST_LOG_FILES: u32 = 1000;
+/// The largest ring buffer of one server; it is held in memory.
+const LARGEST_BUFFER: u64 = 1 << 30;
+
+/// Reads `xyd.ron`.
+///
+/// # Errors
+/// Returns the first error of shape, or all errors of meaning.
+pub(super) fn settings(shown: &Path, text: &str) -> Result<Settings, Vec<ConfigError>> {
+    let outline = Outline::new(text);
+    // A file whose every line is commented out says nothing, and nothing is fine.
+    let shape: DaemonShape = if outline.is_empty() {
+        DaemonShape::default()
+    } else {
+        shape::parse(shown, text, &outline).map_err(|error| vec![error])?
+    };
+    let mut checker = Checker::new(shown, &outline);
+    let defaults = Settings::default();
+    let settings = Settings {
+        shutdown_timeout: checker
+            .positive("shutdown_timeout", shape.shutdown_timeout.as_ref())
+            .unwrap_or(defaults.shutdown_timeout),
+        log: shape.log.map_or(defaults.log, |log| checker.log(&log, defaults.log)),
+    };
+    checker.finish(settings)
+}
+
+/// Reads one server file.
+///
+/// # Errors
+/// Returns the first error of shape, or all errors of meaning.
+pub(super) fn server(
+    name: &str,
+    source: &Path,
+    shown: &Path,
+    text: &str,
+    settings: &Settings,
+    options: &LoadOptions,
+) -> Result<ServerConfig, Vec<ConfigError>> {
+    let outline = Outline::new(text);
+    if outline.is_empty() {
+        return Err(vec![ConfigError::of_file(shown, "is empty, expected `Process(command: \"..\")`")]);
+    }
+    let ServerShape::Process(shape) = shape::parse(shown, text, &outline).map_err(|error| vec![error])?;
+    let mut checker = Checker::new(shown, &outline);
+    let grace = checker.duration("stop.grace", shape.stop.grace.as_ref()).unwrap_or(GRACE);
+    let child = ChildSpec {
+        restart: shape.restart.policy.map_or(RestartType::Transient, RestartType::from),
+        shutdown: Shutdown::Timeout(grace),
+        backoff: Some(checker.backoff(&shape.restart)),
+        limit: Some(checker.limit(&shape.restart)),
+        start_timeout: Some(
+            checker
+                .positive("start_timeout", shape.start_timeout.as_ref())
+                .unwrap_or(ProcessSpec::DEFAULT_START_TIMEOUT),
+        ),
+        retain: true,
+        autostart: shape.autostart.unwrap_or(true),
+        ..ChildSpec::worker(name)
+    };
+    let log = checker.log(&shape.log, settings.log);
+    let process = checker.process(*shape, options);
+    checker.finish(ServerConfig { name: name.to_owned(), child, process, log, source: source.to_owned() })
+}
+
+/// Collects the errors of one file.
+struct Checker<'a> {
+    file: &'a Path,
+    outline: &'a Outline<'a>,
+    errors: Vec<ConfigError>,
+}
+
+impl<'a> Checker<'a> {
+    fn new(file: &'a Path, outline: &'a Outline<'a>) -> Self {
+        Self { file, outline, errors: Vec::new() }
+    }
+
+    /// Returns the value if nothing was wrong.
+    fn finish<T>(self, value: T) -> Result<T, Vec<ConfigError>> {
+        if self.errors.is_empty() { Ok(value) } else { Err(self.errors) }
+    }
+
+    fn error(&mut self, key: &str, message: impl Into<String>) -> &mut ConfigError {
+        let position = self.outline.value_of(key).map(|offset| self.outline.position_of(offset));
+        self.errors.push(ConfigError {
+            file: self.file.to_owned(),
+            line: position.map(|(line, _)| line),
+            column: position.map(|(_, column)| column),
+            key: Some(key.to_owned()),
+            message: message.into(),
+            hint: None,
+        });
+        let last = self.errors.len() - 1;
+        &mut self.errors[last]
+    }
+
+    /// Returns `None` for an absent duration and, with an error noted, for a bad one.
+    fn duration(&mut self, key: &str, text: Option<&DurationText>) -> Option<Duration> {
+        match quantity::duration(&text?.0) {
+            Ok(duration) => Some(duration),
+            Err(message) => {
+                self.error(key, message);
+                None
+            }
+        }
+    }
+
+    fn positive(&mut self, key: &str, text: Option<&DurationText>) -> Option<Duration> {
+        let duration = self.duration(key, text)?;
+        if duration.is_zero() {
+            self.error(key, "must be longer than zero");
+        }
+        Some(duration)
+    }
+
+    fn size(&mut self, key: &str, text: Option<&SizeText>) -> Option<u64> {
+        match quantity::size(&text?.0) {
+            Ok(0) => {
+                self.error(key, "must be larger than zero");
+                None
+            }
+            Ok(size) => Some(size),
+            Err(message) => {
+                self.error(key, message);
+                None
+            }
+        }
+    }
+
+    fn number(&mut self, key: &str, number: Option<i64>, least: u32, most: u32) -> Option<u32> {
+        let number = number?;
+        let fitting = u32::try_from(number).ok().filter(|number| (least..=most).contains(number));
+        if fitting.is_none() {
+            self.error(key, format!("{number} is out of range, expected a number from {least} to {most}"));
+        }
+        fitting
+    }
+
+    fn log(&mut self, shape: &LogShape, defaults: LogSettings) -> LogSettings {
+        let buffer = self.size("log.buffer", shape.buffer.as_ref());
+        if buffer.is_some_and(|buffer| buffer > LARGEST_BUFFER) {
+            self.error("log.buffer", "is held in memory and must not be larger than 1GiB");
+        }
+        LogSettings {
+            max_size: self.size("log.max_size", shape.max_size.as_ref()).unwrap_or(defaults.max_size),
+            keep: self.number("log.keep", shape.keep, 1, MOST_LOG_FILES).unwrap_or(defaults.keep),
+            buffer: buffer.and_then(|buffer| usize::try_from(buffer).ok()).unwrap_or(defaults.buffer),
+        }
+    }
+
+    /// Reads the delays. A first delay of zero restarts at once only the first time: delays that double from zero
+    /// would stay zero, and a crash loop would run at full speed.
+    fn backoff(&mut self, shape: &RestartShape) -> Backoff {
+        let defaults = Backoff::default();
+        let initial = self.duration("restart.backoff_initial", shape.backoff_initial.as_ref());
+        let max = self.duration("restart.backoff_max", shape.backoff_max.as_ref());
+        let (base, first) = match initial {
+            Some(Duration::ZERO) => (defaults.base.min(max.unwrap_or(defaults.max)), Some(Duration::ZERO)),
+            Some(initial) => (initial, None),
+            None => (defaults.base, None),
+        };
+        // A long first delay alone lifts the default maximum; only a contradiction in the file is an error.
+        let longest = match max {
+            Some(max) if max < base => {
+                self.error(
+                    "restart.backoff_max",
+                    format!("{max:?} is shorter than `backoff_initial`, which is {base:?}"),
+                );
+                base
+            }
+            Some(max) => max,
+            None => defaults.max.max(base),
+        };
+        Backoff { first, base, max: longest, ..defaults }
+    }
+
+    fn limit(&mut self, shape: &RestartShape) -> RestartLimit {
+        let retries = self
+            .number(
+                "restart.max_retries_per_minute",
+                shape.max_retries_per_minute,
+                0,
+                MOST_RETRIES_PER_MINUTE,
+            )
+            .unwrap_or(MAX_RETRIES_PER_MINUTE);
+        RestartLimit {
+            intensity: RestartIntensity::new(retries, Duration::from_secs(60)),
+            on_limit: OnLimit::GiveUp,
+        }
+    }
+
+    fn process(&mut self, shape: ProcessShape, options: &LoadOptions) -> ProcessSpec {
+        if shape.command.trim().is_empty() {
+            self.error("command", "is empty, expected a program");
+        }
+        self.no_nul("command", "the command", &shape.command);
+        for (index, argument) in shape.args.iter().enumerate() {
+            self.no_nul("args", &format!("argument {}", index + 1), argument);
+        }
+        let port =
+            self.number("port", shape.port, 1, u32::from(u16::MAX)).and_then(|port| u16::try_from(port).ok());
+        let working_dir = self.working_dir(shape.working_dir.as_deref(), options);
+        ProcessSpec {
+            args: shape.args,
+            env: self.env(shape.env),
+            working_dir: Some(working_dir),
+            port,
+            port_owner: shape.port_owner.unwrap_or(PortOwner::Own),
+            ready: shape.ready.and_then(|ready| self.ready(ready, shape.port.is_some())),
+            stop_signal: shape.stop.signal.unwrap_or_default(),
+            ..ProcessSpec::new(shape.command)
+        }
+    }
+
+    fn no_nul(&mut self, key: &str, what: &str, text: &str) {
+        if text.contains('\0') {
+            self.error(key, format!("{what} contains a NUL character, which no program can receive"));
+        }
+    }
+
+    fn env(&mut self, shape: EnvShape) -> BTreeMap<String, String> {
+        let mut env = BTreeMap::new();
+        for (name, value) in shape.0 {
+            let key = format!("env.{name}");
+            if name.is_empty() {
+                self.error("env", "an environment variable has an empty name");
+            } else if name.contains(['=', '\0']) {
+                self.error(&key, "the name of an environment variable cannot contain `=` or a NUL character");
+            }
+            let value = match value {
+                EnvValue::Text(text) => text,
+                // As written: 1.10 must not become 1.1, nor 0x1F 31.
+                EnvValue::Number(number) => self
+                    .outline
+                    .value_of(&key)
+                    .map_or(number, |offset| self.outline.word_at(offset).to_owned()),
+            };
+            self.no_nul(&key, "the value", &value);
+            env.insert(name, value);
+        }
+        env
+    }
+
+    fn working_dir(&mut self, text: Option<&str>, options: &LoadOptions) -> PathBuf {
+        const KEY: &str = "working_dir";
+        let Some(text) = text else { return options.default_dir.clone() };
+        self.no_nul(KEY, "the path", text);
+        if text.is_empty() {
+            self.error(KEY, "is empty, expected a directory");
+        }
+        let in_home = match text.strip_prefix('~') {
+            Some("") => Some(""),
+            Some(rest) => rest.strip_prefix('/'),
+            None => return options.default_dir.join(text),
+        };
+        match (in_home, &options.home) {
+            (Some(""), Some(home)) => home.clone(),
+            (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
+            (Some(_), None) => {
+                self.error(KEY, "`~` needs a home directory, and none is known").hint =
+                    Some("set HOME, or write the whole path".to_owned());
+                PathBuf::from(text)
+            }
+            (None, _) => {
+                self.error(KEY, "`~` stands for your own home directory only").hint =
+                    Some("write `~/..`, `./~..` for a directory of that name, or the whole path".to_owned());
+                PathBuf::from(text)
+            }
+        }
+    }
+
+    fn ready(&mut self, shape: ReadyShape, has_port: bool) -> Option<Readiness> {
+        let word = match &shape {
+            ReadyShape::Started => return Some(Readiness::Started),
+            ReadyShape::Tcp => "Tcp",
+            ReadyShape::Http(_) => "Http",
+            ReadyShape::Mcp(_) => "Mcp",
+        };
+        if !has_port {
+            self.error("ready", format!("`{word}` needs a `port`")).hint =
+                Some("add the port that the server listens on, as in `port: 8421`".to_owned());
+        }
+        match shape {
+            ReadyShape::Started => Some(Readiness::Started),
+            ReadyShape::Tcp => Some(Readiness::Tcp),
+            ReadyShape::Http(http) => {
+                Some(Readiness::Http { path: self.url_path(http.path.unwrap_or_else(|| "/".to_owned())) })
+            }
+            ReadyShape::Mcp(mcp) => {
+                let host = mcp.host.unwrap_or_else(|| "localhost".to_owned());
+                let plain =
+                    |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+                if host.is_empty() || !host.chars().all(plain) {
+                    self.error("ready.host", format!("`{host}` is not a host name or address"));
+                }
+                Some(Readiness::Mcp {
+                    path: self.url_path(mcp.path.unwrap_or_else(|| "/mcp".to_owned())),
+                    host,
+                })
+            }
+        }
+    }
+
+    /// Checks the path of a probe; anything but printable ASCII would break the request line.
+    fn url_path(&mut self, path: String) -> String {
+        if !path.starts_with('/') {
+            self.error("ready.path", format!("`{path}` does not start with `/`")).hint =
+                Some(format!("did you mean `/{path}`?"));
+        } else if !path.chars().all(|c| c.is_ascii_graphic()) {
+            self.error("ready.path", "contains a character that a URL must encode, such as a space");
+        }
+        path
+    }
+}

@@ -1,0 +1,205 @@
+//! Reading a configuration file that can be trusted: of bounded size, and written by nobody but root and us.
+//!
+//! Whoever can write a server file runs programs as us.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::unistd::{Gid, Group, Uid, User};
+
+use super::error::ConfigError;
+
+/// The largest file that is read.
+const LARGEST: u64 = 1 << 20;
+
+/// Whether the owners and modes of configuration files are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// Files and their directory must belong to root or us and be writable by nobody else.
+    ///
+    /// A group may write only if it is the owner's private one. For root, every parent directory is checked too;
+    /// a sticky one may be shared.
+    #[default]
+    Checked,
+    /// Not checked, for a directory that the operator vouches for.
+    Unchecked,
+}
+
+/// Reads a file's text.
+///
+/// # Errors
+/// Says why it is not read: absent, unreadable, no regular file, too large, not trusted, not UTF-8.
+pub(super) fn read(path: &Path, shown: &Path, trust: Trust) -> Result<String, ConfigError> {
+    let fail = |message: String| ConfigError::of_file(shown, message);
+    let file = open(path).map_err(|error| match path.symlink_metadata() {
+        Ok(link) if link.is_symlink() && error.kind() == io::ErrorKind::NotFound => {
+            fail("is a symbolic link to a file that does not exist".to_owned())
+        }
+        _ => fail(format!("cannot be opened: {}", without_code(&error))),
+    })?;
+    let metadata =
+        file.metadata().map_err(|error| fail(format!("cannot be examined: {}", without_code(&error))))?;
+    if metadata.is_dir() {
+        return Err(fail("is a directory, expected a file".to_owned()));
+    }
+    if !metadata.is_file() {
+        return Err(fail("is not a regular file".to_owned()));
+    }
+    if trust == Trust::Checked {
+        examine(&metadata, path).map_err(|(problem, hint)| fail(problem).with_hint(hint))?;
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| fail(format!("cannot be read: {}", without_code(&error))))?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(fail("is larger than 1 MiB".to_owned()));
+    }
+    String::from_utf8(bytes)
+        .map(|text| match text.strip_prefix('\u{feff}') {
+            Some(rest) => rest.to_owned(),
+            None => text,
+        })
+        .map_err(|error| {
+            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let start = valid.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let column = String::from_utf8_lossy(&valid[start..]).chars().count() + 1;
+            ConfigError { line: Some(line), column: Some(column), ..fail("is not UTF-8 text".to_owned()) }
+        })
+}
+
+/// Opens without waiting: a FIFO would otherwise block until somebody writes to it.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
+}
+
+/// Returns an I/O error's text without the number that std appends.
+pub(super) fn without_code(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
+}
+
+/// Checks a directory of configuration files and, for root, every directory above it.
+///
+/// # Errors
+/// Says which directory is not trusted and why.
+pub(super) fn trust_directory(directory: &Path, shown: &Path, trust: Trust) -> Result<(), ConfigError> {
+    if trust == Trust::Unchecked {
+        return Ok(());
+    }
+    let fail = |(problem, hint): (String, String)| ConfigError::of_file(shown, problem).with_hint(hint);
+    // The directory that holds the file decides, not a link to it.
+    let Ok(real) = directory.canonicalize() else { return Ok(()) };
+    if let Ok(metadata) = real.metadata() {
+        examine(&metadata, &real)
+            .map_err(|(problem, hint)| fail((format!("its directory {problem}"), hint)))?;
+    }
+    if Uid::effective().is_root() {
+        for parent in real.ancestors().skip(1) {
+            let Ok(metadata) = parent.metadata() else { continue };
+            let sticky = metadata.mode() & 0o1000 != 0;
+            if !sticky {
+                examine(&metadata, parent).map_err(|(problem, hint)| {
+                    fail((format!("directory `{}` {problem}", parent.display()), hint))
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks owner and mode, and returns what is wrong and what helps.
+fn examine(metadata: &Metadata, path: &Path) -> Result<(), (String, String)> {
+    let facts = Facts {
+        owner: metadata.uid(),
+        mode: metadata.mode(),
+        group_is_private: is_private(Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid())),
+    };
+    distrust(&facts, Uid::effective().as_raw()).map_or(Ok(()), |reason| {
+        Err(match reason {
+            Distrust::Owner => (
+                format!("belongs to user {}, expected root or user {}", metadata.uid(), Uid::effective()),
+                format!("`chown {} {}` if you trust its content", Uid::effective(), path.display()),
+            ),
+            Distrust::Others => {
+                ("is writable by everybody".to_owned(), format!("`chmod o-w {}`", path.display()))
+            }
+            Distrust::Group => (
+                format!("is writable by group {}", metadata.gid()),
+                format!("`chmod g-w {}`", path.display()),
+            ),
+        })
+    })
+}
+
+/// What decides about a file.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    owner: u32,
+    mode: u32,
+    group_is_private: bool,
+}
+
+/// Why a file is not trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Distrust {
+    Owner,
+    Others,
+    Group,
+}
+
+/// The rule.
+fn distrust(facts: &Facts, us: u32) -> Option<Distrust> {
+    if facts.owner != 0 && facts.owner != us {
+        Some(Distrust::Owner)
+    } else if facts.mode & 0o002 != 0 {
+        Some(Distrust::Others)
+    } else if facts.mode & 0o020 != 0 && !facts.group_is_private {
+        Some(Distrust::Group)
+    } else {
+        None
+    }
+}
+
+/// Returns whether a group has nobody in it but this user: it is the user's primary group, has the user's name, and
+/// lists no other member. Users unknown to the system (containers) get the benefit of equal numbers.
+fn is_private(owner: Uid, group: Gid) -> bool {
+    let user = User::from_uid(owner).ok().flatten();
+    let entry = Group::from_gid(group).ok().flatten();
+    match (user, entry) {
+        (Some(user), Some(entry)) => {
+            user.gid == group
+                && entry.name == user.name
+                && entry.mem.iter().all(|member| *member == user.name)
+        }
+        (None, None) => owner.as_raw() == group.as_raw(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_root_and_us_that_nobody_else_can_write_are_trusted() {
+        for (owner, mode, group_is_private, expected) in [
+            (1000, 0o644, false, None),
+            (0, 0o644, false, None),
+            (1001, 0o600, true, Some(Distrust::Owner)),
+            (1000, 0o646, true, Some(Distrust::Others)),
+            (1000, 0o664, true, None),
+            (1000, 0o664, false, Some(Distrust::Group)),
+            (0, 0o666, true, Some(Distrust::Others)),
+        ] {
+            let facts = Facts { owner, mode, group_is_private };
+            assert_eq!(distrust(&facts, 1000), expected, "{facts:?}");
+        }
+    }
+}
