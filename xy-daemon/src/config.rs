@@ -197,12 +197,17 @@ impl Config {
         paths.retain(|path| is_server_file(path));
         paths.sort();
 
+        let trusted = file::trust_directory(&servers_dir, options.trust);
         let mut rejected = Vec::new();
         let mut valid = BTreeMap::new();
         for path in paths {
             let shown = shown(&path, directory);
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            match load_server(&name, &path, &shown, &settings, options, &servers_dir) {
+            let server = match &trusted {
+                Ok(()) => load_server(&name, &path, &shown, &settings, options),
+                Err(distrusted) => Err(vec![distrusted.of(&shown)]),
+            };
+            match server {
                 Ok(server) => {
                     valid.insert(name, server);
                 }
@@ -270,7 +275,8 @@ fn load_settings(path: &Path, options: &LoadOptions) -> Result<Settings, LoadErr
     }
     let shown = Path::new("xyd.ron");
     let directory = path.parent().unwrap_or(path);
-    file::trust_directory(directory, shown, options.trust)
+    file::trust_directory(directory, options.trust)
+        .map_err(|distrusted| distrusted.of(shown))
         .and_then(|()| file::read(path, shown, options.trust))
         .map_err(|error| vec![error])
         .and_then(|text| check::settings(shown, &text))
@@ -283,7 +289,6 @@ fn load_server(
     shown: &Path,
     settings: &Settings,
     options: &LoadOptions,
-    servers_dir: &Path,
 ) -> Result<ServerConfig, Vec<ConfigError>> {
     if !is_name(name) {
         let error = ConfigError::of_file(shown, format!("`{name}` is not a server name"));
@@ -291,8 +296,7 @@ fn load_server(
             "a name is 1 to 64 characters of `a-z`, `0-9`, `_` and `-` and does not begin with `-`",
         )]);
     }
-    file::trust_directory(servers_dir, shown, options.trust)
-        .and_then(|()| file::read(path, shown, options.trust))
+    file::read(path, shown, options.trust)
         .map_err(|error| vec![error])
         .and_then(|text| check::server(name, path, shown, &text, settings, options))
 }

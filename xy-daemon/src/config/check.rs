@@ -37,7 +37,7 @@ pub(super) fn settings(shown: &Path, text: &str) -> Result<Settings, Vec<ConfigE
     let shape: DaemonShape = if outline.is_empty() {
         DaemonShape::default()
     } else {
-        shape::parse(shown, text, &outline).map_err(|error| vec![error])?
+        shape::parse(shown, text, &outline, "`(key: value, ..)`").map_err(|error| vec![error])?
     };
     let mut checker = Checker::new(shown, &outline);
     let defaults = Settings::default();
@@ -66,7 +66,9 @@ pub(super) fn server(
     if outline.is_empty() {
         return Err(vec![ConfigError::of_file(shown, "is empty, expected `Process(command: \"..\")`")]);
     }
-    let ServerShape::Process(shape) = shape::parse(shown, text, &outline).map_err(|error| vec![error])?;
+    let form = "`Process(command: \"..\", ..)`";
+    let ServerShape::Process(shape) =
+        shape::parse(shown, text, &outline, form).map_err(|error| vec![error])?;
     let mut checker = Checker::new(shown, &outline);
     let grace = checker.duration("stop.grace", shape.stop.grace.as_ref()).unwrap_or(GRACE);
     let child = ChildSpec {
@@ -100,8 +102,9 @@ impl<'a> Checker<'a> {
         Self { file, outline, errors: Vec::new() }
     }
 
-    /// Returns the value if nothing was wrong.
-    fn finish<T>(self, value: T) -> Result<T, Vec<ConfigError>> {
+    /// Returns the value if nothing was wrong, else the errors from the top of the file to its end.
+    fn finish<T>(mut self, value: T) -> Result<T, Vec<ConfigError>> {
+        self.errors.sort_by_key(|error| (error.line, error.column));
         if self.errors.is_empty() { Ok(value) } else { Err(self.errors) }
     }
 

@@ -49,7 +49,7 @@ pub(super) fn read(path: &Path, shown: &Path, trust: Trust) -> Result<String, Co
         return Err(fail("is not a regular file".to_owned()));
     }
     if trust == Trust::Checked {
-        examine(&metadata, path).map_err(|(problem, hint)| fail(problem).with_hint(hint))?;
+        examine(&metadata, path).map_err(|found| found.of(shown))?;
     }
     let mut bytes = Vec::new();
     file.take(LARGEST + 1)
@@ -88,25 +88,25 @@ pub(super) fn without_code(error: &io::Error) -> String {
 /// Checks a directory of configuration files and, for root, every directory above it.
 ///
 /// # Errors
-/// Says which directory is not trusted and why.
-pub(super) fn trust_directory(directory: &Path, shown: &Path, trust: Trust) -> Result<(), ConfigError> {
+/// Says what is wrong and what helps; it spoils every file in the directory.
+pub(super) fn trust_directory(directory: &Path, trust: Trust) -> Result<(), Distrusted> {
     if trust == Trust::Unchecked {
         return Ok(());
     }
-    let fail = |(problem, hint): (String, String)| ConfigError::of_file(shown, problem).with_hint(hint);
     // The directory that holds the file decides, not a link to it.
     let Ok(real) = directory.canonicalize() else { return Ok(()) };
     if let Ok(metadata) = real.metadata() {
         examine(&metadata, &real)
-            .map_err(|(problem, hint)| fail((format!("its directory {problem}"), hint)))?;
+            .map_err(|found| Distrusted { problem: format!("its directory {}", found.problem), ..found })?;
     }
     if Uid::effective().is_root() {
         for parent in real.ancestors().skip(1) {
             let Ok(metadata) = parent.metadata() else { continue };
             let sticky = metadata.mode() & 0o1000 != 0;
             if !sticky {
-                examine(&metadata, parent).map_err(|(problem, hint)| {
-                    fail((format!("directory `{}` {problem}", parent.display()), hint))
+                examine(&metadata, parent).map_err(|found| Distrusted {
+                    problem: format!("directory `{}` {}", parent.display(), found.problem),
+                    ..found
                 })?;
             }
         }
@@ -114,28 +114,44 @@ pub(super) fn trust_directory(directory: &Path, shown: &Path, trust: Trust) -> R
     Ok(())
 }
 
-/// Checks owner and mode, and returns what is wrong and what helps.
-fn examine(metadata: &Metadata, path: &Path) -> Result<(), (String, String)> {
+/// What is wrong with an owner or a mode, and what helps.
+#[derive(Debug, Clone)]
+pub(super) struct Distrusted {
+    problem: String,
+    hint: String,
+}
+
+impl Distrusted {
+    /// Returns it as an error of one file.
+    pub(super) fn of(&self, shown: &Path) -> ConfigError {
+        ConfigError::of_file(shown, self.problem.clone()).with_hint(self.hint.clone())
+    }
+}
+
+/// Checks owner and mode.
+fn examine(metadata: &Metadata, path: &Path) -> Result<(), Distrusted> {
     let facts = Facts {
         owner: metadata.uid(),
         mode: metadata.mode(),
-        group_is_private: is_private(Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid())),
+        // Asking the user database can be slow, and it matters only if the group may write.
+        group_is_private: metadata.mode() & 0o020 != 0
+            && is_private(Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid())),
     };
-    distrust(&facts, Uid::effective().as_raw()).map_or(Ok(()), |reason| {
-        Err(match reason {
-            Distrust::Owner => (
-                format!("belongs to user {}, expected root or user {}", metadata.uid(), Uid::effective()),
-                format!("`chown {} {}` if you trust its content", Uid::effective(), path.display()),
-            ),
-            Distrust::Others => {
-                ("is writable by everybody".to_owned(), format!("`chmod o-w {}`", path.display()))
-            }
-            Distrust::Group => (
-                format!("is writable by group {}", metadata.gid()),
-                format!("`chmod g-w {}`", path.display()),
-            ),
-        })
-    })
+    let us = Uid::effective();
+    let (problem, hint) = match distrust(&facts, us.as_raw()) {
+        None => return Ok(()),
+        Some(Distrust::Owner) => (
+            format!("belongs to user {}, expected root or user {us}", metadata.uid()),
+            format!("`chown {us} {}` if you trust its content", path.display()),
+        ),
+        Some(Distrust::Others) => {
+            ("is writable by everybody".to_owned(), format!("`chmod o-w {}`", path.display()))
+        }
+        Some(Distrust::Group) => {
+            (format!("is writable by group {}", metadata.gid()), format!("`chmod g-w {}`", path.display()))
+        }
+    };
+    Err(Distrusted { problem, hint })
 }
 
 /// What decides about a file.

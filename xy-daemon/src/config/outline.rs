@@ -173,8 +173,8 @@ impl<'a> Tokens<'a> {
             self.offset += blank;
             if rest.starts_with("//") {
                 self.offset += rest.find('\n').unwrap_or(rest.len());
-            } else if rest.starts_with("/*") {
-                self.offset += block_comment(rest);
+            } else if let Some(length) = block_comment(rest) {
+                self.offset += length;
             } else if blank == 0 {
                 return;
             }
@@ -182,9 +182,12 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// Returns the length of the block comment a text starts with; they nest.
-fn block_comment(text: &str) -> usize {
+/// Returns the length of the block comment a text starts with; they nest. `None` if it is none, or is never closed.
+fn block_comment(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
+    if !bytes.starts_with(b"/*") {
+        return None;
+    }
     let (mut depth, mut at) = (0_usize, 0);
     while at < bytes.len() {
         match &bytes[at..(at + 2).min(bytes.len())] {
@@ -196,13 +199,13 @@ fn block_comment(text: &str) -> usize {
                 depth -= 1;
                 at += 2;
                 if depth == 0 {
-                    return at;
+                    return Some(at);
                 }
             }
             _ => at += 1,
         }
     }
-    text.len()
+    None
 }
 
 /// Returns the length of the string a text starts with, raw and byte strings included; `None` if it is none.
@@ -239,7 +242,10 @@ impl<'a> Iterator for Tokens<'a> {
         let first = rest.chars().next()?;
         let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '+' | '.' | '#');
         let length = string(rest).unwrap_or_else(|| {
-            if is_word(first) {
+            if rest.starts_with("/*") {
+                // A comment that is never closed is the last token: the file is not empty, it is broken.
+                rest.len()
+            } else if is_word(first) {
                 rest.len() - rest.trim_start_matches(is_word).len()
             } else {
                 first.len_utf8()

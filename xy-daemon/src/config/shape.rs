@@ -375,7 +375,7 @@ const DUPLICATE: &str = "duplicate key";
 /// Brackets may nest this deep: far more than any file needs, far less than the stack holds.
 const NESTING: usize = 64;
 
-/// Parses one file's text.
+/// Parses one file's text; `form` says how such a file is written, for hints.
 ///
 /// # Errors
 /// Returns the first error of shape.
@@ -383,6 +383,7 @@ pub(super) fn parse<T: DeserializeOwned>(
     file: &Path,
     text: &str,
     outline: &Outline<'_>,
+    form: &str,
 ) -> Result<T, ConfigError> {
     ron::Options::default()
         .with_default_extension(
@@ -390,11 +391,11 @@ pub(super) fn parse<T: DeserializeOwned>(
         )
         .with_recursion_limit(NESTING)
         .from_str(text)
-        .map_err(|error| told(file, outline, &error))
+        .map_err(|error| told(file, outline, form, &error))
 }
 
 /// Tells a parse error in our words, with its key path.
-fn told(file: &Path, outline: &Outline<'_>, error: &SpannedError) -> ConfigError {
+fn told(file: &Path, outline: &Outline<'_>, form: &str, error: &SpannedError) -> ConfigError {
     let cursor = outline.offset_of(error.span.end.line, error.span.end.col);
     // What was read and then refused lies before the cursor; what could not be read begins at it.
     let refused = outline.token_before(cursor).unwrap_or(cursor);
@@ -421,7 +422,15 @@ fn told(file: &Path, outline: &Outline<'_>, error: &SpannedError) -> ConfigError
             (cursor, outline.parent_at(cursor), format!("missing key `{field}`"), None)
         }
         RonError::InvalidValueForType { expected, found } => {
+            let found = found.replace("a sequence", "a list").replace("a unit value", "a bare word");
+            let found = found.replace("unsigned integer", "number");
             (refused, outline.path_at(refused), format!("expected {expected}, found {found}"), None)
+        }
+        RonError::ExpectedDifferentStructName { found, .. } => {
+            let hint = format!("the file is written as {form}");
+            let key = outline.path_at(refused);
+            let hint = key.is_empty().then_some(hint);
+            (refused, key, format!("unexpected word `{found}`"), hint)
         }
         RonError::Message(message) if message == DUPLICATE => {
             let name = outline.word_at(refused).trim_matches('"');
@@ -431,7 +440,11 @@ fn told(file: &Path, outline: &Outline<'_>, error: &SpannedError) -> ConfigError
         RonError::Message(message) => (refused, outline.path_at(refused), message.clone(), None),
         code => {
             let key = outline.path_at(cursor);
-            let hint = hint_for(code, &key, outline.word_at(cursor));
+            let found = outline.word_at(cursor);
+            // Whatever was expected next, the end of the file is what stands there.
+            let kept = matches!(code, RonError::UnclosedBlockComment) || !found.is_empty();
+            let code = if kept { code } else { &RonError::Eof };
+            let hint = hint_for(code, &key, found, form);
             (cursor, key, in_our_words(code), hint)
         }
     };
@@ -495,13 +508,17 @@ fn in_our_words(code: &RonError) -> String {
 }
 
 /// Returns what probably helps where the parser alone cannot know it.
-fn hint_for(code: &RonError, key: &str, found: &str) -> Option<String> {
+fn hint_for(code: &RonError, key: &str, found: &str, form: &str) -> Option<String> {
     match code {
         RonError::ExpectedIdentifier if key == "ready" => {
             Some("write the key too, as in `Http(path: \"/health\")`".to_owned())
         }
-        RonError::ExpectedIdentifier | RonError::Eof if key.is_empty() => {
-            Some("a server file is `Process(command: \"..\", ..)`, a key stands before each value".to_owned())
+        RonError::ExpectedIdentifier
+        | RonError::ExpectedStructLike
+        | RonError::ExpectedNamedStructLike(_)
+            if key.is_empty() =>
+        {
+            Some(format!("the file is written as {form}"))
         }
         RonError::ExpectedString if found.starts_with(|c: char| c.is_ascii_digit()) => {
             Some("put the number in quotes".to_owned())

@@ -1,0 +1,10 @@
+//! Configuration files, checked in and written on the spot: what loads, what is refused and in which words, and what
+//! a reload makes of it.
+#![cfg(feature = "server")]
+
+mod accepted;
+mod files;
+mod mutation;
+mod refused;
+mod reload;
+mod support;
