@@ -19,11 +19,13 @@ mod check;
 mod error;
 mod file;
 mod outline;
+mod program;
 mod quantity;
 mod shape;
 
 pub use error::ConfigError;
 pub use file::Trust;
+pub use program::check_commands;
 
 /// What a configuration directory says.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -109,8 +111,7 @@ impl RejectedFile {
 
     /// Creates a rejection because another server has the port.
     fn for_port(server: ServerConfig, port: u16, holder: &str) -> Self {
-        let directory = server.source.parent().and_then(Path::file_name).unwrap_or_default();
-        let shown = Path::new(directory).join(server.source.file_name().unwrap_or_default());
+        let shown = shown_from_source(&server.source);
         let error = ConfigError {
             key: Some("port".to_owned()),
             ..ConfigError::of_file(shown, format!("port {port} belongs to server `{holder}`"))
@@ -267,6 +268,12 @@ fn shown(path: &Path, directory: &Path) -> PathBuf {
     path.strip_prefix(directory).unwrap_or(path).to_owned()
 }
 
+/// Returns a server file's path as errors show it where the configuration directory is no longer known.
+fn shown_from_source(source: &Path) -> PathBuf {
+    let directory = source.parent().and_then(Path::file_name).unwrap_or_default();
+    Path::new(directory).join(source.file_name().unwrap_or_default())
+}
+
 fn load_settings(path: &Path, options: &LoadOptions) -> Result<Settings, LoadError> {
     // Not `exists`: a dangling link or an unreadable directory is a mistake, not an absent file.
     match path.symlink_metadata() {
@@ -276,9 +283,8 @@ fn load_settings(path: &Path, options: &LoadOptions) -> Result<Settings, LoadErr
     let shown = Path::new("xyd.ron");
     let directory = path.parent().unwrap_or(path);
     file::trust_directory(directory, options.trust)
-        .map_err(|distrusted| distrusted.of(shown))
+        .map_err(|distrusted| vec![distrusted.of(shown)])
         .and_then(|()| file::read(path, shown, options.trust))
-        .map_err(|error| vec![error])
         .and_then(|text| check::settings(shown, &text))
         .map_err(LoadError::Settings)
 }
@@ -297,7 +303,6 @@ fn load_server(
         )]);
     }
     file::read(path, shown, options.trust)
-        .map_err(|error| vec![error])
         .and_then(|text| check::server(name, path, shown, &text, settings, options))
 }
 

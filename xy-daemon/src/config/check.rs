@@ -27,6 +27,9 @@ const MOST_LOG_FILES: u32 = 1000;
 /// The largest ring buffer of one server; it is held in memory.
 const LARGEST_BUFFER: u64 = 1 << 30;
 
+/// More mistakes than this in one file are only counted.
+const MOST_ERRORS: usize = 100;
+
 /// Reads `xyd.ron`.
 ///
 /// # Errors
@@ -37,7 +40,7 @@ pub(super) fn settings(shown: &Path, text: &str) -> Result<Settings, Vec<ConfigE
     let shape: DaemonShape = if outline.is_empty() {
         DaemonShape::default()
     } else {
-        shape::parse(shown, text, &outline, "`(key: value, ..)`").map_err(|error| vec![error])?
+        shape::parse(shown, text, &outline, "`(key: value, ..)`")?
     };
     let mut checker = Checker::new(shown, &outline);
     let defaults = Settings::default();
@@ -67,8 +70,7 @@ pub(super) fn server(
         return Err(vec![ConfigError::of_file(shown, "is empty, expected `Process(command: \"..\")`")]);
     }
     let form = "`Process(command: \"..\", ..)`";
-    let ServerShape::Process(shape) =
-        shape::parse(shown, text, &outline, form).map_err(|error| vec![error])?;
+    let ServerShape::Process(shape) = shape::parse(shown, text, &outline, form)?;
     let mut checker = Checker::new(shown, &outline);
     let grace = checker.duration("stop.grace", shape.stop.grace.as_ref()).unwrap_or(GRACE);
     let child = ChildSpec {
@@ -95,31 +97,50 @@ struct Checker<'a> {
     file: &'a Path,
     outline: &'a Outline<'a>,
     errors: Vec<ConfigError>,
+    /// How many mistakes are not in `errors`.
+    unlisted: usize,
 }
 
 impl<'a> Checker<'a> {
     fn new(file: &'a Path, outline: &'a Outline<'a>) -> Self {
-        Self { file, outline, errors: Vec::new() }
+        Self { file, outline, errors: Vec::new(), unlisted: 0 }
     }
 
     /// Returns the value if nothing was wrong, else the errors from the top of the file to its end.
     fn finish<T>(mut self, value: T) -> Result<T, Vec<ConfigError>> {
         self.errors.sort_by_key(|error| (error.line, error.column));
+        if self.unlisted > 0 {
+            let message = format!("there are {} more mistakes", self.unlisted);
+            self.errors.push(ConfigError::of_file(self.file, message));
+        }
         if self.errors.is_empty() { Ok(value) } else { Err(self.errors) }
     }
 
-    fn error(&mut self, key: &str, message: impl Into<String>) -> &mut ConfigError {
-        let position = self.outline.value_of(key).map(|offset| self.outline.position_of(offset));
+    fn error(&mut self, key: &str, message: impl Into<String>) {
+        self.note(key, message.into(), None);
+    }
+
+    fn error_with_hint(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+        self.note(key, message.into(), Some(hint.into()));
+    }
+
+    fn note(&mut self, key: &str, message: String, hint: Option<String>) {
+        if self.errors.len() == MOST_ERRORS {
+            self.unlisted += 1;
+            return;
+        }
+        // A key with escapes or an absent one is not in the outline, but the bracket it belongs into may be.
+        let parent = key.split('.').next().unwrap_or(key);
+        let offset = self.outline.value_of(key).or_else(|| self.outline.value_of(parent));
+        let position = offset.map(|offset| self.outline.position_of(offset));
         self.errors.push(ConfigError {
             file: self.file.to_owned(),
             line: position.map(|(line, _)| line),
             column: position.map(|(_, column)| column),
             key: Some(key.to_owned()),
-            message: message.into(),
-            hint: None,
+            message,
+            hint,
         });
-        let last = self.errors.len() - 1;
-        &mut self.errors[last]
     }
 
     /// Returns `None` for an absent duration and, with an error noted, for a bad one.
@@ -285,13 +306,19 @@ impl<'a> Checker<'a> {
             (Some(""), Some(home)) => home.clone(),
             (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
             (Some(_), None) => {
-                self.error(KEY, "`~` needs a home directory, and none is known").hint =
-                    Some("set HOME, or write the whole path".to_owned());
+                self.error_with_hint(
+                    KEY,
+                    "`~` needs a home directory, and none is known",
+                    "set HOME, or write the whole path".to_owned(),
+                );
                 PathBuf::from(text)
             }
             (None, _) => {
-                self.error(KEY, "`~` stands for your own home directory only").hint =
-                    Some("write `~/..`, `./~..` for a directory of that name, or the whole path".to_owned());
+                self.error_with_hint(
+                    KEY,
+                    "`~` stands for your own home directory only",
+                    "write `~/..`, `./~..` for a directory of that name, or the whole path".to_owned(),
+                );
                 PathBuf::from(text)
             }
         }
@@ -305,8 +332,11 @@ impl<'a> Checker<'a> {
             ReadyShape::Mcp(_) => "Mcp",
         };
         if !has_port {
-            self.error("ready", format!("`{word}` needs a `port`")).hint =
-                Some("add the port that the server listens on, as in `port: 8421`".to_owned());
+            self.error_with_hint(
+                "ready",
+                format!("`{word}` needs a `port`"),
+                "add the port that the server listens on, as in `port: 8421`".to_owned(),
+            );
         }
         match shape {
             ReadyShape::Started => Some(Readiness::Started),
@@ -332,8 +362,11 @@ impl<'a> Checker<'a> {
     /// Checks the path of a probe; anything but printable ASCII would break the request line.
     fn url_path(&mut self, path: String) -> String {
         if !path.starts_with('/') {
-            self.error("ready.path", format!("`{path}` does not start with `/`")).hint =
-                Some(format!("did you mean `/{path}`?"));
+            self.error_with_hint(
+                "ready.path",
+                format!("`{path}` does not start with `/`"),
+                format!("did you mean `/{path}`?"),
+            );
         } else if !path.chars().all(|c| c.is_ascii_graphic()) {
             self.error("ready.path", "contains a character that a URL must encode, such as a space");
         }

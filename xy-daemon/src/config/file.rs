@@ -31,9 +31,9 @@ pub enum Trust {
 /// Reads a file's text.
 ///
 /// # Errors
-/// Says why it is not read: absent, unreadable, no regular file, too large, not trusted, not UTF-8.
-pub(super) fn read(path: &Path, shown: &Path, trust: Trust) -> Result<String, ConfigError> {
-    let fail = |message: String| ConfigError::of_file(shown, message);
+/// Says why it is not read, as a list of one: absent, unreadable, no regular file, too large, not trusted, not UTF-8.
+pub(super) fn read(path: &Path, shown: &Path, trust: Trust) -> Result<String, Vec<ConfigError>> {
+    let fail = |message: String| vec![ConfigError::of_file(shown, message)];
     let file = open(path).map_err(|error| match path.symlink_metadata() {
         Ok(link) if link.is_symlink() && error.kind() == io::ErrorKind::NotFound => {
             fail("is a symbolic link to a file that does not exist".to_owned())
@@ -49,7 +49,7 @@ pub(super) fn read(path: &Path, shown: &Path, trust: Trust) -> Result<String, Co
         return Err(fail("is not a regular file".to_owned()));
     }
     if trust == Trust::Checked {
-        examine(&metadata, path).map_err(|found| found.of(shown))?;
+        examine(&metadata, path).map_err(|found| vec![found.of(shown)])?;
     }
     let mut bytes = Vec::new();
     file.take(LARGEST + 1)
@@ -68,7 +68,8 @@ pub(super) fn read(path: &Path, shown: &Path, trust: Trust) -> Result<String, Co
             let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
             let start = valid.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             let column = String::from_utf8_lossy(&valid[start..]).chars().count() + 1;
-            ConfigError { line: Some(line), column: Some(column), ..fail("is not UTF-8 text".to_owned()) }
+            let error = ConfigError::of_file(shown, "is not UTF-8 text");
+            vec![ConfigError { line: Some(line), column: Some(column), ..error }]
         })
 }
 

@@ -3,6 +3,8 @@
 //! The deserializer forgets where a value came from, and its own errors know no key paths. This is a scanner of
 //! tokens and brackets only; it accepts anything, never recurses, and its memory is bounded by the number of keys.
 
+use std::collections::HashMap;
+
 /// Paths deeper than this are not recorded; no key of ours is.
 const DEEPEST: usize = 8;
 
@@ -10,19 +12,20 @@ const DEEPEST: usize = 8;
 #[derive(Debug)]
 pub(super) struct Outline<'a> {
     text: &'a str,
-    keys: Vec<(String, usize)>,
+    /// The offset of the first value of each key path.
+    keys: HashMap<String, usize>,
 }
 
 impl<'a> Outline<'a> {
     /// Scans a text.
     pub(super) fn new(text: &'a str) -> Self {
-        let mut keys = Vec::new();
+        let mut keys = HashMap::new();
         let mut nesting = Nesting::default();
         for token in Tokens::new(text) {
             if nesting.previous == ":"
                 && let Some(path) = nesting.path()
             {
-                keys.push((path, token.start));
+                keys.entry(path).or_insert(token.start);
             }
             nesting.take(token.text);
         }
@@ -36,7 +39,7 @@ impl<'a> Outline<'a> {
 
     /// Returns the offset of the first value with this key path.
     pub(super) fn value_of(&self, path: &str) -> Option<usize> {
-        self.keys.iter().find(|(key, _)| key == path).map(|(_, offset)| *offset)
+        self.keys.get(path).copied()
     }
 
     /// Returns the text of the number or word at an offset, exactly as written.

@@ -378,20 +378,20 @@ const NESTING: usize = 64;
 /// Parses one file's text; `form` says how such a file is written, for hints.
 ///
 /// # Errors
-/// Returns the first error of shape.
+/// Returns the first error of shape, as a list of one.
 pub(super) fn parse<T: DeserializeOwned>(
     file: &Path,
     text: &str,
     outline: &Outline<'_>,
     form: &str,
-) -> Result<T, ConfigError> {
+) -> Result<T, Vec<ConfigError>> {
     ron::Options::default()
         .with_default_extension(
             Extensions::IMPLICIT_SOME | Extensions::UNWRAP_NEWTYPES | Extensions::UNWRAP_VARIANT_NEWTYPES,
         )
         .with_recursion_limit(NESTING)
         .from_str(text)
-        .map_err(|error| told(file, outline, form, &error))
+        .map_err(|error| vec![told(file, outline, form, &error)])
 }
 
 /// Tells a parse error in our words, with its key path.

@@ -1,11 +1,12 @@
 //! The directory and its files: which count, which names and owners are refused, and who gets a port.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
 
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, mkfifo};
-use xy_daemon::config::{Config, LoadError, LoadOptions, Trust};
+use xy_daemon::config::{Config, LoadError, LoadOptions, Trust, check_commands};
 
 use crate::support::{Directory, chmod, errors, options};
 
@@ -219,4 +220,59 @@ fn environment_values_do_not_show_in_debug_output() {
         .load();
     let text = format!("{config:?}");
     assert!(text.contains("SECRET") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn programs_interpreters_and_directories_that_are_missing_are_told_without_a_rejection() {
+    let directory = Directory::new();
+    fs::create_dir(directory.path("bin")).expect("a directory");
+    for (name, text, mode) in [
+        ("sound", "#!/bin/sh\n", 0o755),
+        ("by-env", "#!/usr/bin/env sound\n", 0o755),
+        ("no-env", "#! /usr/bin/env no-such-node\n", 0o755),
+        ("no-interpreter", "#!/no/such/interpreter -x\n", 0o755),
+        ("plain", "#!/bin/sh\n", 0o644),
+    ] {
+        directory.write(&format!("bin/{name}"), text);
+        chmod(directory.path("bin").join(name), mode);
+    }
+    let bin = directory.path("bin").display().to_string();
+    let root = directory.root().display().to_string();
+    let process = |keys: &str| format!("Process(working_dir: {root:?}, {keys})");
+    for (name, keys) in [
+        ("a", "command: \"sound\""),
+        ("b", "command: \"by-env\""),
+        ("c", "command: \"bin/sound\""),
+        ("d", "command: \"no-such-program -x\""),
+        ("e", "command: \"no-env\""),
+        ("f", "command: \"no-interpreter\""),
+        ("g", "command: \"plain\""),
+        ("h", "command: \"bin/plain\""),
+        ("i", "command: \"./absent\""),
+        ("j", "command: \"./bin\""),
+        ("k", "command: \"sound\", env: {\"PATH\": \"/no/such/path\"}"),
+    ] {
+        directory.write(&format!("servers/{name}.ron"), process(keys));
+    }
+    directory.write("servers/l.ron", "Process(command: \"sound\", working_dir: \"/no/such/directory\")");
+    let config = directory.load();
+    assert_eq!(errors(&config), "");
+    let warnings = check_commands(&config, OsStr::new(&bin));
+    let text = warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert_eq!(
+        text,
+        format!(
+            "servers/d.ron: command: there is no program `no-such-program -x` in PATH; \
+             arguments go into `args`; no shell splits the command\n\
+             servers/e.ron: command: `{bin}/no-env` needs its interpreter: there is no program `no-such-node` in PATH\n\
+             servers/f.ron: command: `{bin}/no-interpreter` needs its interpreter: there is no program \
+             `/no/such/interpreter`\n\
+             servers/g.ron: command: `{bin}/plain` is not executable\n\
+             servers/h.ron: command: `{bin}/plain` is not executable\n\
+             servers/i.ron: command: there is no program `{root}/./absent`\n\
+             servers/j.ron: command: `{root}/./bin` is not a file\n\
+             servers/k.ron: command: there is no program `sound` in PATH\n\
+             servers/l.ron: working_dir: there is no directory `/no/such/directory`"
+        )
+    );
 }

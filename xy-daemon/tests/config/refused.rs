@@ -43,6 +43,14 @@ fn the_first_error_of_shape_and_all_errors_of_meaning_are_reported() {
 }
 
 #[test]
+fn a_flood_of_mistakes_is_counted_and_told_in_bounded_time() {
+    let entries: String = (0..50_000).map(|index| format!("\"{index}=\": 1, ")).collect();
+    let text = web_errors(format!("Process(command: \"a\", env: {{{entries}}})"));
+    assert_eq!(text.lines().count(), 101);
+    assert!(text.ends_with("servers/web.ron: there are 49900 more mistakes"));
+}
+
+#[test]
 fn environment_values_never_appear_in_errors() {
     for value in [
         "\"hunter2",

@@ -1,0 +1,115 @@
+//! Whether the programs that servers name are there: found in `PATH`, executable, with their interpreter.
+//!
+//! A missing program is a warning, never a rejection: it may be installed a minute later, and a start says exactly
+//! what failed. This looks the way `execvp` does, without running anything.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
+
+use super::error::ConfigError;
+use super::{Config, ServerConfig, shown_from_source};
+
+/// As much of a script's first line as kernels read.
+const FIRST_LINE: u64 = 256;
+
+/// Checks the program and the working directory of each server, and returns what would keep it from starting.
+///
+/// `path` is the `PATH` that servers inherit; a `PATH` in a server's `env` goes before it.
+pub fn check_commands(config: &Config, path: &OsStr) -> Vec<ConfigError> {
+    config.servers.values().filter_map(|server| check(server, path)).collect()
+}
+
+fn check(server: &ServerConfig, path: &OsStr) -> Option<ConfigError> {
+    let process = &server.process;
+    let warning = |key: &str, message: String| ConfigError {
+        key: Some(key.to_owned()),
+        ..ConfigError::of_file(shown_from_source(&server.source), message)
+    };
+    let directory = process.working_dir.as_deref().unwrap_or(Path::new("."));
+    if !directory.is_dir() {
+        return Some(warning("working_dir", format!("there is no directory `{}`", directory.display())));
+    }
+    let path = process.env.get("PATH").map_or(path, OsStr::new);
+    let search = Search { directory, path };
+    let message = search.runnable(OsStr::new(&process.command)).err()?;
+    let warning = warning("command", message);
+    Some(if process.command.contains(' ') {
+        warning.with_hint("arguments go into `args`; no shell splits the command")
+    } else {
+        warning
+    })
+}
+
+/// Where programs are looked for.
+#[derive(Debug, Clone, Copy)]
+struct Search<'a> {
+    /// The server's working directory, where relative paths start.
+    directory: &'a Path,
+    path: &'a OsStr,
+}
+
+impl Search<'_> {
+    /// Finds a program and its interpreter.
+    fn runnable(self, command: &OsStr) -> Result<(), String> {
+        let program = self.find(command)?;
+        let Some((interpreter, argument)) = interpreter(&program) else { return Ok(()) };
+        let needs = |message: String| format!("`{}` needs its interpreter: {message}", program.display());
+        self.find(interpreter.as_os_str()).map_err(needs)?;
+        // `#!/usr/bin/env node` looks for node in PATH.
+        let by_env = interpreter.file_name() == Some(OsStr::new("env"));
+        match argument.filter(|name| by_env && !name.as_bytes().starts_with(b"-")) {
+            Some(name) => self.find(&name).map(drop).map_err(needs),
+            None => Ok(()),
+        }
+    }
+
+    fn find(self, command: &OsStr) -> Result<PathBuf, String> {
+        let name = Path::new(command).display();
+        if command.as_bytes().contains(&b'/') {
+            let program = self.directory.join(command);
+            return match program.metadata() {
+                Err(_) => Err(format!("there is no program `{}`", program.display())),
+                Ok(metadata) if !metadata.is_file() => Err(format!("`{}` is not a file", program.display())),
+                Ok(_) if !is_executable(&program) => {
+                    Err(format!("`{}` is not executable", program.display()))
+                }
+                Ok(_) => Ok(program),
+            };
+        }
+        let mut blocked = None;
+        // An empty element of PATH is the working directory.
+        for directory in std::env::split_paths(self.path) {
+            let program = self.directory.join(directory).join(command);
+            if program.is_file() {
+                if is_executable(&program) {
+                    return Ok(program);
+                }
+                blocked.get_or_insert(program);
+            }
+        }
+        Err(match blocked {
+            Some(program) => format!("`{}` is not executable", program.display()),
+            None => format!("there is no program `{name}` in PATH"),
+        })
+    }
+}
+
+fn is_executable(program: &Path) -> bool {
+    access(program, AccessFlags::X_OK).is_ok()
+}
+
+/// Returns the interpreter a script names and its first argument.
+fn interpreter(program: &Path) -> Option<(PathBuf, Option<OsString>)> {
+    let mut head = Vec::new();
+    // A program that may be executed but not read is no script.
+    File::open(program).ok()?.take(FIRST_LINE).read_to_end(&mut head).ok()?;
+    let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let mut words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+    let interpreter = PathBuf::from(OsStr::from_bytes(words.next()?));
+    Some((interpreter, words.next().map(|word| OsStr::from_bytes(word).to_owned())))
+}
