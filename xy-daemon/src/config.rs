@@ -16,6 +16,7 @@ use xy_actors::process::ProcessSpec;
 use xy_actors::spec::ChildSpec;
 
 mod check;
+mod diagnosis;
 mod error;
 mod file;
 mod outline;

@@ -125,58 +125,58 @@ fn settle(
     }
 }
 
+/// What changed, in words.
+#[derive(Debug, Default)]
+struct Differences(Vec<String>);
+
+impl Differences {
+    fn note(&mut self, changed: bool, what: &str) {
+        if changed {
+            self.0.push(format!("{what} changed"));
+        }
+    }
+
+    /// Notes which variables changed, without their values.
+    fn note_env(&mut self, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) {
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        for name in names {
+            match (old.get(name), new.get(name)) {
+                (None, Some(_)) => self.0.push(format!("env {name} added")),
+                (Some(_), None) => self.0.push(format!("env {name} removed")),
+                (before, after) => self.note(before != after, &format!("env {name}")),
+            }
+        }
+    }
+}
+
 /// Compares what a server runs with and what its file says; `None` if that is the same.
 fn difference(old: &ServerConfig, new: &ServerConfig) -> Option<ChangeKind> {
-    let mut process = Vec::new();
-    let mut note = |changed: bool, what: &str| {
-        if changed {
-            process.push(format!("{what} changed"));
-        }
-    };
+    let mut process = Differences::default();
     let (was, is) = (&old.process, &new.process);
-    note(was.command != is.command, "command");
-    note(was.args != is.args, "args");
-    let names: BTreeSet<&String> = was.env.keys().chain(is.env.keys()).collect();
-    for name in names {
-        let what = match (was.env.get(name), is.env.get(name)) {
-            (None, Some(_)) => format!("env {name} added"),
-            (Some(_), None) => format!("env {name} removed"),
-            (before, after) if before != after => format!("env {name} changed"),
-            _ => continue,
-        };
-        process.push(what);
-    }
-    let mut note = |changed: bool, what: &str| {
-        if changed {
-            process.push(format!("{what} changed"));
-        }
-    };
-    note(was.working_dir != is.working_dir, "working_dir");
-    note(was.port != is.port, "port");
-    note(was.port_owner != is.port_owner, "port_owner");
-    note(was.readiness() != is.readiness(), "ready");
+    process.note(was.command != is.command, "command");
+    process.note(was.args != is.args, "args");
+    process.note_env(&was.env, &is.env);
+    process.note(was.working_dir != is.working_dir, "working_dir");
+    process.note(was.port != is.port, "port");
+    process.note(was.port_owner != is.port_owner, "port_owner");
+    process.note(was.readiness() != is.readiness(), "ready");
 
-    let mut policy = Vec::new();
-    let mut note = |changed: bool, what: &str| {
-        if changed {
-            policy.push(format!("{what} changed"));
-        }
-    };
+    let mut policy = Differences::default();
     let (rules, new_rules) = (&old.child, &new.child);
-    note(rules.restart != new_rules.restart, "restart policy");
-    note(rules.backoff != new_rules.backoff, "backoff");
-    note(rules.limit != new_rules.limit, "restart limit");
-    note(was.stop_signal != is.stop_signal, "stop signal");
-    note(rules.shutdown != new_rules.shutdown, "grace");
-    note(rules.start_timeout != new_rules.start_timeout, "start_timeout");
-    note(rules.autostart != new_rules.autostart, "autostart");
-    note(old.log != new.log, "log");
+    policy.note(rules.restart != new_rules.restart, "restart policy");
+    policy.note(rules.backoff != new_rules.backoff, "backoff");
+    policy.note(rules.limit != new_rules.limit, "restart limit");
+    policy.note(was.stop_signal != is.stop_signal, "stop signal");
+    policy.note(rules.shutdown != new_rules.shutdown, "grace");
+    policy.note(rules.start_timeout != new_rules.start_timeout, "start_timeout");
+    policy.note(rules.autostart != new_rules.autostart, "autostart");
+    policy.note(old.log != new.log, "log");
 
-    if !process.is_empty() {
-        process.append(&mut policy);
-        Some(ChangeKind::Restart { why: process.join(", ") })
-    } else if !policy.is_empty() {
-        Some(ChangeKind::PolicyOnly { why: policy.join(", ") })
+    if !process.0.is_empty() {
+        process.0.append(&mut policy.0);
+        Some(ChangeKind::Restart { why: process.0.join(", ") })
+    } else if !policy.0.is_empty() {
+        Some(ChangeKind::PolicyOnly { why: policy.0.join(", ") })
     } else {
         None
     }

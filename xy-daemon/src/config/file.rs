@@ -49,6 +49,12 @@ pub(super) fn read(path: &Path, shown: &Path, trust: Trust) -> Result<String, Ve
         return Err(fail("is not a regular file".to_owned()));
     }
     if trust == Trust::Checked {
+        // A link must not lead out into a directory where others can exchange what it leads to.
+        if path.is_symlink()
+            && let Some(directory) = path.canonicalize().ok().as_deref().and_then(Path::parent)
+        {
+            trust_directory(directory, trust).map_err(|found| vec![found.of(shown)])?;
+        }
         examine(&metadata, path).map_err(|found| vec![found.of(shown)])?;
     }
     let mut bytes = Vec::new();
