@@ -100,7 +100,7 @@ pub(super) fn trust_directory(directory: &Path, trust: Trust) -> Result<(), Dist
     if trust == Trust::Unchecked {
         return Ok(());
     }
-    // The directory that holds the file decides, not a link to it.
+    // The directory that holds the file decides, not a link to it. One that cannot be reached yields no files either.
     let Ok(real) = directory.canonicalize() else { return Ok(()) };
     if let Ok(metadata) = real.metadata() {
         examine(&metadata, &real)

@@ -16,6 +16,8 @@ impl Directory {
     pub(crate) fn new() -> Self {
         let root = tempfile::tempdir().expect("a temporary directory");
         let directory = Self { root };
+        // Whatever the umask of whoever runs the tests.
+        chmod(directory.root(), 0o755);
         fs::create_dir(directory.path("servers")).expect("an empty directory");
         chmod(directory.path("servers"), 0o755);
         directory
