@@ -4,5 +4,6 @@
 pub mod args;
 #[cfg(feature = "server")]
 pub mod config;
+pub mod protocol;
 #[cfg(feature = "server")]
 pub mod reload;

@@ -1,0 +1,1 @@
+//! One message per line, bounded in length and in time.

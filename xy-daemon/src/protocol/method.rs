@@ -1,0 +1,789 @@
+//! One type per method of the control protocol, with its parameters, its result and its notifications.
+
+use std::fmt;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+use xy_actors::exit::Exit;
+
+use super::Method;
+use super::error::ErrorKind;
+
+macro_rules! methods {
+    ($($(#[$doc:meta])* $method:ident = $name:literal: $params:ty => $result:ty;)+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug)]
+            pub enum $method {}
+
+            impl Method for $method {
+                const NAME: &'static str = $name;
+                type Params = $params;
+                type Result = $result;
+            }
+        )+
+
+        /// The name of every method, in the order of this file.
+        pub const METHODS: &[&str] = &[$($name),+];
+    };
+}
+
+methods! {
+    /// Lists all servers.
+    List = "list": ListParams => ListResult;
+    /// Says everything about one server.
+    Status = "status": StatusParams => StatusResult;
+    /// Starts servers; one that runs already is not an error.
+    Start = "start": OperationParams => StartResult;
+    /// Stops servers; one that does not run is not an error.
+    Stop = "stop": OperationParams => StopResult;
+    /// Restarts servers; one that does not run is started.
+    Restart = "restart": OperationParams => RestartResult;
+    /// Keeps servers from being restarted automatically, without touching them.
+    Pause = "pause": OperationParams => PauseResult;
+    /// Lifts a pause.
+    Resume = "resume": OperationParams => ResumeResult;
+    /// Sends a signal to the process groups of servers.
+    Signal = "signal": SignalParams => SignalResult;
+    /// Reads the configuration again and applies what changed.
+    Reload = "reload": ReloadParams => ReloadResult;
+    /// Subscribes to a server's output.
+    Logs = "logs": LogsParams => SubscribeResult;
+    /// Ends a subscription to output.
+    LogsCancel = "logs_cancel": CancelParams => CancelResult;
+    /// Subscribes to events.
+    Events = "events": EventsParams => SubscribeResult;
+    /// Ends a subscription to events.
+    EventsCancel = "events_cancel": CancelParams => CancelResult;
+    /// Says which daemon answers.
+    Version = "version": VersionParams => VersionResult;
+    /// Stops every server and ends the daemon.
+    Shutdown = "shutdown": ShutdownParams => ShutdownResult;
+}
+
+/// What a server is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Nothing of it runs, and nothing is about to.
+    Stopped,
+    /// It was asked to run and has not been ready yet, or waits for a port or a dependency.
+    Starting,
+    /// It has been ready.
+    Running,
+    /// It ended and will be started again.
+    Restarting,
+    /// It ended too often, or could not be started, and stays down until somebody starts it.
+    Failed,
+    /// It was asked to end and something of it still runs.
+    Stopping,
+}
+
+impl State {
+    /// Returns the name used on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Restarting => "restarting",
+            Self::Failed => "failed",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What the operator asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// It should run.
+    Up,
+    /// It should not run.
+    Down,
+}
+
+impl Wanted {
+    /// Returns the name used on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The parameters of [`List`]: none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListParams {}
+
+/// The result of [`List`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListResult {
+    /// Every server, by name.
+    pub servers: Vec<ServerSummary>,
+}
+
+/// One server in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerSummary {
+    /// Its name; a child of a group is `group/child`.
+    pub name: String,
+    /// What it is doing.
+    pub state: State,
+    /// Whether the current incarnation can serve.
+    pub ready: bool,
+    /// What the operator asked for.
+    pub wanted: Wanted,
+    /// Whether automatic restarts are held back.
+    pub paused: bool,
+    /// The current process, if there is one.
+    pub pid: Option<u32>,
+    /// The declared port, if any.
+    pub port: Option<u16>,
+    /// Seconds since the current incarnation was ready.
+    pub uptime_secs: Option<u64>,
+    /// Automatic restarts since the operator's last start.
+    pub restart_count: u64,
+    /// How the last incarnation ended, if one has.
+    pub last_exit: Option<LastExit>,
+    /// What happens next by itself and when, in words, for instance "restart 3 of 5 in 1.6 s".
+    pub next: Option<String>,
+}
+
+/// How an incarnation ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    /// What policy decided by.
+    pub exit: Exit,
+    /// The cause in words.
+    pub cause: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// Which incarnation.
+    pub incarnation: u64,
+}
+
+/// The parameters of [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusParams {
+    /// The server.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+}
+
+impl StatusParams {
+    /// Asks about one server.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into() }
+    }
+}
+
+/// The result of [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusResult {
+    /// What [`List`] says about it.
+    #[serde(flatten)]
+    pub summary: ServerSummary,
+    /// The number of the current incarnation, or of the last one; 0 before the first.
+    pub incarnation: u64,
+    /// Its latest changes of state, oldest first.
+    pub transitions: Vec<Transition>,
+    /// The children of a group, in start order.
+    pub children: Vec<ServerSummary>,
+    /// Where its output is written.
+    pub log_path: Option<String>,
+    /// The last lines of its standard error, oldest first.
+    pub stderr_tail: Vec<String>,
+    /// Why the server's file was rejected, while the last valid configuration stays in force.
+    pub config_error: Option<String>,
+}
+
+/// One change of state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    /// The state before.
+    pub from: State,
+    /// The state after.
+    pub to: State,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// Which servers an operation is about. On the wire `names: [..]` or `all: true`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Targets {
+    /// The servers of these names, at least one.
+    Names(Vec<String>),
+    /// Every server.
+    All,
+}
+
+/// The parameters of [`Start`], [`Stop`], [`Restart`], [`Pause`] and [`Resume`].
+///
+/// ```
+/// use xy_daemon::protocol::method::{OperationParams, Targets};
+///
+/// let params: OperationParams = serde_json::from_str(r#"{"names": ["files"], "reason": "new version"}"#)?;
+/// assert_eq!(params.targets, Targets::Names(vec!["files".into()]));
+/// assert!(params.wait);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "OperationMembers", into = "OperationMembers")]
+pub struct OperationParams {
+    /// The servers.
+    pub targets: Targets,
+    /// Whether to answer only when the result is real (ready, or gone). True if not given.
+    pub wait: bool,
+    /// The longest wait in seconds; what is not done by then is a failed row of kind `timeout` and goes on.
+    pub timeout_secs: Option<u64>,
+    /// Why, for the server's history.
+    pub reason: Option<String>,
+}
+
+impl OperationParams {
+    /// Asks for an operation on these servers, waiting for the result.
+    pub fn new(targets: Targets) -> Self {
+        Self { targets, wait: true, timeout_secs: None, reason: None }
+    }
+
+    /// Asks for an operation on one server, waiting for the result.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self::new(Targets::Names(vec![name.into()]))
+    }
+}
+
+/// The members of [`OperationParams`] as they travel.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OperationMembers {
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "names")]
+    names: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    all: bool,
+    #[serde(default = "yes")]
+    wait: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout_secs: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl TryFrom<OperationMembers> for OperationParams {
+    type Error = TargetsError;
+
+    fn try_from(members: OperationMembers) -> Result<Self, TargetsError> {
+        let OperationMembers { names, all, wait, timeout_secs, reason } = members;
+        Ok(Self { targets: Targets::from_members(names, all)?, wait, timeout_secs, reason })
+    }
+}
+
+impl From<OperationParams> for OperationMembers {
+    fn from(params: OperationParams) -> Self {
+        let OperationParams { targets, wait, timeout_secs, reason } = params;
+        let (names, all) = targets.into_members();
+        Self { names, all, wait, timeout_secs, reason }
+    }
+}
+
+/// Why `names` and `all` do not say which servers are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetsError {
+    /// Neither or both are given.
+    #[error("exactly one of `names` and `all: true` is needed")]
+    NotOne,
+    /// The list is empty.
+    #[error("`names` must not be empty")]
+    Empty,
+}
+
+impl Targets {
+    fn from_members(names: Option<Vec<String>>, all: bool) -> Result<Self, TargetsError> {
+        match (names, all) {
+            (None, true) => Ok(Self::All),
+            (Some(names), false) if names.is_empty() => Err(TargetsError::Empty),
+            (Some(names), false) => Ok(Self::Names(names)),
+            (None, false) | (Some(_), true) => Err(TargetsError::NotOne),
+        }
+    }
+
+    fn into_members(self) -> (Option<Vec<String>>, bool) {
+        match self {
+            Self::Names(names) => (Some(names), false),
+            Self::All => (None, true),
+        }
+    }
+}
+
+/// One server for which an operation failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    /// The server.
+    pub name: String,
+    /// The stable name of what went wrong.
+    pub kind: ErrorKind,
+    /// The text for people.
+    pub message: String,
+}
+
+/// The result of [`Start`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartResult {
+    /// Those that were started, and with `wait` are ready.
+    pub started: Vec<String>,
+    /// Those that needed nothing.
+    pub already_running: Vec<String>,
+    /// Those that were not started.
+    pub failed: Vec<Failed>,
+}
+
+/// The result of [`Stop`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopResult {
+    /// Those that were stopped, and with `wait` are gone with all their processes.
+    pub stopped: Vec<String>,
+    /// Those that needed nothing.
+    pub not_running: Vec<String>,
+    /// Those of the stopped that did not end in their grace period, with the processes that had to be killed.
+    pub killed: Vec<Killed>,
+    /// Those that were not stopped.
+    pub failed: Vec<Failed>,
+}
+
+/// One server of which something had to be killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Killed {
+    /// The server.
+    pub name: String,
+    /// The processes.
+    pub processes: Vec<KilledProcess>,
+}
+
+/// One process that had to be killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KilledProcess {
+    /// Its process id.
+    pub pid: u32,
+    /// Its command line, as far as it could be read.
+    pub command: String,
+}
+
+/// The result of [`Restart`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartResult {
+    /// Those that were restarted, and with `wait` are ready.
+    pub restarted: Vec<String>,
+    /// Those that were not.
+    pub failed: Vec<Failed>,
+}
+
+/// The result of [`Pause`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseResult {
+    /// Those that are paused now.
+    pub paused: Vec<String>,
+    /// Those that are not.
+    pub failed: Vec<Failed>,
+}
+
+/// The result of [`Resume`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResumeResult {
+    /// Those that are not paused any more.
+    pub resumed: Vec<String>,
+    /// Those that still are.
+    pub failed: Vec<Failed>,
+}
+
+/// A signal that [`Signal`] sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum SignalName {
+    /// SIGHUP.
+    Hup,
+    /// SIGINT.
+    Int,
+    /// SIGQUIT.
+    Quit,
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM.
+    Term,
+    /// SIGUSR1.
+    Usr1,
+    /// SIGUSR2.
+    Usr2,
+}
+
+#[cfg(feature = "server")]
+impl From<SignalName> for xy_actors::process::StopSignal {
+    fn from(signal: SignalName) -> Self {
+        match signal {
+            SignalName::Hup => Self::Hup,
+            SignalName::Int => Self::Int,
+            SignalName::Quit => Self::Quit,
+            SignalName::Kill => Self::Kill,
+            SignalName::Term => Self::Term,
+            SignalName::Usr1 => Self::Usr1,
+            SignalName::Usr2 => Self::Usr2,
+        }
+    }
+}
+
+/// The parameters of [`Signal`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "SignalMembers", into = "SignalMembers")]
+pub struct SignalParams {
+    /// The servers.
+    pub targets: Targets,
+    /// The signal, without `SIG` on the wire.
+    pub signal: SignalName,
+    /// Why, for the server's history.
+    pub reason: Option<String>,
+}
+
+/// The members of [`SignalParams`] as they travel.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignalMembers {
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "names")]
+    names: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    all: bool,
+    signal: SignalName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl TryFrom<SignalMembers> for SignalParams {
+    type Error = TargetsError;
+
+    fn try_from(members: SignalMembers) -> Result<Self, TargetsError> {
+        let SignalMembers { names, all, signal, reason } = members;
+        Ok(Self { targets: Targets::from_members(names, all)?, signal, reason })
+    }
+}
+
+impl From<SignalParams> for SignalMembers {
+    fn from(params: SignalParams) -> Self {
+        let SignalParams { targets, signal, reason } = params;
+        let (names, all) = targets.into_members();
+        Self { names, all, signal, reason }
+    }
+}
+
+/// The result of [`Signal`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalResult {
+    /// Those that got the signal.
+    pub signaled: Vec<String>,
+    /// Those that did not.
+    pub failed: Vec<Failed>,
+}
+
+/// The parameters of [`Reload`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadParams {
+    /// Whether to answer what would change, and change nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// The result of [`Reload`]: each server is in exactly one list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadResult {
+    /// New servers.
+    pub added: Vec<Reloaded>,
+    /// Servers whose configuration is another one now.
+    pub changed: Vec<Reloaded>,
+    /// Servers whose file is gone.
+    pub removed: Vec<Reloaded>,
+    /// Servers that nothing happened to.
+    pub unchanged: Vec<Reloaded>,
+    /// Servers whose file is invalid; what runs under that name was left alone.
+    pub rejected: Vec<Reloaded>,
+}
+
+/// What a reload did with one server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The server.
+    pub name: String,
+    /// Why, and what was done.
+    pub reason: String,
+}
+
+/// The parameters of [`Logs`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogsParams {
+    /// The server.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+    /// How many of the latest lines come first; the daemon's default if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<u64>,
+    /// Whether new lines follow until the subscription is canceled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follow: bool,
+}
+
+impl LogsParams {
+    /// Asks for the latest lines of one server.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), tail: None, follow: false }
+    }
+}
+
+/// The parameters of [`Events`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventsParams {
+    /// The number of the first event wanted; only new ones if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+}
+
+/// Names a subscription of one connection; other connections do not know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SubscriptionId(pub u64);
+
+impl fmt::Display for SubscriptionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The result of [`Logs`] and [`Events`]; it is written before the first notification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscribeResult {
+    /// Which notifications belong to it.
+    pub subscription_id: SubscriptionId,
+}
+
+/// The parameters of [`LogsCancel`] and [`EventsCancel`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelParams {
+    /// The subscription to end.
+    pub subscription_id: SubscriptionId,
+}
+
+/// The result of [`LogsCancel`] and [`EventsCancel`]; no notification of the subscription follows it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelResult {}
+
+/// The parameters of [`Version`]: none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionParams {}
+
+/// The result of [`Version`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionResult {
+    /// The daemon's version.
+    pub version: String,
+    /// [`PROTOCOL_VERSION`](super::PROTOCOL_VERSION) of the daemon.
+    pub protocol: u32,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// When it started, in milliseconds since the Unix epoch.
+    pub started_at_unix_ms: u64,
+}
+
+/// The parameters of [`Shutdown`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShutdownParams {
+    /// Why, for the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The result of [`Shutdown`], answered at once; the connection is closed when everything has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutdownResult {
+    /// Always true.
+    pub stopping: bool,
+}
+
+/// What a subscription tells its subscriber.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notification {
+    /// A line of output.
+    Log(LogLine),
+    /// Lines of output that this subscription missed.
+    LogGap(Gap),
+    /// No more output comes; the subscription has ended.
+    LogEnd,
+    /// An event.
+    Event(Event),
+    /// Events that this subscription missed.
+    EventGap(Gap),
+    /// No more events come; the subscription has ended.
+    EventEnd,
+}
+
+impl Notification {
+    /// The method name of [`Notification::Log`].
+    pub const LOG: &'static str = "log";
+    /// The method name of [`Notification::LogGap`].
+    pub const LOG_GAP: &'static str = "log_gap";
+    /// The method name of [`Notification::LogEnd`].
+    pub const LOG_END: &'static str = "log_end";
+    /// The method name of [`Notification::Event`].
+    pub const EVENT: &'static str = "event";
+    /// The method name of [`Notification::EventGap`].
+    pub const EVENT_GAP: &'static str = "event_gap";
+    /// The method name of [`Notification::EventEnd`].
+    pub const EVENT_END: &'static str = "event_end";
+
+    /// Returns the method name on the wire.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Self::Log(_) => Self::LOG,
+            Self::LogGap(_) => Self::LOG_GAP,
+            Self::LogEnd => Self::LOG_END,
+            Self::Event(_) => Self::EVENT,
+            Self::EventGap(_) => Self::EVENT_GAP,
+            Self::EventEnd => Self::EVENT_END,
+        }
+    }
+}
+
+/// The parameters of a notification: the subscription's id beside the members of `body`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscribed<T> {
+    /// The subscription it belongs to.
+    pub subscription_id: SubscriptionId,
+    /// What it says.
+    #[serde(flatten)]
+    pub body: T,
+}
+
+/// Which output a line was written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogStream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// One line of output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// The server.
+    pub name: String,
+    /// Which output.
+    pub stream: LogStream,
+    /// The line without its line feed; where it is not UTF-8, replacement characters stand in.
+    pub line: String,
+    /// The exact bytes in base64 (RFC 4648, padded), only where `line` is not exact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line_base64: Option<String>,
+    /// When it was read, in milliseconds since the Unix epoch.
+    pub ts_unix_ms: u64,
+    /// Its number among the server's lines, without holes.
+    pub number: u64,
+    /// Whether the line goes on in the next one, because it is longer than a line may be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
+}
+
+/// A range of numbers that a subscription missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The first number missed.
+    pub first: u64,
+    /// The last number missed.
+    pub last: u64,
+}
+
+/// One event of the tree.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number, without holes.
+    pub seq: u64,
+    /// When it happened, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// The child or supervisor it is about.
+    pub path: String,
+    /// The child's incarnation, if it is about one.
+    pub incarnation: Option<u64>,
+    /// What happened, for instance `exited`.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// The facts, by type.
+    pub payload: Map<String, Value>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Reads a name, which must not hold the character that ends strings elsewhere.
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if name.contains('\0') {
+        return Err(D::Error::custom("a name must not contain NUL"));
+    }
+    Ok(name)
+}
+
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    if names.iter().any(|name| name.contains('\0')) {
+        return Err(D::Error::custom("a name must not contain NUL"));
+    }
+    Ok(Some(names))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_needs_exactly_one_of_names_and_all() {
+        for refused in [r#"{}"#, r#"{"all": false}"#, r#"{"names": []}"#, r#"{"names": ["a"], "all": true}"#]
+        {
+            assert!(serde_json::from_str::<OperationParams>(refused).is_err(), "{refused}");
+        }
+        let all: OperationParams = serde_json::from_str(r#"{"all": true}"#).unwrap();
+        assert_eq!(all.targets, Targets::All);
+    }
+
+    #[test]
+    fn a_name_with_nul_is_refused() {
+        assert!(serde_json::from_str::<StatusParams>(r#"{"name": "a\u0000b"}"#).is_err());
+        assert!(serde_json::from_str::<OperationParams>(r#"{"names": ["a\u0000b"]}"#).is_err());
+    }
+
+    #[test]
+    fn method_names_are_unique() {
+        let unique: std::collections::BTreeSet<_> = METHODS.iter().collect();
+        assert_eq!(unique.len(), METHODS.len());
+    }
+}
