@@ -2,8 +2,18 @@
 
 #[cfg(feature = "server")]
 pub mod args;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod instance;
+#[cfg(feature = "client")]
+pub mod paths;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod reload;
+#[cfg(feature = "server")]
+pub mod rpc;
+#[cfg(feature = "server")]
+pub mod socket;

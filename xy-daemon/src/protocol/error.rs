@@ -46,6 +46,8 @@ pub enum ErrorKind {
     StopFailed,
     /// Another operation on the same server took precedence.
     Superseded,
+    /// A limit of the protocol is reached.
+    LimitExceeded,
     /// The daemon is shutting down.
     ShuttingDown,
     /// The operation does not exist for this daemon or this server.
@@ -57,7 +59,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind that can be sent, in the order of the table.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::MethodNotFound,
@@ -73,6 +75,7 @@ impl ErrorKind {
         Self::Timeout,
         Self::StopFailed,
         Self::Superseded,
+        Self::LimitExceeded,
         Self::ShuttingDown,
         Self::Unsupported,
     ];
@@ -95,6 +98,7 @@ impl ErrorKind {
             | Self::Timeout
             | Self::StopFailed
             | Self::Superseded
+            | Self::LimitExceeded
             | Self::ShuttingDown
             | Self::Unsupported
             | Self::Unknown => -32000,
@@ -119,6 +123,7 @@ impl ErrorKind {
             Self::Timeout => "timeout",
             Self::StopFailed => "stop_failed",
             Self::Superseded => "superseded",
+            Self::LimitExceeded => "limit_exceeded",
             Self::ShuttingDown => "shutting_down",
             Self::Unsupported => "unsupported",
             Self::Unknown => "unknown",

@@ -1,1 +1,199 @@
 //! One message per line, bounded in length and in time.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::{Instant, timeout_at};
+
+/// The most bytes of one line, without its line feed.
+pub const MAX_LINE: usize = 1 << 20;
+
+/// The longest time from the first byte of a line to its line feed, where a limit applies.
+pub const LINE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many bytes are asked for at once.
+const READ_SIZE: usize = 16 << 10;
+
+/// Why no more lines can be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// A line is too long, so its end is not looked for.
+    #[error("the line is longer than {MAX_LINE} bytes")]
+    TooLong,
+    /// The rest of a line did not come.
+    #[error("the line was not completed within {} s", LINE_TIMEOUT.as_secs())]
+    Incomplete,
+    /// The connection failed.
+    #[error("reading from the connection failed")]
+    Io(#[source] io::Error),
+}
+
+/// Reads lines from a byte stream.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    inner: R,
+    /// Bytes read and not returned yet.
+    buffer: Vec<u8>,
+    /// How many of them are known to hold no line feed.
+    searched: usize,
+    timeout: Option<Duration>,
+    ended: bool,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Reads lines that have to be completed within [`LINE_TIMEOUT`].
+    pub fn new(inner: R) -> Self {
+        Self { inner, buffer: Vec::new(), searched: 0, timeout: Some(LINE_TIMEOUT), ended: false }
+    }
+
+    /// Reads lines that may take any time.
+    pub fn patient(inner: R) -> Self {
+        Self { timeout: None, ..Self::new(inner) }
+    }
+
+    /// Returns the next line without its line feed and a carriage return before it; `None` at the end.
+    ///
+    /// Empty lines are skipped. What stands behind the last line feed when the stream ends is a line as well: a message
+    /// that was cut off is no JSON, so that it cannot be mistaken for a whole one.
+    ///
+    /// # Errors
+    ///
+    /// No line can be read any more: one is too long or was not completed in time, or the stream failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// No byte is lost when the future is dropped; the time that a half-sent line has begins anew.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
+        let mut deadline = None;
+        loop {
+            if let Some(line) = self.take_line()? {
+                deadline = None;
+                if line.is_empty() {
+                    continue;
+                }
+                return Ok(Some(line));
+            }
+            if self.ended {
+                let mut rest = std::mem::take(&mut self.buffer);
+                self.searched = 0;
+                strip_carriage_return(&mut rest);
+                return Ok((!rest.is_empty()).then_some(rest));
+            }
+            if self.buffer.is_empty() {
+                deadline = None;
+            } else if deadline.is_none() {
+                deadline = self.timeout.map(|timeout| Instant::now() + timeout);
+            }
+            self.buffer.reserve(READ_SIZE);
+            let read = self.inner.read_buf(&mut self.buffer);
+            let count = match deadline {
+                Some(deadline) => timeout_at(deadline, read).await.map_err(|_| FrameError::Incomplete)?,
+                None => read.await,
+            };
+            self.ended = count.map_err(FrameError::Io)? == 0;
+        }
+    }
+
+    /// Takes the first line out of the buffer.
+    fn take_line(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
+        let found = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
+        let length = found.map_or(self.buffer.len(), |at| self.searched + at);
+        if length > MAX_LINE {
+            return Err(FrameError::TooLong);
+        }
+        if found.is_none() {
+            self.searched = length;
+            return Ok(None);
+        }
+        let rest = self.buffer.split_off(length + 1);
+        let mut line = std::mem::replace(&mut self.buffer, rest);
+        self.searched = 0;
+        line.pop();
+        strip_carriage_return(&mut line);
+        Ok(Some(line))
+    }
+}
+
+fn strip_carriage_return(line: &mut Vec<u8>) {
+    if line.last() == Some(&b'\r') {
+        line.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    async fn lines(bytes: &[u8]) -> Vec<String> {
+        let mut reader = FrameReader::new(bytes);
+        let mut lines = Vec::new();
+        while let Some(line) = reader.next().await.expect("readable") {
+            lines.push(String::from_utf8(line).expect("text"));
+        }
+        lines
+    }
+
+    #[tokio::test]
+    async fn a_line_ends_with_a_line_feed_or_with_the_stream() {
+        assert_eq!(lines(b"a\nbc\n").await, ["a", "bc"]);
+        assert_eq!(lines(b"a\r\n\r\n\nbc").await, ["a", "bc"]);
+        assert_eq!(lines(b"").await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn the_longest_line_is_read_and_one_byte_more_is_refused() {
+        let mut text = vec![b'x'; MAX_LINE];
+        text.push(b'\n');
+        assert_eq!(lines(&text).await[0].len(), MAX_LINE);
+        text.insert(0, b'x');
+        assert!(matches!(FrameReader::new(&text[..]).next().await, Err(FrameError::TooLong)));
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_is_refused_before_it_is_read_whole() {
+        let text = vec![b'x'; 10 << 20];
+        let mut reader = FrameReader::new(&text[..]);
+        assert!(matches!(reader.next().await, Err(FrameError::TooLong)));
+        assert!(reader.buffer.capacity() < 4 << 20, "{}", reader.buffer.capacity());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_sent_line_has_ten_seconds_and_an_idle_connection_has_any_time() {
+        let (mut near, far) = tokio::io::duplex(64);
+        let mut reader = FrameReader::new(far);
+        let idle = tokio::time::timeout(Duration::from_secs(3600), reader.next()).await;
+        assert!(idle.is_err(), "an idle connection stays");
+        near.write_all(b"{\"half").await.expect("room");
+        let started = Instant::now();
+        assert!(matches!(reader.next().await, Err(FrameError::Incomplete)));
+        assert_eq!(started.elapsed(), LINE_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_trickle_in_do_not_extend_the_time() {
+        let (mut near, far) = tokio::io::duplex(64);
+        let trickle = async {
+            while near.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let mut reader = FrameReader::new(far);
+        let read = async move { reader.next().await };
+        let (read, ()) = tokio::join!(read, trickle);
+        assert!(matches!(read, Err(FrameError::Incomplete)));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_read_loses_no_byte() {
+        let (mut near, far) = tokio::io::duplex(64);
+        let mut reader = FrameReader::new(far);
+        near.write_all(b"ab").await.expect("room");
+        assert!(tokio::time::timeout(Duration::from_millis(1), reader.next()).await.is_err());
+        near.write_all(b"cd\n").await.expect("room");
+        assert_eq!(reader.next().await.expect("readable").as_deref(), Some(&b"abcd"[..]));
+    }
+}

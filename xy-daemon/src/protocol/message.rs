@@ -283,6 +283,11 @@ impl Response {
         Self { id, outcome }
     }
 
+    /// Returns the id of the request.
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+
     /// Returns the answer as JSON text without a line feed.
     pub fn to_json(&self) -> String {
         let id = self.id.as_str();

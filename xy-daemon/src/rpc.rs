@@ -1,0 +1,643 @@
+//! Serves the control protocol: connections, the requests in flight on each, and its subscriptions.
+//!
+//! One task reads a connection, another writes it, and each request runs in its own: a slow request holds up nobody, and
+//! a subscription speaks while the client is silent. What a client does not read stays in the writer's short queue and in
+//! the subscription's cursor, never in the source.
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+use crate::protocol::Method;
+use crate::protocol::error::{ErrorKind, RpcError};
+use crate::protocol::frame::{FrameError, FrameReader, MAX_LINE};
+use crate::protocol::message::{Id, Incoming, Outgoing, Refused, Request, Response};
+use crate::protocol::method::{
+    CancelParams, CancelResult, Events, EventsCancel, EventsParams, Gap, List, ListParams, ListResult, Logs,
+    LogsCancel, LogsParams, Notification, OperationParams, Pause, PauseResult, Reload, ReloadParams,
+    ReloadResult, Restart, RestartResult, Resume, ResumeResult, Shutdown, ShutdownParams, ShutdownResult,
+    Signal, SignalParams, SignalResult, Start, StartResult, Status, StatusParams, StatusResult, Stop,
+    StopResult, SubscribeResult, Subscribed, SubscriptionId, Version, VersionParams, VersionResult,
+};
+use crate::socket::Listener;
+
+/// The most requests in flight on one connection; more are read when one of them is answered.
+pub const MAX_IN_FLIGHT: usize = 32;
+
+/// The most subscriptions of one connection.
+pub const MAX_SUBSCRIPTIONS: usize = 64;
+
+/// The most connections; beyond, the one that has been idle longest makes room.
+pub const MAX_CONNECTIONS: usize = 1024;
+
+/// How long a client may read nothing of what is being written to it.
+pub const WRITE_STALL: Duration = Duration::from_secs(10);
+
+/// How long requests in flight have when the daemon stops serving.
+pub const DRAIN: Duration = Duration::from_secs(2);
+
+/// How many pieces of output wait for the writer of one connection.
+const QUEUE: usize = 8;
+
+/// Notifications are handed to the writer in pieces of about this many bytes.
+const PIECE: usize = 64 << 10;
+
+/// What the daemon can do, once; the socket is one of its callers.
+///
+/// A future is polled to its end even if its client goes away, except that it is dropped when the daemon stops serving
+/// before it is done. A panic in it is answered with [`ErrorKind::InternalError`] and harms nothing else.
+pub trait Service: Send + Sync + 'static {
+    /// Answers [`List`].
+    fn list(&self, params: ListParams) -> impl Future<Output = Result<ListResult, RpcError>> + Send;
+    /// Answers [`Status`].
+    fn status(&self, params: StatusParams) -> impl Future<Output = Result<StatusResult, RpcError>> + Send;
+    /// Answers [`Start`].
+    fn start(&self, params: OperationParams) -> impl Future<Output = Result<StartResult, RpcError>> + Send;
+    /// Answers [`Stop`].
+    fn stop(&self, params: OperationParams) -> impl Future<Output = Result<StopResult, RpcError>> + Send;
+    /// Answers [`Restart`].
+    fn restart(
+        &self,
+        params: OperationParams,
+    ) -> impl Future<Output = Result<RestartResult, RpcError>> + Send;
+    /// Answers [`Pause`].
+    fn pause(&self, params: OperationParams) -> impl Future<Output = Result<PauseResult, RpcError>> + Send;
+    /// Answers [`Resume`].
+    fn resume(&self, params: OperationParams) -> impl Future<Output = Result<ResumeResult, RpcError>> + Send;
+    /// Answers [`Signal`].
+    fn signal(&self, params: SignalParams) -> impl Future<Output = Result<SignalResult, RpcError>> + Send;
+    /// Answers [`Reload`].
+    fn reload(&self, params: ReloadParams) -> impl Future<Output = Result<ReloadResult, RpcError>> + Send;
+    /// Opens the source for [`Logs`]. When it ends, the subscriber is told with `log_end`.
+    fn logs(
+        &self,
+        params: LogsParams,
+    ) -> impl Future<Output = Result<Box<dyn Subscription>, RpcError>> + Send;
+    /// Opens the source for [`Events`]. When it ends, the subscriber is told with `event_end`.
+    fn events(
+        &self,
+        params: EventsParams,
+    ) -> impl Future<Output = Result<Box<dyn Subscription>, RpcError>> + Send;
+    /// Answers [`Version`].
+    fn version(&self, params: VersionParams) -> impl Future<Output = Result<VersionResult, RpcError>> + Send;
+    /// Answers [`Shutdown`]; it begins the shutdown and does not wait for it.
+    fn shutdown(
+        &self,
+        params: ShutdownParams,
+    ) -> impl Future<Output = Result<ShutdownResult, RpcError>> + Send;
+}
+
+/// A source of notifications with a cursor of its own, so that its speed is its subscriber's.
+pub trait Subscription: Send {
+    /// Waits for the next notifications; `None` ends the subscription.
+    ///
+    /// The future is dropped when the subscription is canceled.
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Vec<Notification>>> + Send + '_>>;
+}
+
+/// Accepts and serves connections until `shutdown` completes, then lets requests in flight finish for at most [`DRAIN`].
+///
+/// The socket is removed before it returns.
+///
+/// # Cancel safety
+///
+/// Dropping the future drops the socket and all connections.
+pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: impl Future<Output = ()>) {
+    let (closing, close) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut open: Vec<Arc<Activity>> = Vec::new();
+    let clock = Arc::new(AtomicU64::new(0));
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {
+                open.retain(|activity| Arc::strong_count(activity) > 1);
+                continue;
+            }
+            stream = listener.accept() => stream,
+        };
+        open.retain(|activity| Arc::strong_count(activity) > 1);
+        if open.len() >= MAX_CONNECTIONS {
+            match open
+                .iter()
+                .enumerate()
+                .filter(|(_, one)| one.is_idle())
+                .min_by_key(|(_, one)| one.last_used())
+            {
+                Some((oldest, _)) => open.swap_remove(oldest).evict.notify_one(),
+                None => {
+                    tracing::warn!("a connection was refused: all of them are busy");
+                    continue;
+                }
+            }
+        }
+        let activity = Arc::new(Activity::new(Arc::clone(&clock)));
+        open.push(Arc::clone(&activity));
+        let (reader, writer) = stream.into_split();
+        connections.spawn(serve_connection(reader, writer, Arc::clone(&service), activity, close.clone()));
+    }
+    drop(listener);
+    closing.send_replace(true);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Who may be closed to make room.
+#[derive(Debug)]
+struct Activity {
+    /// Requests in flight and subscriptions.
+    busy: AtomicUsize,
+    last_used: AtomicU64,
+    /// Counts what happens on all connections; an order is all that is needed.
+    clock: Arc<AtomicU64>,
+    evict: Notify,
+}
+
+impl Activity {
+    fn new(clock: Arc<AtomicU64>) -> Self {
+        let now = clock.fetch_add(1, Ordering::Relaxed);
+        Self { busy: AtomicUsize::new(0), last_used: AtomicU64::new(now), clock, evict: Notify::new() }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) == 0
+    }
+
+    fn last_used(&self) -> u64 {
+        self.last_used.load(Ordering::Relaxed)
+    }
+
+    /// Counts as busy until the guard is dropped.
+    fn busy(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(self))
+    }
+}
+
+#[derive(Debug)]
+struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.last_used.store(self.0.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What the requests of one connection share.
+struct Connection<S> {
+    service: Arc<S>,
+    output: mpsc::Sender<Vec<u8>>,
+    slots: Arc<Semaphore>,
+    subscriptions: Mutex<Subscriptions>,
+    activity: Arc<Activity>,
+}
+
+#[derive(Default)]
+struct Subscriptions {
+    last_id: u64,
+    running: HashMap<SubscriptionId, (Topic, JoinHandle<()>)>,
+}
+
+/// What a subscription is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Topic {
+    Logs,
+    Events,
+}
+
+/// A subscription whose answer is not written yet.
+struct Opened {
+    go: oneshot::Sender<()>,
+}
+
+/// How reading a connection ended.
+enum End {
+    /// The client sends no more; what it asked for is still answered.
+    Input,
+    /// Nothing can be written any more.
+    Output,
+    /// The daemon stops serving.
+    Closing,
+}
+
+async fn serve_connection<S: Service>(
+    reader: impl AsyncRead + Unpin,
+    writer: impl AsyncWrite + Unpin + Send + 'static,
+    service: Arc<S>,
+    activity: Arc<Activity>,
+    mut close: watch::Receiver<bool>,
+) {
+    let (output, queue) = mpsc::channel(QUEUE);
+    let mut writing = tokio::spawn(write_queue(writer, queue));
+    let _abort = AbortOnDrop(writing.abort_handle());
+    let connection = Arc::new(Connection {
+        service,
+        output,
+        slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+        subscriptions: Mutex::default(),
+        activity,
+    });
+    let mut requests = JoinSet::new();
+    let end = {
+        let mut reading = pin!(read_requests(FrameReader::new(reader), &connection, &mut requests));
+        tokio::select! {
+            () = &mut reading => End::Input,
+            _ = &mut writing => End::Output,
+            _ = close.wait_for(|closing| *closing) => End::Closing,
+            () = connection.activity.evict.notified() => End::Input,
+        }
+    };
+    connection.end_subscriptions();
+    let finish = async {
+        while requests.join_next().await.is_some() {}
+        // Requests may have opened subscriptions in the meantime. The writer ends when the last sender is gone.
+        connection.end_subscriptions();
+        drop(connection);
+        if !matches!(end, End::Output) {
+            _ = (&mut writing).await;
+        }
+    };
+    let deadline = async {
+        // An error means that `serve` itself was dropped, which is the end as well.
+        _ = close.wait_for(|closing| *closing).await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        () = finish => {}
+        // What is not done by then is dropped.
+        () = deadline => {}
+    }
+}
+
+/// Reads requests and starts each in a task, until the client sends no more or breaks the framing.
+async fn read_requests<S: Service>(
+    mut frames: FrameReader<impl AsyncRead + Unpin>,
+    connection: &Arc<Connection<S>>,
+    requests: &mut JoinSet<()>,
+) {
+    loop {
+        while requests.try_join_next().is_some() {}
+        // The slot comes first, so that no more is read than can be served.
+        let Ok(slot) = Arc::clone(&connection.slots).acquire_owned().await else { return };
+        match frames.next().await {
+            Ok(Some(line)) => {
+                let connection = Arc::clone(connection);
+                let busy = connection.activity.busy();
+                requests.spawn(async move {
+                    connection.handle(line).await;
+                    drop((slot, busy));
+                });
+            }
+            Ok(None) => return,
+            Err(error @ (FrameError::TooLong | FrameError::Incomplete)) => {
+                let error = RpcError::new(ErrorKind::InvalidRequest, error.to_string());
+                connection.answer(&Refused { id: Id::null(), error }.into()).await;
+                return;
+            }
+            Err(FrameError::Io(error)) => {
+                tracing::debug!(%error, "a connection failed");
+                return;
+            }
+        }
+    }
+}
+
+/// Writes what is queued, until the queue is closed or the client does not read.
+async fn write_queue(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Vec<u8>>) {
+    let mut pieces = Vec::with_capacity(QUEUE);
+    while queue.recv_many(&mut pieces, QUEUE).await > 0 {
+        // Small pieces travel together: one system call instead of many.
+        let bytes = if pieces.len() == 1 { pieces.remove(0) } else { pieces.concat() };
+        pieces.clear();
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            match timeout(WRITE_STALL, writer.write(rest)).await {
+                Ok(Ok(0)) => return,
+                Ok(Ok(count)) => rest = &rest[count..],
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a connection failed");
+                    return;
+                }
+                Err(_) => {
+                    tracing::warn!("a connection was closed: its client does not read");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl<S: Service> Connection<S> {
+    /// Serves one line.
+    async fn handle(self: &Arc<Self>, line: Vec<u8>) {
+        let incoming = Incoming::parse(&line);
+        drop(line);
+        match incoming {
+            Incoming::Single(request) => {
+                let (response, opened) = self.run(request).await;
+                if let Some(response) = response {
+                    self.answer(&response).await;
+                }
+                Self::begin(opened);
+            }
+            Incoming::Batch(requests) => self.handle_batch(requests).await,
+        }
+    }
+
+    /// Serves a batch: as many of its requests at a time as there are free slots, at least one.
+    async fn handle_batch(self: &Arc<Self>, requests: Vec<Result<Request, Refused>>) {
+        let count = requests.len();
+        let requests = Mutex::new(requests.into_iter().enumerate());
+        let answers = Mutex::new(Vec::with_capacity(count));
+        let lane = || async {
+            loop {
+                let Some((index, request)) = lock(&requests).next() else { return };
+                let answer = self.run(request).await;
+                lock(&answers).push((index, answer));
+            }
+        };
+        // The batch itself has a slot. Only slots that are free are added, so that batches never wait for each other.
+        let more = self.slots.available_permits().min(count - 1);
+        let slots = u32::try_from(more).ok().and_then(|more| self.slots.try_acquire_many(more).ok());
+        let more = if slots.is_some() { more } else { 0 };
+        let mut lanes: Vec<_> = (0..=more).map(|_| Box::pin(lane())).collect();
+        poll_fn(|context| {
+            lanes.retain_mut(|lane| lane.as_mut().poll(context).is_pending());
+            if lanes.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        drop(lanes);
+        let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        answers.sort_by_key(|(index, _)| *index);
+        let (responses, opened): (Vec<_>, Vec<_>) = answers.into_iter().map(|(_, answer)| answer).unzip();
+        let texts: Vec<String> = responses.iter().flatten().map(Response::to_json).collect();
+        if !texts.is_empty() {
+            self.write(format!("[{}]\n", texts.join(",")).into_bytes()).await;
+        }
+        opened.into_iter().for_each(Self::begin);
+    }
+
+    /// Runs one request; a notification runs as well and has no answer.
+    async fn run(self: &Arc<Self>, request: Result<Request, Refused>) -> (Option<Response>, Option<Opened>) {
+        let request = match request {
+            Ok(request) => request,
+            Err(refused) => return (Some(refused.into()), None),
+        };
+        let outcome = match catch_panic(self.dispatch(&request)).await {
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                tracing::error!(method = request.method, panic, "a request failed by a panic");
+                Err(RpcError::new(
+                    ErrorKind::InternalError,
+                    "the daemon failed to handle the request; its log says more",
+                ))
+            }
+        };
+        let Some(id) = request.id else { return (None, None) };
+        match outcome {
+            Ok(Outcome::Result(result)) => (Some(Response::new(id, Ok(result))), None),
+            Ok(Outcome::Source(topic, source)) => {
+                let (result, opened) = match self.open(topic, source) {
+                    Ok((subscription_id, opened)) => (Ok(SubscribeResult { subscription_id }), Some(opened)),
+                    Err(error) => (Err(error), None),
+                };
+                (Some(Response::new(id, result)), opened)
+            }
+            Err(error) => (Some(Response::new::<()>(id, Err(error))), None),
+        }
+    }
+
+    /// The table of methods.
+    async fn dispatch(&self, request: &Request) -> Result<Outcome, RpcError> {
+        let service = &*self.service;
+        match request.method.as_str() {
+            List::NAME => result::<List>(service.list(request.params()?).await),
+            Status::NAME => result::<Status>(service.status(request.params()?).await),
+            Start::NAME => result::<Start>(service.start(request.params()?).await),
+            Stop::NAME => result::<Stop>(service.stop(request.params()?).await),
+            Restart::NAME => result::<Restart>(service.restart(request.params()?).await),
+            Pause::NAME => result::<Pause>(service.pause(request.params()?).await),
+            Resume::NAME => result::<Resume>(service.resume(request.params()?).await),
+            Signal::NAME => result::<Signal>(service.signal(request.params()?).await),
+            Reload::NAME => result::<Reload>(service.reload(request.params()?).await),
+            Logs::NAME => Ok(Outcome::Source(Topic::Logs, service.logs(request.params()?).await?)),
+            LogsCancel::NAME => result::<LogsCancel>(self.cancel(Topic::Logs, request.params()?).await),
+            Events::NAME => Ok(Outcome::Source(Topic::Events, service.events(request.params()?).await?)),
+            EventsCancel::NAME => result::<EventsCancel>(self.cancel(Topic::Events, request.params()?).await),
+            Version::NAME => result::<Version>(service.version(request.params()?).await),
+            Shutdown::NAME => result::<Shutdown>(service.shutdown(request.params()?).await),
+            unknown => {
+                Err(RpcError::new(ErrorKind::MethodNotFound, format!("there is no method `{unknown}`")))
+            }
+        }
+    }
+
+    /// Gives a source its id and a task, which waits until the answer is on its way.
+    fn open(
+        self: &Arc<Self>,
+        topic: Topic,
+        source: Box<dyn Subscription>,
+    ) -> Result<(SubscriptionId, Opened), RpcError> {
+        let mut subscriptions = lock(&self.subscriptions);
+        if subscriptions.running.len() >= MAX_SUBSCRIPTIONS {
+            let message = format!("the connection has {MAX_SUBSCRIPTIONS} subscriptions, which is the most");
+            return Err(RpcError::new(ErrorKind::LimitExceeded, message));
+        }
+        subscriptions.last_id += 1;
+        let id = SubscriptionId(subscriptions.last_id);
+        let (go, gone) = oneshot::channel();
+        let connection = Arc::clone(self);
+        let busy = self.activity.busy();
+        let task = tokio::spawn(async move {
+            if gone.await.is_ok() {
+                connection.publish(id, topic, source).await;
+            }
+            lock(&connection.subscriptions).running.remove(&id);
+            drop(busy);
+        });
+        subscriptions.running.insert(id, (topic, task));
+        Ok((id, Opened { go }))
+    }
+
+    /// Lets a subscription speak.
+    fn begin(opened: Option<Opened>) {
+        if let Some(opened) = opened {
+            // It fails when the subscription was ended meanwhile, which is fine.
+            _ = opened.go.send(());
+        }
+    }
+
+    /// Writes what a source says until it ends or nobody listens.
+    async fn publish(&self, id: SubscriptionId, topic: Topic, mut source: Box<dyn Subscription>) {
+        loop {
+            let batch = match catch_panic(source.next()).await {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                Err(panic) => {
+                    tracing::error!(?topic, panic, "a subscription failed by a panic");
+                    break;
+                }
+            };
+            let mut piece = Vec::new();
+            for notification in &batch {
+                encode(&mut piece, id, notification);
+                if piece.len() >= PIECE && !self.write(std::mem::take(&mut piece)).await {
+                    return;
+                }
+            }
+            if !piece.is_empty() && !self.write(piece).await {
+                return;
+            }
+        }
+        let mut piece = Vec::new();
+        encode(
+            &mut piece,
+            id,
+            &match topic {
+                Topic::Logs => Notification::LogEnd,
+                Topic::Events => Notification::EventEnd,
+            },
+        );
+        self.write(piece).await;
+    }
+
+    /// Ends a subscription. When it returns, nothing of it is queued any more that was not queued before.
+    async fn cancel(&self, topic: Topic, params: CancelParams) -> Result<CancelResult, RpcError> {
+        let id = params.subscription_id;
+        let task = {
+            let mut subscriptions = lock(&self.subscriptions);
+            match subscriptions.running.get(&id) {
+                Some((found, _)) if *found == topic => subscriptions.running.remove(&id),
+                _ => None,
+            }
+        };
+        let Some((_, task)) = task else {
+            let problem = format!("this connection has no such subscription ({id})");
+            return Err(RpcError::invalid_parameter("subscription_id", problem));
+        };
+        task.abort();
+        // The error is the abort.
+        _ = task.await;
+        Ok(CancelResult {})
+    }
+
+    fn end_subscriptions(&self) {
+        for (_, (_, task)) in lock(&self.subscriptions).running.drain() {
+            task.abort();
+        }
+    }
+
+    /// Queues an answer.
+    async fn answer(&self, response: &Response) {
+        let mut text = response.to_json();
+        if text.len() > MAX_LINE {
+            let message = format!("the answer has {} bytes, more than {MAX_LINE}", text.len());
+            let error = RpcError::new(ErrorKind::InternalError, message);
+            text = Response::new::<()>(response.id().clone(), Err(error)).to_json();
+        }
+        text.push('\n');
+        self.write(text.into_bytes()).await;
+    }
+
+    /// Waits for room and queues bytes; returns whether somebody still writes them.
+    async fn write(&self, bytes: Vec<u8>) -> bool {
+        self.output.send(bytes).await.is_ok()
+    }
+}
+
+/// What a method came to.
+enum Outcome {
+    /// A result as JSON.
+    Result(Box<RawValue>),
+    /// A source of notifications.
+    Source(Topic, Box<dyn Subscription>),
+}
+
+fn result<M: Method>(outcome: Result<M::Result, RpcError>) -> Result<Outcome, RpcError> {
+    serde_json::value::to_raw_value(&outcome?).map(Outcome::Result).map_err(|error| {
+        RpcError::new(
+            ErrorKind::InternalError,
+            format!("the result of `{}` cannot be written: {error}", M::NAME),
+        )
+    })
+}
+
+/// Appends a notification as one line; one that is too long becomes a gap.
+fn encode(piece: &mut Vec<u8>, id: SubscriptionId, notification: &Notification) {
+    #[derive(Serialize)]
+    struct Nothing {}
+    fn append<T: Serialize>(piece: &mut Vec<u8>, id: SubscriptionId, method: &str, body: &T) -> bool {
+        let start = piece.len();
+        let params = Subscribed { subscription_id: id, body };
+        let written = serde_json::to_writer(&mut *piece, &Outgoing::notification(method, &params));
+        if written.is_err() || piece.len() - start > MAX_LINE {
+            piece.truncate(start);
+            return false;
+        }
+        piece.push(b'\n');
+        true
+    }
+    let method = notification.method();
+    let missed = match notification {
+        Notification::Log(line) => {
+            (!append(piece, id, method, line)).then_some((Notification::LOG_GAP, line.number))
+        }
+        Notification::Event(event) => {
+            (!append(piece, id, method, event)).then_some((Notification::EVENT_GAP, event.seq))
+        }
+        Notification::LogGap(gap) | Notification::EventGap(gap) => {
+            append(piece, id, method, gap);
+            None
+        }
+        Notification::LogEnd | Notification::EventEnd => {
+            append(piece, id, method, &Nothing {});
+            None
+        }
+    };
+    if let Some((method, number)) = missed {
+        tracing::warn!(number, method, "a notification was too long to be sent");
+        append(piece, id, method, &Gap { first: number, last: number });
+    }
+}
+
+/// Runs a future and returns a panic's text as an error.
+async fn catch_panic<T>(future: impl Future<Output = T>) -> Result<T, String> {
+    let mut future = pin!(future);
+    // The future is never polled again after a panic, and what it shares with others is only locked by `lock`, which
+    // leaves nothing half done.
+    let polled = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    });
+    polled.await.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned())
+    })
+}
+
+/// Locks; each of these locks guards a single step, so that a panic elsewhere cannot leave it half done.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
