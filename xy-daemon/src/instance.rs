@@ -52,7 +52,7 @@ impl std::fmt::Display for Holder {
 /// inherit it.
 #[derive(Debug)]
 pub(crate) struct LockFile {
-    _file: File,
+    file: File,
 }
 
 impl LockFile {
@@ -84,7 +84,17 @@ impl LockFile {
         if let Err(error) = written {
             tracing::warn!(path = %path.display(), %error, "the process id was not written to the lock");
         }
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // Closing alone is not enough: a program that is being executed right now closes its copy of the descriptor a
+        // moment after the spawning thread goes on, and holds the lock until then.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "a lock was not given up");
+        }
     }
 }
 
@@ -139,6 +149,14 @@ mod tests {
         }
         drop(first);
         InstanceLock::acquire(&state).expect("the lock is free");
+    }
+
+    #[test]
+    fn executed_programs_do_not_inherit_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = LockFile::acquire(&directory.path().join(LOCK_NAME)).unwrap();
+        let flags = nix::fcntl::fcntl(&lock.file, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+        assert!(nix::fcntl::FdFlag::from_bits_retain(flags).contains(nix::fcntl::FdFlag::FD_CLOEXEC));
     }
 
     #[test]

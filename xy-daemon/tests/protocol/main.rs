@@ -1,0 +1,10 @@
+//! The control protocol over a real socket, against a scripted service.
+#![cfg(feature = "server")]
+
+mod client;
+mod connection;
+mod harness;
+mod jsonrpc;
+mod socket;
+mod subscription;
+mod wire;

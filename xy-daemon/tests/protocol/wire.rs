@@ -1,0 +1,110 @@
+//! The wire format, pinned by files: what they say is understood, and what is said reads like them.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use xy_daemon::protocol::Method;
+use xy_daemon::protocol::error::{ErrorKind, RpcError};
+use xy_daemon::protocol::method::{
+    Event, Events, EventsCancel, Gap, List, LogLine, Logs, LogsCancel, METHODS, Pause, Reload, Restart,
+    Resume, Shutdown, Signal, Start, State, Status, StatusResult, Stop, Subscribed, Targets, Version,
+};
+
+/// Decodes and encodes again; nothing may be lost or added.
+fn round_trip<T: Serialize + DeserializeOwned>(what: &str, value: &Value) {
+    let decoded: T =
+        serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{what}: {error}: {value}"));
+    assert_eq!(&serde_json::to_value(decoded).expect("it was JSON before"), value, "{what}");
+}
+
+/// Checks a file of examples: `{"params": [..], "results": [..]}`.
+fn check<M: Method>(file: &str, checked: &mut Vec<&'static str>) {
+    let file: Value = serde_json::from_str(file).unwrap_or_else(|error| panic!("{}: {error}", M::NAME));
+    let examples =
+        |member: &str| file[member].as_array().filter(|list| !list.is_empty()).expect("examples").clone();
+    for params in examples("params") {
+        round_trip::<M::Params>(M::NAME, &params);
+    }
+    for result in examples("results") {
+        round_trip::<M::Result>(M::NAME, &result);
+        // A newer daemon may say more.
+        let mut newer = result.clone();
+        newer["member_of_a_newer_version"] = json!(1);
+        serde_json::from_value::<M::Result>(newer).unwrap_or_else(|error| panic!("{}: {error}", M::NAME));
+    }
+    checked.push(M::NAME);
+}
+
+#[test]
+fn methods_are_written_as_in_their_files() {
+    let mut checked = Vec::new();
+    check::<List>(include_str!("wire/list.json"), &mut checked);
+    check::<Status>(include_str!("wire/status.json"), &mut checked);
+    check::<Start>(include_str!("wire/start.json"), &mut checked);
+    check::<Stop>(include_str!("wire/stop.json"), &mut checked);
+    check::<Restart>(include_str!("wire/restart.json"), &mut checked);
+    check::<Pause>(include_str!("wire/pause.json"), &mut checked);
+    check::<Resume>(include_str!("wire/resume.json"), &mut checked);
+    check::<Signal>(include_str!("wire/signal.json"), &mut checked);
+    check::<Reload>(include_str!("wire/reload.json"), &mut checked);
+    check::<Logs>(include_str!("wire/logs.json"), &mut checked);
+    check::<LogsCancel>(include_str!("wire/logs_cancel.json"), &mut checked);
+    check::<Events>(include_str!("wire/events.json"), &mut checked);
+    check::<EventsCancel>(include_str!("wire/events_cancel.json"), &mut checked);
+    check::<Version>(include_str!("wire/version.json"), &mut checked);
+    check::<Shutdown>(include_str!("wire/shutdown.json"), &mut checked);
+    assert_eq!(checked, METHODS);
+}
+
+#[test]
+fn notifications_are_written_as_in_their_file() {
+    let file: Vec<Value> = serde_json::from_str(include_str!("wire/notifications.json")).expect("JSON");
+    let mut seen = std::collections::BTreeSet::new();
+    for notification in &file {
+        let method = notification["method"].as_str().expect("a method");
+        let params = &notification["params"];
+        seen.insert(method);
+        match method {
+            "log" => round_trip::<Subscribed<LogLine>>(method, params),
+            "event" => round_trip::<Subscribed<Event>>(method, params),
+            "log_gap" | "event_gap" => round_trip::<Subscribed<Gap>>(method, params),
+            "log_end" | "event_end" => {
+                round_trip::<Subscribed<serde_json::Map<String, Value>>>(method, params)
+            }
+            other => panic!("`{other}` is no notification"),
+        }
+    }
+    assert_eq!(seen.len(), 6, "{seen:?}");
+}
+
+#[test]
+fn errors_are_written_as_in_their_file() {
+    let file: Vec<Value> = serde_json::from_str(include_str!("wire/errors.json")).expect("JSON");
+    let mut kinds = Vec::new();
+    for error in &file {
+        round_trip::<RpcError>("error", error);
+        let decoded: RpcError = serde_json::from_value(error.clone()).expect("decoded before");
+        assert_eq!(decoded.code, decoded.kind().code(), "{error}");
+        kinds.push(decoded.kind());
+    }
+    assert_eq!(kinds, ErrorKind::ALL);
+}
+
+#[test]
+fn the_defaults_of_an_operation_are_to_wait_without_a_limit() {
+    let params = serde_json::from_str::<<Start as Method>::Params>(r#"{"names":["a"]}"#).expect("enough");
+    assert_eq!(params.targets, Targets::Names(vec!["a".to_owned()]));
+    assert!(params.wait && params.timeout_secs.is_none() && params.reason.is_none());
+}
+
+#[test]
+fn every_state_is_in_the_file_of_status() {
+    let file: Value = serde_json::from_str(include_str!("wire/status.json")).expect("JSON");
+    let mut states = Vec::new();
+    for result in file["results"].as_array().expect("examples") {
+        let status: StatusResult = serde_json::from_value(result.clone()).expect("a status");
+        states.push(status.summary.state);
+    }
+    use State::{Failed, Restarting, Running, Starting, Stopped, Stopping};
+    assert_eq!(states, [Running, Stopped, Starting, Restarting, Failed, Stopping]);
+}
