@@ -42,6 +42,12 @@ pub const MAX_SUBSCRIPTIONS: usize = 64;
 /// The most connections; beyond, the one that has been idle longest makes room.
 pub const MAX_CONNECTIONS: usize = 1024;
 
+/// The most bytes of long requests in flight on all connections together.
+pub const MAX_BYTES_IN_FLIGHT: usize = 16 << 20;
+
+/// Requests up to this length do not count, so that ordinary clients never wait for those who send much.
+const SHORT_LINE: usize = 4 << 10;
+
 /// How long a client may read nothing of what is being written to it.
 pub const WRITE_STALL: Duration = Duration::from_secs(10);
 
@@ -119,6 +125,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
     let mut connections = JoinSet::new();
     let mut open: Vec<Arc<Activity>> = Vec::new();
     let clock = Arc::new(AtomicU64::new(0));
+    let bytes = Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT));
     let mut shutdown = pin!(shutdown);
     loop {
         let stream = tokio::select! {
@@ -148,7 +155,8 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
         let activity = Arc::new(Activity::new(Arc::clone(&clock)));
         open.push(Arc::clone(&activity));
         let (reader, writer) = stream.into_split();
-        connections.spawn(serve_connection(reader, writer, Arc::clone(&service), activity, close.clone()));
+        let (service, bytes, close) = (Arc::clone(&service), Arc::clone(&bytes), close.clone());
+        connections.spawn(serve_connection(reader, writer, service, bytes, activity, close));
     }
     drop(listener);
     closing.send_replace(true);
@@ -202,6 +210,8 @@ struct Connection<S> {
     service: Arc<S>,
     output: mpsc::Sender<Vec<u8>>,
     slots: Arc<Semaphore>,
+    /// Shared by all connections.
+    bytes: Arc<Semaphore>,
     subscriptions: Mutex<Subscriptions>,
     activity: Arc<Activity>,
 }
@@ -238,6 +248,7 @@ async fn serve_connection<S: Service>(
     reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin + Send + 'static,
     service: Arc<S>,
+    bytes: Arc<Semaphore>,
     activity: Arc<Activity>,
     mut close: watch::Receiver<bool>,
 ) {
@@ -248,6 +259,7 @@ async fn serve_connection<S: Service>(
         service,
         output,
         slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+        bytes,
         subscriptions: Mutex::default(),
         activity,
     });
@@ -295,11 +307,16 @@ async fn read_requests<S: Service>(
         let Ok(slot) = Arc::clone(&connection.slots).acquire_owned().await else { return };
         match frames.next().await {
             Ok(Some(line)) => {
+                // A line is far shorter than the bound of the type.
+                let weight = if line.len() > SHORT_LINE { line.len() as u32 } else { 0 };
+                let Ok(bytes) = Arc::clone(&connection.bytes).acquire_many_owned(weight).await else {
+                    return;
+                };
                 let connection = Arc::clone(connection);
                 let busy = connection.activity.busy();
                 requests.spawn(async move {
                     connection.handle(line).await;
-                    drop((slot, busy));
+                    drop((slot, bytes, busy));
                 });
             }
             Ok(None) => return,

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use xy_daemon::protocol::frame::MAX_LINE;
-use xy_daemon::rpc::{MAX_CONNECTIONS, MAX_IN_FLIGHT};
+use xy_daemon::rpc::{MAX_BYTES_IN_FLIGHT, MAX_CONNECTIONS, MAX_IN_FLIGHT};
 
 use crate::harness::Server;
 
@@ -228,4 +228,31 @@ async fn a_server_stops_although_a_request_does_not_end() {
     script.until("the request", |script| script.waiting.load(Ordering::SeqCst) == 1).await;
     server.stop().await;
     assert_eq!(raw.line().await, None);
+}
+
+#[tokio::test]
+async fn long_requests_are_bounded_on_all_connections_together_and_short_ones_do_not_wait() {
+    let server = Server::start();
+    let request = slow(1);
+    let long = format!("{request}{}", " ".repeat(MAX_LINE - request.len()));
+    let mut connections = Vec::new();
+    let most = MAX_BYTES_IN_FLIGHT / MAX_LINE;
+    for _ in 0..most {
+        let mut raw = server.raw().await;
+        raw.send(&long).await;
+        connections.push(raw);
+    }
+    server.script.until("all of them", |script| script.waiting.load(Ordering::SeqCst) == most).await;
+    let mut late = server.raw().await;
+    late.send(&long).await;
+    let mut short = server.raw().await;
+    for _ in 0..50 {
+        short.assert_alive().await;
+    }
+    assert_eq!(server.script.waiting.load(Ordering::SeqCst), most, "one more waits");
+    server.script.gate.add_permits(most + 1);
+    connections.push(late);
+    for mut raw in connections {
+        assert_eq!(raw.message().await["id"], 1);
+    }
 }
