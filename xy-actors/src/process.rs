@@ -7,6 +7,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod command;
+mod host;
+mod ledger;
+mod sys;
+mod tree;
+
+pub use self::command::{SpawnError, SpawnErrorKind};
+pub use self::host::{
+    HostError, HostOptions, KillReport, LiveProcess, Member, OsProcess, ProcessExit, ProcessHost,
+    ProcessOutput,
+};
+pub use self::ledger::{SweepReport, SweptProcess};
+
 /// What to run as one OS process, and when it counts as ready.
 ///
 /// The restart half (restart type, backoff, limits, and the grace of a stop as

@@ -1,0 +1,246 @@
+//! The one place that spawns, signals and reaps.
+//!
+//! ```text
+//! spawn() ── job ──► xy-spawner thread: ledger intent, clone, ledger born ──► OsProcess (owns exactly that process)
+//!                                                                        │ exited(): pidfd readable, not reaped
+//!                                                                        │ signal_group(), kill_tree(), tree_gone()
+//!                    ledger gone, forget pid ◄── reap() ─────────────────┤
+//!                    kill the tree, reap     ◄── dropped without reap ───┘
+//! ```
+//! The ended main process stays a zombie until the tree is gone, because the zombie pins its pid, group and session: as
+//! long as it is there, a signal to the group cannot reach a stranger.
+//!
+//! Everything a host knows about a process is plain data ([`LiveProcess`]) and three descriptors, so that it can be
+//! written out and taken up by the next image of the same process.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+mod adoption;
+mod process;
+mod spawner;
+
+pub use self::process::{KillReport, Member, OsProcess, ProcessExit, ProcessOutput};
+use self::spawner::{Job, Spawner};
+use super::command::{self, PreparedCommand};
+use super::ledger::{Ledger, OpenError, SweepReport};
+use super::{ProcessSpec, SpawnError, SpawnErrorKind, sys, tree};
+
+/// How often and at which intervals a program that is being written is tried again; 500 ms together.
+const TEXT_BUSY_DELAYS: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(60),
+    Duration::from_millis(140),
+    Duration::from_millis(280),
+];
+
+/// What a process host does beyond spawning. The default does not disturb a program that embeds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostOptions {
+    /// Makes orphaned descendants children of this process instead of init's, so that they are found at once and leave no
+    /// zombies (Linux).
+    ///
+    /// It holds for the whole process. With it on, the host reaps every ended child of another session that it did not
+    /// spawn: a program that itself starts children with `setsid` must leave it off. Children started by
+    /// `std::process::Command` are in this process's session and are never touched.
+    pub subreaper: bool,
+    /// Ends each child's main process when this process dies (Linux).
+    pub parent_death_signal: bool,
+    /// The file that tells the next start what this one left behind; `None` keeps none.
+    pub ledger: Option<PathBuf>,
+}
+
+impl Default for HostOptions {
+    /// Returns the parent-death signal alone.
+    fn default() -> Self {
+        Self { subreaper: false, parent_death_signal: true, ledger: None }
+    }
+}
+
+/// A process that was spawned and has not been reaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LiveProcess {
+    /// The pid, which is also its session and process group.
+    pub pid: u32,
+    /// The child's path.
+    pub label: String,
+    /// What the tree has in its environment as `XY_INSTANCE`.
+    pub marker: String,
+    /// When it started, in clock ticks since boot. With the pid, its identity.
+    pub start_time: u64,
+}
+
+/// Why a process host could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// Another host has the ledger open.
+    #[error("ledger `{}` is in use by another process host: give each its own", .0.display())]
+    LedgerInUse(PathBuf),
+    /// The ledger cannot be opened or written.
+    #[error("ledger file `{}` cannot be used", .path.display())]
+    Ledger {
+        /// The file at fault.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The thread that spawns could not be started.
+    #[error("thread `xy-spawner` cannot be started")]
+    Spawner(#[source] io::Error),
+    /// The system refused to make this process a child-subreaper.
+    #[error("this process cannot become a child-subreaper")]
+    Subreaper(#[source] io::Error),
+    /// `SIGCHLD` is ignored here, so the kernel throws away how children end.
+    #[error("SIGCHLD is ignored in this process: reset it to its default, or exit codes are lost")]
+    ChildSignalIgnored,
+}
+
+/// Spawns processes and answers for each until it is reaped. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ProcessHost {
+    inner: Arc<Host>,
+}
+
+/// What the clones of a host and its processes share.
+#[derive(Debug)]
+struct Host {
+    options: HostOptions,
+    spawner: Spawner,
+    ledger: Option<Mutex<Ledger>>,
+    /// By pid.
+    live: Mutex<BTreeMap<u32, LiveProcess>>,
+    /// Reaps adopted orphans; begun by the first use inside a runtime.
+    adoption: OnceLock<adoption::Task>,
+}
+
+/// Locks, whoever panicked before: each critical section leaves its data valid at every step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Host {
+    fn with_ledger(&self, action: impl FnOnce(&mut Ledger)) {
+        if let Some(ledger) = &self.ledger {
+            action(&mut lock(ledger));
+        }
+    }
+
+    fn is_main(&self, pid: u32) -> bool {
+        lock(&self.live).contains_key(&pid)
+    }
+
+    /// How far a scan has to look to see all of a tree.
+    fn reach(&self) -> tree::Reach {
+        if self.options.subreaper && tree::lists_children() {
+            tree::Reach::Children
+        } else {
+            tree::Reach::All
+        }
+    }
+}
+
+impl ProcessHost {
+    /// Starts a host and ends what an earlier one left, by the ledger, before it returns.
+    ///
+    /// Blocking: the sweep takes up to five seconds if processes resist it. The sweep looks at processes whose
+    /// environment this user may read; processes of a service that changed to another user are seen by root only.
+    ///
+    /// # Errors
+    /// If the ledger is in use or unusable (an unreadable one is set aside instead), `SIGCHLD` is ignored in this process,
+    /// or the system refuses a thread or the role of a child-subreaper.
+    pub fn start(options: HostOptions) -> Result<(Self, SweepReport), HostError> {
+        if sys::children_are_reaped_by_kernel() {
+            return Err(HostError::ChildSignalIgnored);
+        }
+        if options.subreaper {
+            sys::set_subreaper().map_err(HostError::Subreaper)?;
+        }
+        let (ledger, report) = match &options.ledger {
+            None => (None, SweepReport::default()),
+            Some(path) => {
+                let (ledger, report) = Ledger::open(path).map_err(|error| match error {
+                    OpenError::InUse => HostError::LedgerInUse(path.clone()),
+                    OpenError::Io(path, source) => HostError::Ledger { path, source },
+                })?;
+                (Some(Mutex::new(ledger)), report)
+            }
+        };
+        let spawner = Spawner::get().map_err(HostError::Spawner)?;
+        let inner = Arc::new(Host {
+            options,
+            spawner,
+            ledger,
+            live: Mutex::new(BTreeMap::new()),
+            adoption: OnceLock::new(),
+        });
+        let host = Self { inner };
+        host.begin_adoption();
+        Ok((host, report))
+    }
+
+    /// Starts a process and returns once its program runs, or tells exactly why it does not.
+    ///
+    /// `label` is the child's path, for ledger and reports. A program that is being written is tried five times within
+    /// half a second.
+    ///
+    /// # Errors
+    /// See [`SpawnErrorKind`]. After an error no process is left.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time enabled.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a process whose future was dropped is killed and reaped.
+    pub async fn spawn(&self, label: &str, spec: &ProcessSpec) -> Result<OsProcess, SpawnError> {
+        self.begin_adoption();
+        let marker = command::random_marker()?;
+        let command = Arc::new(PreparedCommand::new(spec, marker, std::env::vars_os())?);
+        let mut delays = TEXT_BUSY_DELAYS.iter();
+        loop {
+            match self.try_spawn(label, &command).await {
+                Err(error) if error.kind() == SpawnErrorKind::TextBusy => match delays.next() {
+                    Some(delay) => tokio::time::sleep(*delay).await,
+                    None => return Err(error),
+                },
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_spawn(&self, label: &str, command: &Arc<PreparedCommand>) -> Result<OsProcess, SpawnError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let (host, command_for_job) = (self.inner.clone(), command.clone());
+        let job = Job::Spawn { host, label: label.to_owned(), command: command_for_job, reply };
+        if !self.inner.spawner.send(job) {
+            return Err(SpawnError::host_gone());
+        }
+        let (guard, output) = answer.await.map_err(|_| SpawnError::host_gone())??;
+        match OsProcess::watch(guard, output) {
+            Ok(process) => Ok(process),
+            Err((guard, error)) => {
+                guard.bury().await;
+                Err(SpawnError::unwatchable(&command.program, &error))
+            }
+        }
+    }
+
+    /// Returns what has been spawned and not been reaped, by pid.
+    pub fn live(&self) -> Vec<LiveProcess> {
+        lock(&self.inner.live).values().cloned().collect()
+    }
+
+    fn begin_adoption(&self) {
+        if self.inner.options.subreaper && self.inner.adoption.get().is_none() {
+            // Without a runtime there is nothing to adopt yet: the first spawn comes here again.
+            if let Some(task) = adoption::Task::start(&self.inner.spawner) {
+                let _ = self.inner.adoption.set(task);
+            }
+        }
+    }
+}

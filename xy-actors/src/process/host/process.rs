@@ -1,0 +1,471 @@
+//! One spawned process and its tree, owned: looked at, signaled, awaited and reaped through this handle only.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant};
+
+use super::spawner::Job;
+use super::{Host, LiveProcess, lock};
+use crate::process::sys;
+use crate::process::tree::{Identity, Reach, Scope, Stat, scan};
+
+/// How long to wait for a process that cannot be watched before looking again.
+const RESCAN: Duration = Duration::from_millis(20);
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProcessExit {
+    /// It called `exit` with this code, 0 to 255.
+    ///
+    /// -1 says that nobody can know: another part of this program has reaped it, which is a bug there.
+    Code(i32),
+    /// A signal ended it.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// Whether the kernel wrote a core dump.
+        core_dumped: bool,
+    },
+}
+
+/// A live process of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Member {
+    /// Its pid.
+    pub pid: u32,
+    /// The name of its program.
+    pub command: String,
+    /// Whether it left the process group, so that a signal to the group does not reach it.
+    pub escaped: bool,
+}
+
+/// What [`OsProcess::kill_tree`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KillReport {
+    /// Who was killed.
+    pub killed: Vec<Member>,
+    /// Who was still there at the deadline.
+    pub left: Vec<Member>,
+}
+
+/// The read ends of a process's output. Both are close-on-exec and do not block.
+#[derive(Debug)]
+pub struct ProcessOutput {
+    /// What it writes to descriptor 1.
+    pub stdout: OwnedFd,
+    /// What it writes to descriptor 2.
+    pub stderr: OwnedFd,
+}
+
+/// A process not yet reaped, and what its tree is known by.
+#[derive(Debug)]
+pub(super) struct Main {
+    host: Arc<Host>,
+    live: LiveProcess,
+    exit_fd: Arc<OwnedFd>,
+    state: Mutex<State>,
+}
+
+/// Under one lock, so that nothing is signaled after the reap.
+#[derive(Debug, Default)]
+struct State {
+    /// How it ended, once known.
+    exit: Option<ProcessExit>,
+    /// The pid may belong to somebody else.
+    is_reaped: bool,
+    /// Processes that were seen to belong to the tree, still there at the latest scan.
+    known: Vec<Identity>,
+}
+
+impl State {
+    /// Takes note of what a wait said. `ECHILD` means that somebody else has taken the exit status, and with it the pid.
+    fn note(&mut self, result: io::Result<Option<ProcessExit>>, live: &LiveProcess) -> Option<ProcessExit> {
+        match result {
+            Ok(exit) => self.exit = exit.or(self.exit),
+            Err(error) => {
+                if self.exit.is_none() {
+                    tracing::error!(
+                        child = %live.label,
+                        pid = live.pid,
+                        reason = %error,
+                        "the exit of a process was taken by another part of the program"
+                    );
+                }
+                self.is_reaped = true;
+                self.exit = self.exit.or(Some(ProcessExit::Code(-1)));
+            }
+        }
+        self.exit
+    }
+}
+
+impl Main {
+    pub(super) fn new(host: Arc<Host>, live: LiveProcess, exit_fd: OwnedFd) -> Self {
+        Self { host, live, exit_fd: Arc::new(exit_fd), state: Mutex::default() }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.live.pid
+    }
+
+    pub(super) fn marker(&self) -> &str {
+        &self.live.marker
+    }
+
+    fn peek(&self, state: &mut State) -> Option<ProcessExit> {
+        if state.exit.is_some() {
+            return state.exit;
+        }
+        state.note(sys::peek_exit(self.exit_fd.as_fd(), self.live.pid), &self.live)
+    }
+
+    /// Finds the tree's live processes and remembers them.
+    fn scan(&self, state: &mut State, reach: Reach) -> io::Result<Vec<Stat>> {
+        // A reaped main's pid says nothing any more; what is known and what carries the marker still does.
+        let main = if state.is_reaped { u32::MAX } else { self.live.pid };
+        let scope = Scope { main, marker: &self.live.marker, known: &state.known };
+        let found = scan(&scope, reach, |pid| self.host.is_main(pid))?;
+        state.known = found.iter().map(Stat::identity).collect();
+        Ok(found)
+    }
+
+    fn member(&self, stat: &Stat) -> Member {
+        Member { pid: stat.pid, command: stat.command.clone(), escaped: stat.group != self.live.pid }
+    }
+
+    fn signal_group(&self, signal: i32) -> io::Result<bool> {
+        let mut state = lock(&self.state);
+        let has_ended = self.peek(&mut state).is_some();
+        if state.is_reaped {
+            return Ok(false);
+        }
+        // A signal to a group of one zombie "succeeds"; only the others count then.
+        if has_ended {
+            let rest = self.scan(&mut state, self.host.reach())?;
+            if !rest.iter().any(|stat| stat.group == self.live.pid) {
+                return Ok(false);
+            }
+        }
+        match sys::signal_group(self.live.pid, signal) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Signals one process of the tree, opened before its identity is checked. Returns whether it was still there.
+    fn signal_member(stat: &Stat, signal: i32) -> io::Result<bool> {
+        let result = sys::open_process(stat.pid).and_then(|process| {
+            if !stat.identity().is_current() {
+                return Ok(false);
+            }
+            sys::signal_process(process.as_fd(), stat.pid, signal).map(|()| true)
+        });
+        match result {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            result => result,
+        }
+    }
+
+    /// Sends SIGKILL to the group and to everybody found outside; returns whom.
+    fn kill(&self, reach: Reach) -> io::Result<Vec<Stat>> {
+        let mut state = lock(&self.state);
+        // Looked for before, because afterwards nobody could be named.
+        let found = self.scan(&mut state, reach);
+        self.peek(&mut state);
+        if !state.is_reaped {
+            // Whatever the scan saw: this reaches those that are forked meanwhile, too.
+            let _ = sys::signal_group(self.live.pid, libc::SIGKILL);
+        }
+        let found = found?;
+        for stat in found.iter().filter(|stat| stat.group != self.live.pid) {
+            let _ = Self::signal_member(stat, libc::SIGKILL);
+        }
+        Ok(found)
+    }
+
+    /// Kills what is there and returns whether nothing was.
+    pub(super) fn kill_pass(&self) -> bool {
+        self.kill(Reach::All).is_ok_and(|found| found.is_empty())
+    }
+
+    /// Reaps the main process; `None` while it runs.
+    pub(super) fn reap(&self) -> Option<ProcessExit> {
+        let mut state = lock(&self.state);
+        if !state.is_reaped {
+            let exit = state.note(sys::reap(self.exit_fd.as_fd(), self.live.pid), &self.live);
+            // Without an end there was nothing to reap; a peek may have cached one, but then the wait found it, too.
+            exit?;
+            state.is_reaped = true;
+        }
+        lock(&self.host.live).remove(&self.live.pid);
+        self.host.with_ledger(|ledger| ledger.gone(&self.live.marker));
+        state.exit
+    }
+}
+
+/// Owns a process until it is reaped: dropped before, it kills the tree and leaves the reaping to the spawner thread.
+#[derive(Debug)]
+pub(super) struct Guard(Option<Main>);
+
+impl Guard {
+    pub(super) fn new(main: Main) -> Self {
+        Self(Some(main))
+    }
+
+    fn main(&self) -> &Main {
+        // Proof: only `bury`, `reap` and `drop` take it, and all three consume the guard.
+        self.0.as_ref().expect("a guard that is still there owns its process")
+    }
+
+    /// Kills the tree and returns when the process is reaped.
+    pub(super) async fn bury(mut self) {
+        let Some(main) = self.0.take() else { return };
+        let spawner = main.host.spawner.clone();
+        let (done, finished) = oneshot::channel();
+        let _ = main.kill(main.host.reach());
+        if spawner.send(Job::Bury { main, done: Some(done) }) {
+            let _ = finished.await;
+        }
+    }
+
+    fn reap(mut self) -> Result<ProcessExit, Self> {
+        let Some(exit) = self.main().reap() else { return Err(self) };
+        if let Some(main) = self.0.take() {
+            let (pid, marker) = (main.live.pid, main.live.marker.clone());
+            main.host.spawner.send(Job::Forget { pid, marker });
+        }
+        Ok(exit)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let Some(main) = self.0.take() else { return };
+        // Twice at once, for those that were being forked meanwhile; the spawner thread repeats it until nobody is left,
+        // if the program lives that long.
+        for _ in 0..2 {
+            if main.kill(main.host.reach()).is_ok_and(|found| found.is_empty()) {
+                break;
+            }
+        }
+        let spawner = main.host.spawner.clone();
+        spawner.send(Job::Bury { main, done: None });
+    }
+}
+
+/// A spawned process together with everything that descends from it.
+///
+/// The usual end is [`exited`](Self::exited), then the stop of what is left ([`tree_gone`](Self::tree_gone),
+/// [`kill_tree`](Self::kill_tree)), then [`reap`](Self::reap). A handle that is dropped instead kills the whole tree, so
+/// no path loses the handle and leaves the process running.
+#[derive(Debug)]
+pub struct OsProcess {
+    // Before the guard, so that it leaves the runtime before the process is let go.
+    watch: AsyncFd<Arc<OwnedFd>>,
+    guard: Guard,
+    output: Option<ProcessOutput>,
+}
+
+impl OsProcess {
+    /// Registers with the runtime, or returns the guard.
+    pub(super) fn watch(guard: Guard, output: ProcessOutput) -> Result<Self, (Guard, io::Error)> {
+        match sys::watch(guard.main().exit_fd.clone()) {
+            Ok(watch) => Ok(Self { watch, guard, output: Some(output) }),
+            Err(error) => Err((guard, error)),
+        }
+    }
+
+    fn main(&self) -> &Main {
+        self.guard.main()
+    }
+
+    /// Returns the pid, which is also the session and the process group.
+    pub fn pid(&self) -> u32 {
+        self.main().live.pid
+    }
+
+    /// Returns what the tree has in its environment as `XY_INSTANCE`: 32 hexadecimal digits.
+    pub fn marker(&self) -> &str {
+        self.main().marker()
+    }
+
+    /// Returns the child's path, as given to [`spawn`](super::ProcessHost::spawn).
+    pub fn label(&self) -> &str {
+        &self.main().live.label
+    }
+
+    /// Returns the read ends of its output, once.
+    pub fn take_output(&mut self) -> Option<ProcessOutput> {
+        self.output.take()
+    }
+
+    /// Waits until the main process has ended, without reaping it, and returns how.
+    ///
+    /// Decided by the process alone: a descendant that holds its output open delays nothing.
+    ///
+    /// # Cancel safety
+    /// Cancel safe, and may be awaited again: the answer stays.
+    pub async fn exited(&self) -> ProcessExit {
+        loop {
+            // Looked at before each wait, since readiness of the descriptor is told only once.
+            if let Some(exit) = self.main().peek(&mut lock(&self.main().state)) {
+                return exit;
+            }
+            match self.watch.readable().await {
+                Ok(mut ready) => {
+                    // Cleared first and looked at after, so that an end in between is not missed.
+                    ready.clear_ready();
+                }
+                // The runtime shuts down, and this task with it.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Signals the process group; `Ok(false)` if nobody of it is left, or the main process was reaped.
+    ///
+    /// # Errors
+    /// If the signal's number is invalid, or no process of the group may be signaled by this user.
+    pub fn signal_group(&self, signal: i32) -> io::Result<bool> {
+        self.main().signal_group(signal)
+    }
+
+    /// Returns the live processes of the tree, the main process first; an ended one is not among them.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn members(&self) -> io::Result<Vec<Member>> {
+        let main = self.main();
+        let found = main.scan(&mut lock(&main.state), main.host.reach())?;
+        Ok(found.iter().map(|stat| main.member(stat)).collect())
+    }
+
+    /// Signals those processes of the tree that left the process group, and returns how many.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read, or a process may not be signaled by this user; the others are signaled all the same.
+    pub fn signal_escaped(&self, signal: i32) -> io::Result<usize> {
+        let main = self.main();
+        let mut state = lock(&main.state);
+        let found = main.scan(&mut state, main.host.reach())?;
+        let mut count = 0;
+        let mut fault = None;
+        for stat in found.iter().filter(|stat| stat.group != main.live.pid) {
+            match Main::signal_member(stat, signal) {
+                Ok(was_there) => count += usize::from(was_there),
+                Err(error) => fault = Some(error),
+            }
+        }
+        fault.map_or(Ok(count), Err)
+    }
+
+    /// Waits until no process of the tree is left, by two looks in a row, the main process included.
+    ///
+    /// # Errors
+    /// Those left at `until`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn tree_gone(&self, until: Instant) -> Result<(), Vec<Member>> {
+        let main = self.main();
+        let mut reach = main.host.reach();
+        let mut empty_passes = 0;
+        loop {
+            let found = main.scan(&mut lock(&main.state), reach);
+            match found {
+                Ok(found) if found.is_empty() => {
+                    empty_passes += 1;
+                    if empty_passes == 2 {
+                        return Ok(());
+                    }
+                    // The second look is the thorough one.
+                    reach = Reach::All;
+                }
+                Ok(found) if Instant::now() >= until => {
+                    return Err(found.iter().map(|stat| main.member(stat)).collect());
+                }
+                Ok(found) => {
+                    empty_passes = 0;
+                    await_exits(&found, until).await;
+                }
+                // Without a look nobody can say that it is gone.
+                Err(_) if Instant::now() >= until => return Err(Vec::new()),
+                Err(_) => tokio::time::sleep_until(until.min(Instant::now() + RESCAN)).await,
+            }
+        }
+    }
+
+    /// Kills the tree, again and again until two looks in a row find nobody, and reports whom; gives up at `until`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: signals that were sent stay sent.
+    pub async fn kill_tree(&self, until: Instant) -> KillReport {
+        let main = self.main();
+        let mut reach = main.host.reach();
+        let mut killed: Vec<(Identity, Member)> = Vec::new();
+        let mut empty_passes = 0;
+        let left = loop {
+            let found = main.kill(reach).unwrap_or_default();
+            for stat in &found {
+                if !killed.iter().any(|(identity, _)| *identity == stat.identity()) {
+                    killed.push((stat.identity(), main.member(stat)));
+                }
+            }
+            if found.is_empty() {
+                empty_passes += 1;
+                if empty_passes == 2 {
+                    break found;
+                }
+                reach = Reach::All;
+            } else if Instant::now() >= until {
+                break found;
+            } else {
+                empty_passes = 0;
+                await_exits(&found, until).await;
+            }
+        };
+        killed.retain(|(identity, _)| !left.iter().any(|stat| stat.identity() == *identity));
+        KillReport {
+            killed: killed.into_iter().map(|(_, member)| member).collect(),
+            left: left.iter().map(|stat| main.member(stat)).collect(),
+        }
+    }
+
+    /// Reaps the ended main process and strikes it from the ledger.
+    ///
+    /// To be called when the tree is gone: from here on the pid may belong to another process.
+    ///
+    /// # Errors
+    /// The handle itself, if the main process has not ended.
+    pub fn reap(self) -> Result<ProcessExit, Self> {
+        let main = self.main();
+        if main.peek(&mut lock(&main.state)).is_none() {
+            return Err(self);
+        }
+        let Self { watch, guard, output } = self;
+        guard.reap().map_err(|guard| Self { watch, guard, output })
+    }
+}
+
+/// Waits until each of these has ended or the deadline is reached; whoever cannot be watched is waited for a moment.
+async fn await_exits(stats: &[Stat], until: Instant) {
+    let all = async {
+        for stat in stats {
+            let watch = sys::open_process(stat.pid).and_then(|process| sys::watch(Arc::new(process)));
+            match watch {
+                // Opened before it is checked: if this is a later process of that pid, there is nothing to wait for.
+                Ok(watch) if stat.identity().is_current() => drop(watch.readable().await),
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(_) => tokio::time::sleep(RESCAN).await,
+            }
+        }
+    };
+    let _ = tokio::time::timeout_at(until, all).await;
+}

@@ -1,0 +1,131 @@
+//! The sweep at start: ends what an earlier host left, and nothing else.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use super::super::sys;
+use super::super::tree::{self, Identity, Stat};
+use super::Entry;
+
+/// A sweep takes no longer than this, whatever resists it.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What the start-up sweep did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SweepReport {
+    /// Processes of an earlier host that were ended.
+    pub killed: Vec<SweptProcess>,
+    /// Processes of an earlier host that did not end in time.
+    pub left: Vec<SweptProcess>,
+    /// How many children were written down as unfinished without any process of theirs being alive.
+    pub stale: usize,
+    /// Where a ledger that could not be read completely was moved.
+    pub set_aside: Option<PathBuf>,
+}
+
+/// A process that an earlier host left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SweptProcess {
+    /// Its pid.
+    pub pid: u32,
+    /// The name of its program.
+    pub command: String,
+    /// The path of the child it belonged to.
+    pub label: String,
+    /// The marker of its tree.
+    pub marker: String,
+}
+
+/// A live process that the ledger accounts for, held so that its pid cannot come to mean another.
+struct Survivor {
+    identity: Identity,
+    process: OwnedFd,
+    swept: SweptProcess,
+}
+
+/// Ends every process that carries the marker of an unfinished entry, until two passes in a row find none.
+pub(super) fn sweep(unfinished: &BTreeMap<String, Entry>) -> SweepReport {
+    let mut report = SweepReport::default();
+    if unfinished.is_empty() {
+        return report;
+    }
+    let deadline = Instant::now() + LIMIT;
+    let mut seen: BTreeMap<Identity, SweptProcess> = BTreeMap::new();
+    let mut empty_passes = 0;
+    let mut left = Vec::new();
+    while empty_passes < 2 {
+        let survivors = survivors(unfinished);
+        left = survivors.iter().map(|survivor| survivor.identity).collect();
+        if survivors.is_empty() {
+            empty_passes += 1;
+            continue;
+        }
+        empty_passes = 0;
+        if Instant::now() >= deadline {
+            break;
+        }
+        for survivor in &survivors {
+            let _ = sys::signal_process(survivor.process.as_fd(), survivor.identity.pid, libc::SIGKILL);
+            seen.insert(survivor.identity, survivor.swept.clone());
+        }
+        for survivor in &survivors {
+            await_exit(&survivor.process, deadline);
+        }
+    }
+    let is_seen = |marker: &str| seen.values().any(|process| process.marker == *marker);
+    report.stale = unfinished.keys().filter(|marker| !is_seen(marker)).count();
+    for (identity, process) in seen {
+        if left.contains(&identity) { report.left.push(process) } else { report.killed.push(process) }
+    }
+    report
+}
+
+/// Finds the processes to end, with their identity checked after they were opened.
+fn survivors(unfinished: &BTreeMap<String, Entry>) -> Vec<Survivor> {
+    let above = tree::above();
+    let Ok(stats) = tree::everything() else { return Vec::new() };
+    let mut survivors: Vec<Survivor> = Vec::new();
+    for stat in stats.iter().filter(|stat| !above.contains(&stat.pid)) {
+        if let Some(survivor) = survivor(stat, unfinished) {
+            survivors.push(survivor);
+        }
+    }
+    survivors
+}
+
+fn survivor(stat: &Stat, unfinished: &BTreeMap<String, Entry>) -> Option<Survivor> {
+    // A zombie of the dead host lingers until init reaps it; it runs no more. Kernel threads have no environment.
+    if !stat.is_alive() || stat.parent == 2 {
+        return None;
+    }
+    // Another user's environment cannot be read, so only our own processes come this far; root looks at everybody's, for
+    // a service may have changed its user.
+    let (marker, entry) = unfinished.get_key_value(&tree::marker_of(stat.pid)?)?;
+    let process = sys::open_process(stat.pid).ok()?;
+    // If the pid changes hands from here on, these checks may see the later process, but a signal through `process`
+    // reaches the one opened or nobody.
+    let now = Stat::read(stat.pid)?;
+    let is_same = now.start_time == stat.start_time && tree::has_marker(stat.pid, marker);
+    let is_main_reused =
+        entry.main.is_some_and(|main| main.pid == stat.pid && main.start_time != stat.start_time);
+    if !is_same || is_main_reused || !now.is_alive() {
+        return None;
+    }
+    let (command, label) = (now.command, entry.label.clone());
+    let swept = SweptProcess { pid: stat.pid, command, label, marker: marker.clone() };
+    Some(Survivor { identity: stat.identity(), process, swept })
+}
+
+/// Waits until the process has ended, but not beyond the deadline.
+fn await_exit(process: &OwnedFd, deadline: Instant) {
+    let rest = deadline.saturating_duration_since(Instant::now());
+    let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX);
+    // An interrupted or failed wait only makes the next pass come sooner.
+    let _ = nix::poll::poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], timeout);
+}

@@ -1,0 +1,521 @@
+//! Every raw system call of the process layer, and all `unsafe` of this crate.
+//!
+//! A child is made by `clone(CLONE_VM | CLONE_VFORK | CLONE_PIDFD)` on Linux: its cost does not grow with our memory,
+//! the caller continues only after `execve` has succeeded or failed, and a failure is written straight into our memory
+//! as (step, errno, which path), without a pipe. The price is that the child runs on our heap until then. So everything
+//! it needs is allocated before, it calls nothing but async-signal-safe functions, and all signals are blocked in it so
+//! that none of our handlers can run there.
+#![expect(unsafe_code, reason = "the one place for system calls that nix has no safe form of")]
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::ProcessExit;
+
+/// What the child needs before it becomes another program; all of it allocated beforehand.
+///
+/// Without `Debug`, so that no environment value reaches a log.
+pub(super) struct ExecRequest<'a> {
+    /// The paths to try, in order.
+    pub(super) candidates: &'a [CString],
+    /// The arguments, the program's name first.
+    pub(super) arguments: &'a [CString],
+    /// The whole environment as `KEY=VALUE`.
+    pub(super) environment: &'a [CString],
+    /// The directory to change to.
+    pub(super) dir: Option<&'a CStr>,
+    /// What becomes descriptors 0, 1 and 2. None of them may itself be one of those numbers.
+    pub(super) stdio: [BorrowedFd<'a>; 3],
+    /// Whether the child is killed when the calling thread ends (Linux).
+    pub(super) parent_death_signal: bool,
+}
+
+/// Where a spawn failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum SpawnStep {
+    /// Opening `/dev/null` or the output pipes.
+    Descriptors = 1,
+    /// Creating the process.
+    Clone = 2,
+    /// `setsid`.
+    Session = 3,
+    /// `prctl(PR_SET_PDEATHSIG)`.
+    ParentDeathSignal = 4,
+    /// `dup2` onto 0, 1 and 2.
+    Stdio = 5,
+    /// `chdir`.
+    Dir = 6,
+    /// `execve`.
+    Exec = 7,
+}
+
+impl SpawnStep {
+    fn from_raw(raw: u32) -> Option<Self> {
+        Some(match raw {
+            1 => Self::Descriptors,
+            2 => Self::Clone,
+            3 => Self::Session,
+            4 => Self::ParentDeathSignal,
+            5 => Self::Stdio,
+            6 => Self::Dir,
+            7 => Self::Exec,
+            _ => return None,
+        })
+    }
+}
+
+/// A spawn that failed; no process is left of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SpawnFailure {
+    /// What failed.
+    pub(super) step: SpawnStep,
+    /// The error number.
+    pub(super) errno: c_int,
+    /// The index of the path that `errno` is about, for [`SpawnStep::Exec`].
+    pub(super) candidate: usize,
+}
+
+impl SpawnFailure {
+    /// Creates a failure of a step from the I/O error it returned.
+    pub(super) fn new(step: SpawnStep, error: &io::Error) -> Self {
+        Self { step, errno: error.raw_os_error().unwrap_or(libc::EIO), candidate: 0 }
+    }
+}
+
+/// A process that has become the other program, or is about to be told from its exit.
+#[derive(Debug)]
+pub(super) struct Spawned {
+    /// Its pid, which is also its session and group.
+    pub(super) pid: u32,
+    /// Becomes readable when it has ended: a pidfd on Linux, a kqueue on macOS.
+    pub(super) exit_fd: OwnedFd,
+}
+
+/// What the child reads and writes; it lives on the spawner's stack while the child borrows our memory.
+struct ChildArguments {
+    candidates: *const *const c_char,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+    dir: *const c_char,
+    stdio: [RawFd; 3],
+    /// Our pid, or 0 for no parent-death signal.
+    parent: libc::pid_t,
+    /// The first descriptor number that cannot be open, for kernels without `close_range`.
+    fd_limit: RawFd,
+    failed_step: u32,
+    failed_errno: c_int,
+    failed_candidate: usize,
+}
+
+/// Pointers to the strings, ended by a null pointer, as `execve` wants them. They borrow from `strings`.
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+}
+
+fn fd_limit() -> RawFd {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the result.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return 1024;
+    }
+    RawFd::try_from(limit.rlim_cur).unwrap_or(1 << 20).min(1 << 20)
+}
+
+/// Writes down what failed and ends the child.
+///
+/// # Safety
+/// Only in the child, with `child` pointing to its arguments.
+unsafe fn fail(child: *mut ChildArguments, step: SpawnStep, errno: c_int, candidate: usize) -> ! {
+    // SAFETY: the caller vouches for `child`; the parent does not touch it before this process has ended.
+    unsafe {
+        (&raw mut (*child).failed_errno).write_volatile(errno);
+        (&raw mut (*child).failed_candidate).write_volatile(candidate);
+        (&raw mut (*child).failed_step).write_volatile(step as u32);
+        libc::_exit(127)
+    }
+}
+
+/// Everything between the creation of the child and its program. Never returns.
+///
+/// # Safety
+/// Only in the child, with `child` pointing to its arguments and all signals blocked. Calls async-signal-safe functions
+/// only, allocates nothing and cannot panic.
+unsafe fn become_program(child: *mut ChildArguments) -> ! {
+    // SAFETY: each call gets numbers, or pointers that the parent prepared and keeps alive until we are gone.
+    unsafe {
+        os::reset_signal_dispositions();
+        if libc::setsid() == -1 {
+            fail(child, SpawnStep::Session, os::errno(), 0);
+        }
+        if (*child).parent != 0
+            && let Err(errno) = os::set_parent_death_signal((*child).parent)
+        {
+            fail(child, SpawnStep::ParentDeathSignal, errno, 0);
+        }
+        let mut target = 0;
+        while target < 3 {
+            let source = *(&raw const (*child).stdio).cast::<RawFd>().add(target);
+            if libc::dup2(source, target as c_int) == -1 {
+                fail(child, SpawnStep::Stdio, os::errno(), 0);
+            }
+            target += 1;
+        }
+        if !(*child).dir.is_null() && libc::chdir((*child).dir) == -1 {
+            fail(child, SpawnStep::Dir, os::errno(), 0);
+        }
+        os::close_on_exec_from(3, (*child).fd_limit);
+        os::unblock_all_signals();
+        // As `execvp` does: a path that is not there does not end the search, one that may not be executed is reported
+        // unless a later one works, anything else ends it.
+        let (mut errno, mut blamed, mut denied) = (libc::ENOENT, 0, false);
+        let mut index = 0;
+        loop {
+            let path = *(*child).candidates.add(index);
+            if path.is_null() {
+                break;
+            }
+            libc::execve(path, (*child).arguments, (*child).environment);
+            match os::errno() {
+                libc::EACCES => {
+                    if !denied {
+                        (errno, blamed, denied) = (libc::EACCES, index, true);
+                    }
+                }
+                now @ (libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT) => {
+                    if index == 0 {
+                        (errno, blamed) = (now, 0);
+                    }
+                }
+                now => fail(child, SpawnStep::Exec, now, index),
+            }
+            index += 1;
+        }
+        fail(child, SpawnStep::Exec, errno, blamed)
+    }
+}
+
+/// Makes the descriptor's number at least 3, so that `dup2` onto 0, 1 and 2 cannot overwrite it.
+///
+/// A program started with 0, 1 or 2 closed gets those numbers for the next files it opens.
+pub(super) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    // SAFETY: fcntl on an open descriptor.
+    let number = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) };
+    // SAFETY: a successful F_DUPFD_CLOEXEC returns a new descriptor that nobody else owns.
+    if number == -1 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(number) }) }
+}
+
+/// Returns how the process ended, or `None` while it runs, and leaves it to be reaped.
+pub(super) fn peek_exit(exit_fd: BorrowedFd<'_>, pid: u32) -> io::Result<Option<ProcessExit>> {
+    wait(os::wait_id(exit_fd, pid), libc::WEXITED | libc::WNOHANG | libc::WNOWAIT)
+}
+
+/// Reaps the process if it has ended; `None` while it runs.
+pub(super) fn reap(exit_fd: BorrowedFd<'_>, pid: u32) -> io::Result<Option<ProcessExit>> {
+    wait(os::wait_id(exit_fd, pid), libc::WEXITED | libc::WNOHANG)
+}
+
+/// Reaps a child by its pid if it has ended. The caller must own that pid: nobody else may reap it meanwhile.
+pub(super) fn reap_pid(pid: u32) -> io::Result<Option<ProcessExit>> {
+    wait((libc::P_PID, pid), libc::WEXITED | libc::WNOHANG)
+}
+
+fn wait((kind, id): (libc::idtype_t, libc::id_t), options: c_int) -> io::Result<Option<ProcessExit>> {
+    loop {
+        // SAFETY: an all-zero siginfo_t is a valid value, and waitid overwrites it.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `info` is a valid place for the result.
+        if unsafe { libc::waitid(kind, id, &raw mut info, options) } == -1 {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            return Err(error);
+        }
+        // SAFETY: waitid filled in a SIGCHLD record, or left it zero when nothing has ended.
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        if pid == 0 {
+            return Ok(None);
+        }
+        return Ok(Some(match info.si_code {
+            libc::CLD_EXITED => ProcessExit::Code(status),
+            code => ProcessExit::Signal { signal: status, core_dumped: code == libc::CLD_DUMPED },
+        }));
+    }
+}
+
+/// Signals the process group `group`. The caller guarantees that the group's leader has not been reaped.
+pub(super) fn signal_group(group: u32, signal: c_int) -> io::Result<()> {
+    let group = libc::pid_t::try_from(group).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    // Group 0 is our own and -1 is everybody; no child of ours has such a number.
+    if group <= 1 {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: kill takes numbers only.
+    if unsafe { libc::kill(-group, signal) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Registers a descriptor with the runtime, to await that it becomes readable.
+///
+/// # Panics
+/// Outside a tokio runtime with I/O enabled.
+pub(super) fn watch(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: a shared `OwnedFd` can neither be closed nor replaced while the returned value holds it.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|error| error.into_parts().1)
+}
+
+/// Blocks every signal in the calling thread.
+pub(super) fn block_all_signals() {
+    // SAFETY: `all` is filled by sigfillset before it is used.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
+    }
+}
+
+/// Returns whether the kernel reaps our children by itself because `SIGCHLD` is ignored here.
+pub(super) fn children_are_reaped_by_kernel() -> bool {
+    // SAFETY: asks for the disposition without changing it.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGCHLD, ptr::null(), &raw mut action) == 0
+            && (action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0)
+    }
+}
+
+pub(super) use os::{ChildStack, open_process, set_subreaper, signal_process, spawn};
+
+#[cfg(target_os = "linux")]
+mod os {
+    use std::ffi::c_void;
+
+    use super::*;
+
+    const STACK: usize = 64 << 10;
+    const GUARD: usize = 64 << 10;
+
+    /// The stack on which children run between `clone` and `execve`, with an inaccessible end.
+    #[derive(Debug)]
+    pub(in super::super) struct ChildStack {
+        base: *mut c_void,
+    }
+
+    impl ChildStack {
+        /// Allocates the stack.
+        pub(in super::super) fn new() -> io::Result<Self> {
+            // SAFETY: a fresh anonymous mapping, of which the lower end is made inaccessible.
+            unsafe {
+                let base = libc::mmap(
+                    ptr::null_mut(),
+                    GUARD + STACK,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
+                    -1,
+                    0,
+                );
+                if base == libc::MAP_FAILED {
+                    return Err(io::Error::last_os_error());
+                }
+                let stack = Self { base };
+                if libc::mprotect(base, GUARD, libc::PROT_NONE) == -1 {
+                    return Err(io::Error::last_os_error());
+                }
+                Ok(stack)
+            }
+        }
+
+        fn top(&mut self) -> *mut c_void {
+            self.base.cast::<u8>().wrapping_add(GUARD + STACK).cast()
+        }
+    }
+
+    impl Drop for ChildStack {
+        fn drop(&mut self) {
+            // SAFETY: the mapping made in `new`; no child runs on it any more, because `spawn` borrows it until then.
+            unsafe { libc::munmap(self.base, GUARD + STACK) };
+        }
+    }
+
+    extern "C" fn child_main(argument: *mut c_void) -> c_int {
+        // SAFETY: `spawn` passes a pointer to the arguments and has blocked all signals.
+        unsafe { become_program(argument.cast()) }
+    }
+
+    /// Creates a process and returns after it has become the other program.
+    ///
+    /// To be called from a thread that never ends and has all signals blocked.
+    pub(in super::super) fn spawn(
+        request: &ExecRequest<'_>,
+        stack: &mut ChildStack,
+    ) -> Result<Spawned, SpawnFailure> {
+        let candidates = pointers(request.candidates);
+        let arguments = pointers(request.arguments);
+        let environment = pointers(request.environment);
+        let mut child = ChildArguments {
+            candidates: candidates.as_ptr(),
+            arguments: arguments.as_ptr(),
+            environment: environment.as_ptr(),
+            dir: request.dir.map_or(ptr::null(), CStr::as_ptr),
+            stdio: request.stdio.map(|fd| fd.as_raw_fd()),
+            // SAFETY: getpid always succeeds.
+            parent: if request.parent_death_signal { unsafe { libc::getpid() } } else { 0 },
+            fd_limit: fd_limit(),
+            failed_step: 0,
+            failed_errno: 0,
+            failed_candidate: 0,
+        };
+        let child = &raw mut child;
+        let mut pidfd: c_int = -1;
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        // SAFETY: the stack is ours alone for the length of the call, since CLONE_VFORK holds us until the child has
+        // left it; everything `child` points to outlives the call for the same reason.
+        let pid = unsafe { libc::clone(child_main, stack.top(), flags, child.cast(), &raw mut pidfd) };
+        if pid == -1 {
+            return Err(SpawnFailure::new(SpawnStep::Clone, &io::Error::last_os_error()));
+        }
+        // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
+        let exit_fd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        // SAFETY: the child has left our memory; volatile because the compiler cannot see its writes.
+        let (step, errno, candidate) = unsafe {
+            (
+                (&raw const (*child).failed_step).read_volatile(),
+                (&raw const (*child).failed_errno).read_volatile(),
+                (&raw const (*child).failed_candidate).read_volatile(),
+            )
+        };
+        if let Some(step) = SpawnStep::from_raw(step) {
+            // It has called `_exit`, so this does not wait.
+            let _ = wait(wait_id(exit_fd.as_fd(), pid as u32), libc::WEXITED);
+            return Err(SpawnFailure { step, errno, candidate });
+        }
+        Ok(Spawned { pid: pid as u32, exit_fd })
+    }
+
+    pub(super) fn errno() -> c_int {
+        // SAFETY: the address of this thread's errno is always valid; the child uses that of the suspended spawner.
+        unsafe { *libc::__errno_location() }
+    }
+
+    pub(super) fn wait_id(exit_fd: BorrowedFd<'_>, _pid: u32) -> (libc::idtype_t, libc::id_t) {
+        // An open descriptor's number is never negative.
+        (libc::P_PIDFD, exit_fd.as_raw_fd() as libc::id_t)
+    }
+
+    /// Straight to the kernel, because libc refuses the two signals it keeps for itself, and an ignored one of those
+    /// would be inherited. All zero is SIG_DFL without flags on every architecture.
+    pub(super) unsafe fn reset_signal_dispositions() {
+        let default = [0_u64; 8];
+        let mut signal = 1;
+        while signal <= 64 {
+            // SAFETY: `default` is at least as large as the kernel's structure. SIGKILL and SIGSTOP fail, rightly.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_rt_sigaction,
+                    signal as libc::c_long,
+                    default.as_ptr(),
+                    ptr::null_mut::<u64>(),
+                    8_usize,
+                );
+            }
+            signal += 1;
+        }
+    }
+
+    pub(super) unsafe fn unblock_all_signals() {
+        let none = 0_u64;
+        // SAFETY: an empty mask of the kernel's size.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigprocmask,
+                libc::SIG_SETMASK as libc::c_long,
+                &raw const none,
+                ptr::null_mut::<u64>(),
+                8_usize,
+            );
+        }
+    }
+
+    pub(super) unsafe fn set_parent_death_signal(parent: libc::pid_t) -> Result<(), c_int> {
+        // SAFETY: numbers only.
+        unsafe {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, 0, 0, 0) == -1 {
+                return Err(errno());
+            }
+            // The parent may have died before the call, and then nobody sends the signal.
+            if libc::getppid() != parent {
+                return Err(libc::ESRCH);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) unsafe fn close_on_exec_from(first: RawFd, limit: RawFd) {
+        // SAFETY: numbers only; the child's descriptor table is its own.
+        unsafe {
+            let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_long;
+            if libc::syscall(
+                libc::SYS_close_range,
+                first as libc::c_long,
+                libc::c_long::from(u32::MAX),
+                flags,
+            ) == 0
+            {
+                return;
+            }
+            let mut fd = first;
+            while fd < limit {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+                fd += 1;
+            }
+        }
+    }
+
+    /// Opens a process by pid, so that it can be signaled and awaited without the pid being reused underneath.
+    pub(in super::super) fn open_process(pid: u32) -> io::Result<OwnedFd> {
+        // SAFETY: numbers only.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+        if fd == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor (close-on-exec by definition) that nobody else owns; it fits, being a descriptor.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    }
+
+    /// Signals an opened process. `ESRCH` if it has been reaped.
+    pub(in super::super) fn signal_process(
+        process: BorrowedFd<'_>,
+        _pid: u32,
+        signal: c_int,
+    ) -> io::Result<()> {
+        // SAFETY: numbers, and a null pointer for "as kill does".
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                process.as_raw_fd(),
+                signal,
+                ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Makes orphaned descendants ours instead of init's.
+    pub(in super::super) fn set_subreaper() -> io::Result<()> {
+        // SAFETY: numbers only.
+        if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1 as libc::c_ulong, 0, 0, 0) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,334 @@
+//! Which processes belong to a child: session, group, ancestry, and the marker for those that left all three.
+//!
+//! A process is attributed to a tree if it is in the main process's session or group, descends from one that is, was
+//! attributed before (pid and start time), or has lost its parent and carries the tree's marker in its environment. What
+//! stays unseen: a process that has its own session, lost its parent, cleared its environment, and was never seen before.
+
+use std::fs;
+use std::io;
+
+/// A process at one moment, as `/proc/PID/stat` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stat {
+    /// Its pid.
+    pub(super) pid: u32,
+    /// The name of its program, at most 15 bytes, lossy.
+    pub(super) command: String,
+    /// One letter; `Z` and `X` are dead.
+    pub(super) state: u8,
+    /// Its parent.
+    pub(super) parent: u32,
+    /// Its process group.
+    pub(super) group: u32,
+    /// Its session.
+    pub(super) session: u32,
+    /// How many threads it has.
+    pub(super) threads: u32,
+    /// When it started, in clock ticks since boot. With the pid, its identity.
+    pub(super) start_time: u64,
+}
+
+impl Stat {
+    /// Parses the file's contents. The name is in parentheses and may itself contain `) `, so the last one ends it.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let open = text.iter().position(|byte| *byte == b'(')?;
+        let close = text.iter().rposition(|byte| *byte == b')')?;
+        let pid = std::str::from_utf8(text.get(..open)?).ok()?.trim().parse().ok()?;
+        let command = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
+        let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
+        // The state is field 3 of the manual page.
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3);
+        // Outside our pid namespace these are 0, and kernel threads have group -1 on some kernels.
+        let id = |number: usize| field(number).map(|text| text.parse().unwrap_or(0));
+        Some(Self {
+            pid,
+            command,
+            state: *field(3)?.as_bytes().first()?,
+            parent: id(4)?,
+            group: id(5)?,
+            session: id(6)?,
+            threads: id(20)?,
+            start_time: field(22)?.parse().ok()?,
+        })
+    }
+
+    /// Reads the state of a process; `None` if there is none of that pid.
+    pub(super) fn read(pid: u32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Returns whether any of it still runs. A first thread that has ended shows as a zombie while others go on.
+    pub(super) fn is_alive(&self) -> bool {
+        !matches!(self.state, b'Z' | b'X' | b'x') || self.threads > 1
+    }
+
+    /// Returns what tells it from every other process since boot.
+    pub(super) fn identity(&self) -> Identity {
+        Identity { pid: self.pid, start_time: self.start_time }
+    }
+}
+
+/// A pid together with the start time that tells it from a later process of the same pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Identity {
+    /// The pid.
+    pub(super) pid: u32,
+    /// Clock ticks from boot to its start.
+    pub(super) start_time: u64,
+}
+
+impl Identity {
+    /// Returns whether this very process is still there.
+    pub(super) fn is_current(self) -> bool {
+        Stat::read(self.pid).is_some_and(|stat| stat.start_time == self.start_time)
+    }
+}
+
+/// How much of the machine a scan looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The main process's descendants and those of our adopted children. Complete where we are a child-subreaper.
+    Children,
+    /// Every process there is.
+    All,
+}
+
+/// The tree to look for.
+#[derive(Debug)]
+pub(super) struct Scope<'a> {
+    /// The main process, not yet reaped.
+    pub(super) main: u32,
+    /// What its descendants have in their environment.
+    pub(super) marker: &'a str,
+    /// Processes attributed by earlier scans.
+    pub(super) known: &'a [Identity],
+}
+
+/// Returns the live processes of a tree, the main process first if it is among them.
+pub(super) fn scan(
+    scope: &Scope<'_>,
+    reach: Reach,
+    is_main_of_another: impl Fn(u32) -> bool,
+) -> io::Result<Vec<Stat>> {
+    let stats = match reach {
+        Reach::Children => nearby(scope.main, is_main_of_another),
+        Reach::All => everything()?,
+    };
+    Ok(attribute(&stats, scope, &above(), |pid| has_marker(pid, scope.marker)))
+}
+
+/// Returns whether the kernel lists the children of a process, which makes [`Reach::Children`] possible.
+pub(super) fn lists_children() -> bool {
+    fs::metadata("/proc/thread-self/children").is_ok()
+}
+
+/// Reads every process there is.
+pub(super) fn everything() -> io::Result<Vec<Stat>> {
+    let mut stats = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        stats.extend(pid.and_then(Stat::read));
+    }
+    Ok(stats)
+}
+
+/// Returns the children of a process, zombies included.
+pub(super) fn children_of(pid: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let mut children = Vec::new();
+    for thread in threads.flatten() {
+        let Ok(text) = fs::read_to_string(thread.path().join("children")) else { continue };
+        children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    children
+}
+
+/// Reads the main process, our other children except those that are mains themselves, and all their descendants.
+fn nearby(main: u32, is_main_of_another: impl Fn(u32) -> bool) -> Vec<Stat> {
+    let mut pending = children_of(std::process::id());
+    pending.retain(|pid| *pid != main && !is_main_of_another(*pid));
+    pending.push(main);
+    let mut stats: Vec<Stat> = Vec::new();
+    while let Some(pid) = pending.pop() {
+        // A pid that was reused during the walk could lead in a circle.
+        if stats.iter().any(|stat| stat.pid == pid) {
+            continue;
+        }
+        stats.extend(Stat::read(pid));
+        pending.extend(children_of(pid));
+    }
+    stats
+}
+
+/// Returns ourselves and our ancestors: they belong to no tree of ours, and orphans go to one of them.
+pub(super) fn above() -> Vec<u32> {
+    let mut chain = vec![std::process::id()];
+    while let Some(stat) = chain.last().and_then(|pid| Stat::read(*pid)) {
+        if stat.parent == 0 || chain.contains(&stat.parent) {
+            break;
+        }
+        chain.push(stat.parent);
+    }
+    if !chain.contains(&1) {
+        chain.push(1);
+    }
+    chain
+}
+
+/// Returns whether the process started with this marker in its environment.
+pub(super) fn has_marker(pid: u32, marker: &str) -> bool {
+    marker_of(pid).is_some_and(|found| found == marker)
+}
+
+/// Returns the marker that the process started with.
+pub(super) fn marker_of(pid: u32) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let prefix = format!("{}=", super::command::MARKER_VARIABLE);
+    let value =
+        environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes()))?;
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
+/// Picks the live processes of one tree out of `stats`.
+fn attribute(
+    stats: &[Stat],
+    scope: &Scope<'_>,
+    above: &[u32],
+    carries_marker: impl Fn(u32) -> bool,
+) -> Vec<Stat> {
+    let is_candidate = |stat: &&Stat| !above.contains(&stat.pid) && stat.parent != 2;
+    let mut members: Vec<&Stat> = stats
+        .iter()
+        .filter(is_candidate)
+        .filter(|stat| {
+            stat.pid == scope.main
+                || stat.session == scope.main
+                || stat.group == scope.main
+                || scope.known.contains(&stat.identity())
+        })
+        .collect();
+    add_descendants(&mut members, stats, above);
+    for stat in stats.iter().filter(is_candidate) {
+        let is_orphan = above.contains(&stat.parent);
+        if is_orphan && stat.is_alive() && !contains(&members, stat) && carries_marker(stat.pid) {
+            members.push(stat);
+        }
+    }
+    add_descendants(&mut members, stats, above);
+    let mut members: Vec<Stat> = members.into_iter().filter(|stat| stat.is_alive()).cloned().collect();
+    members.sort_by_key(|stat| (stat.pid != scope.main, stat.pid));
+    members
+}
+
+fn contains(members: &[&Stat], stat: &Stat) -> bool {
+    members.iter().any(|member| member.pid == stat.pid)
+}
+
+fn add_descendants<'a>(members: &mut Vec<&'a Stat>, stats: &'a [Stat], above: &[u32]) {
+    let mut next = 0;
+    while let Some(parent) = members.get(next).map(|stat| stat.pid) {
+        next += 1;
+        for stat in stats.iter().filter(|stat| stat.parent == parent) {
+            if !above.contains(&stat.pid) && !contains(members, stat) {
+                members.push(stat);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(pid: u32, parent: u32, group: u32, session: u32) -> Stat {
+        let command = String::new();
+        Stat { pid, command, state: b'S', parent, group, session, threads: 1, start_time: u64::from(pid) }
+    }
+
+    const SCOPE: Scope<'static> = Scope { main: 100, marker: "m", known: &[] };
+    /// Ourselves, our parent, init.
+    const ABOVE: [u32; 3] = [50, 40, 1];
+
+    fn pids(stats: &[Stat], scope: &Scope<'_>, marked: &[u32]) -> Vec<u32> {
+        attribute(stats, scope, &ABOVE, |pid| marked.contains(&pid)).iter().map(|stat| stat.pid).collect()
+    }
+
+    #[test]
+    fn a_name_full_of_parentheses_is_parsed() {
+        let text = b"42 (a) R (b) ) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 12345 1 1 1";
+        let stat = Stat::parse(text).expect("valid");
+        assert_eq!((stat.pid, stat.command.as_str(), stat.state), (42, "a) R (b) ", b'S'));
+        assert_eq!((stat.parent, stat.group, stat.session), (1, 42, 42));
+        assert_eq!((stat.threads, stat.start_time), (3, 12345));
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_refused_or_complete() {
+        let text = b"42 (name) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 12345 1";
+        let whole = Stat::parse(text).expect("valid");
+        for length in 0..text.len() {
+            if let Some(stat) = Stat::parse(&text[..length]) {
+                assert_eq!((stat.pid, stat.parent, stat.threads), (whole.pid, whole.parent, whole.threads));
+            }
+        }
+    }
+
+    #[test]
+    fn we_read_ourselves() {
+        let stat = Stat::read(std::process::id()).expect("we exist");
+        assert!(stat.is_alive() && stat.identity().is_current());
+        assert_eq!(stat.parent, std::os::unix::process::parent_id());
+        let other = Identity { start_time: stat.start_time + 1, ..stat.identity() };
+        assert!(!other.is_current());
+    }
+
+    #[test]
+    fn session_group_and_ancestry_belong_and_strangers_do_not() {
+        let stats = [
+            stat(100, 50, 100, 100),
+            stat(101, 100, 100, 100),
+            // Left group and session, but not its parent; then its own child.
+            stat(102, 101, 102, 102),
+            stat(103, 102, 103, 103),
+            // Lost its parent, kept the session.
+            stat(104, 1, 104, 100),
+            // Strangers: a sibling of ours, a child of init.
+            stat(200, 50, 200, 200),
+            stat(201, 1, 201, 201),
+        ];
+        assert_eq!(pids(&stats, &SCOPE, &[]), [100, 101, 102, 103, 104]);
+    }
+
+    #[test]
+    fn an_orphan_belongs_by_its_marker_together_with_its_descendants() {
+        let stats = [stat(300, 1, 300, 300), stat(301, 300, 301, 301), stat(302, 40, 302, 302)];
+        assert_eq!(pids(&stats, &SCOPE, &[300, 302]), [300, 301, 302]);
+        assert_eq!(pids(&stats, &SCOPE, &[]), [0_u32; 0]);
+    }
+
+    #[test]
+    fn the_marker_of_a_process_with_a_living_parent_of_its_own_is_not_asked_for() {
+        let stats = [stat(400, 399, 400, 400)];
+        assert_eq!(pids(&stats, &SCOPE, &[400]), [0_u32; 0]);
+    }
+
+    #[test]
+    fn a_process_seen_before_belongs_while_its_start_time_is_the_same() {
+        let known = [Identity { pid: 500, start_time: 500 }, Identity { pid: 501, start_time: 1 }];
+        let scope = Scope { known: &known, ..SCOPE };
+        let stats = [stat(500, 1, 500, 500), stat(501, 1, 501, 501)];
+        assert_eq!(pids(&stats, &scope, &[]), [500]);
+    }
+
+    #[test]
+    fn the_dead_and_those_above_us_are_never_members() {
+        let mut zombie = stat(101, 100, 100, 100);
+        zombie.state = b'Z';
+        let mut first_thread_ended = stat(102, 100, 100, 100);
+        first_thread_ended.state = b'Z';
+        first_thread_ended.threads = 2;
+        let stats = [zombie, first_thread_ended, stat(40, 1, 100, 100), stat(50, 40, 100, 100)];
+        assert_eq!(pids(&stats, &SCOPE, &[]), [102]);
+    }
+}
