@@ -1,3 +1,8 @@
 //! Real programs under a process host: what they get, how they end, and that nothing of them is left.
 
+mod host_process;
+mod spawn;
+mod spawn_errors;
 mod support;
+mod sweep;
+mod tree;

@@ -1,0 +1,237 @@
+//! This test program as a host of its own, for what would disturb the other tests: signals, limits, descriptors, the
+//! subreaper role, and death by SIGKILL.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::Uid;
+use xy_actors::process::{HostOptions, ProcessExit, ProcessHost, ProcessSpec, SpawnErrorKind};
+
+use crate::support::{
+    SCENARIO, SCENARIO_DIR, carriers, child, deadline, host, is_running, pid_in, run, state_of,
+    wait_until_async,
+};
+
+/// Runs the scenario that the environment names. Without one there is nothing to do: the tests that start this program
+/// again are elsewhere.
+#[test]
+fn host_process() {
+    let Ok(name) = std::env::var(SCENARIO) else { return };
+    let dir = PathBuf::from(std::env::var_os(SCENARIO_DIR).expect("set together with the scenario"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        match name.as_str() {
+            "signals" => signals().await,
+            "descriptors" => descriptors().await,
+            "closed_stdio" => closed_stdio().await,
+            "no_descriptors" => no_descriptors().await,
+            "no_processes" => no_processes().await,
+            "blocked_directory" => blocked_directory(&dir).await,
+            "one_child" => one_child(&dir).await,
+            "sweep" => sweep(&dir).await,
+            "subreaper_tree" => subreaper_tree(&dir).await,
+            "subreaper_orphans" => subreaper_orphans().await,
+            other => panic!("no scenario is called {other}"),
+        }
+    });
+}
+
+async fn signals() {
+    // What the shell ignored is still ignored; the mask is for the threads that come after, the spawner's among them.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None).expect("blocked");
+    let ignored = fs::read_to_string("/proc/self/status").expect("readable");
+    let ignored = ignored.lines().find_map(|line| line.strip_prefix("SigIgn:\t")).expect("a line").to_owned();
+    assert!(u64::from_str_radix(&ignored, 16).expect("hexadecimal").count_ones() >= 10, "{ignored}");
+    let (output, _) = run(&host(), &child("print-signals")).await;
+    // The standard library of the child itself ignores SIGPIPE before its main.
+    assert_eq!(output, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001000\n");
+    let mut shell = ProcessSpec::new("grep");
+    shell.args = vec!["Sig[BI]".to_owned(), "/proc/self/status".to_owned()];
+    let (output, _) = run(&host(), &shell).await;
+    assert_eq!(output, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+}
+
+fn open_files(count: usize) -> Vec<OwnedFd> {
+    let null = fs::File::open("/dev/null").expect("opened");
+    // dup leaves close-on-exec off.
+    (0..count).map_while(|_| nix::unistd::dup(&null).ok()).collect()
+}
+
+async fn descriptors() {
+    let junk = open_files(100);
+    assert_eq!(junk.len(), 100);
+    let (output, _) = run(&host(), &child("print-fds")).await;
+    assert_eq!(output, "fds 0 1 2\n");
+}
+
+async fn closed_stdio() {
+    let host = host();
+    for fd in 0..3 {
+        nix::unistd::close(fd).expect("open until now");
+    }
+    let (output, exit) = run(&host, &child("print-fds read-stdin print end")).await;
+    // Nobody hears a message of ours any more, so the exit code has to tell.
+    assert_eq!((output.as_str(), exit), ("fds 0 1 2\nstdin 0\nend\n", ProcessExit::Code(0)));
+}
+
+async fn no_descriptors() {
+    let host = host();
+    // What is opened once is open by now.
+    run(&host, &child("exit 0")).await;
+    setrlimit(Resource::RLIMIT_NOFILE, 128, 128).expect("lowered");
+    let mut failures = 0;
+    for free in 0..12 {
+        let mut junk = open_files(128);
+        junk.truncate(junk.len().saturating_sub(free));
+        let result = host.spawn("test", &child("sleep-forever")).await;
+        drop(junk);
+        match result {
+            Ok(process) => drop(process),
+            Err(error) => {
+                assert_eq!(error.kind(), SpawnErrorKind::TooManyOpenFiles, "{error}");
+                assert!(error.is_resource_shortage());
+                failures += 1;
+                assert_eq!(host.live(), []);
+            }
+        }
+        wait_until_async("no child is left", || children().is_empty()).await;
+    }
+    assert!((4..12).contains(&failures), "{failures} of 12 failed");
+}
+
+fn children() -> Vec<u32> {
+    let tasks = fs::read_dir("/proc/self/task").expect("readable").flatten();
+    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    lists
+        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Root is above limits and permissions.
+fn become_nobody() {
+    if Uid::effective().is_root() {
+        let nobody = Uid::from_raw(65534);
+        nix::unistd::setresuid(nobody, nobody, nobody).expect("dropped");
+    }
+}
+
+async fn no_processes() {
+    let host = host();
+    become_nobody();
+    setrlimit(Resource::RLIMIT_NPROC, 0, 0).expect("lowered");
+    let error = host.spawn("test", &child("exit 0")).await.expect_err("does not start");
+    assert_eq!(error.kind(), SpawnErrorKind::TooManyProcesses, "{error}");
+    assert!(error.is_resource_shortage());
+    assert_eq!(host.live(), []);
+}
+
+async fn blocked_directory(dir: &Path) {
+    let blocked = dir.join("blocked");
+    fs::create_dir(&blocked).expect("created");
+    fs::write(blocked.join("tool"), "").expect("written");
+    let mode =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permitted");
+    mode(dir, 0o755);
+    mode(&blocked, 0o000);
+    let host = host();
+    become_nobody();
+    let tool = ProcessSpec::new(blocked.join("tool").to_str().expect("UTF-8"));
+    let error = host.spawn("test", &tool).await.expect_err("does not start");
+    assert_eq!(
+        (error.kind(), error.path()),
+        (SpawnErrorKind::PathInaccessible, Some(blocked.as_path())),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&format!("`{}`", blocked.display())), "{error}");
+    let inside = ProcessSpec { working_dir: Some(blocked.clone()), ..ProcessSpec::new("/bin/sh") };
+    let error = host.spawn("test", &inside).await.expect_err("does not start");
+    assert_eq!(
+        (error.kind(), error.path()),
+        (SpawnErrorKind::WorkingDirInaccessible, Some(blocked.as_path()))
+    );
+}
+
+async fn one_child(dir: &Path) {
+    let script = format!("touch {} sleep-forever", dir.join("main").display());
+    let _process = host().spawn("test", &child(&script)).await.expect("starts");
+    std::future::pending().await
+}
+
+async fn sweep(dir: &Path) {
+    let options = HostOptions { ledger: Some(dir.join("ledger")), ..HostOptions::default() };
+    let (host, _) = ProcessHost::start(options).expect("a host starts");
+    let (grandchild, main) = (dir.join("grandchild"), dir.join("main"));
+    // One that is over is not swept, nor counted as stale.
+    run(&host, &child("exit 0")).await;
+    let script = format!(
+        "double-fork 3 touch {} sleep-forever touch {} sleep-forever",
+        grandchild.display(),
+        main.display()
+    );
+    let _process = host.spawn("web/one", &child(&script)).await.expect("starts");
+    std::future::pending().await
+}
+
+fn subreaper() -> ProcessHost {
+    let options = HostOptions { subreaper: true, ..HostOptions::default() };
+    ProcessHost::start(options).expect("a host starts").0
+}
+
+async fn subreaper_tree(dir: &Path) {
+    let host = subreaper();
+    let ready = dir.join("ready");
+    let bystander =
+        host.spawn("other", &child("spawn-setsid 1 sleep-forever sleep-forever")).await.expect("starts");
+    let process = host
+        .spawn("test", &child(&format!("tree 60 touch {} sleep-forever", ready.display())))
+        .await
+        .expect("starts");
+    pid_in(&ready);
+    // The second of a double fork may still be on its way out of its parent's session.
+    wait_until_async("all have become what they are", || {
+        let members = process.members().expect("readable");
+        members.len() == 61 && members.iter().filter(|member| member.escaped).count() == 30
+    })
+    .await;
+    let orphan =
+        process.members().expect("readable").into_iter().find(|member| member.escaped).expect("30 of them");
+    assert!(children().contains(&orphan.pid), "orphans come to us");
+    let report = process.kill_tree(deadline()).await;
+    assert_eq!((report.killed.len(), report.left.as_slice()), (61, [].as_slice()));
+    assert_eq!(carriers(process.marker()), [0_u32; 0]);
+    process.reap().expect("killed");
+    assert_eq!(bystander.members().expect("readable").len(), 2, "another tree is not touched");
+    let kept = bystander.pid();
+    wait_until_async("no zombie is left", || children() == [kept]).await;
+}
+
+async fn subreaper_orphans() {
+    let host = subreaper();
+    let mut own = std::process::Command::new(env!("CARGO_BIN_EXE_xy-testchild"))
+        .args(["exit", "9"])
+        .spawn()
+        .expect("starts");
+    let (_, exit) = run(&host, &child("daemons 300")).await;
+    assert_eq!(exit, ProcessExit::Code(0));
+    let own_pid = own.id();
+    assert!(!is_running(own_pid));
+    wait_until_async("no orphan is left", || children() == [own_pid]).await;
+    // Ours to wait for, however many orphans were reaped around it.
+    assert_eq!(state_of(own_pid), Some('Z'));
+    assert_eq!(own.wait().expect("not stolen").code(), Some(9));
+    // A process of ours that has ended stays for its owner, too.
+    let process = host.spawn("test", &child("daemons 20 exit 3")).await.expect("starts");
+    process.exited().await;
+    let pid = process.pid();
+    wait_until_async("no orphan is left", || children() == [pid]).await;
+    tokio::time::timeout(Duration::from_secs(5), process.tree_gone(deadline()))
+        .await
+        .expect("in time")
+        .expect("gone");
+    assert_eq!(process.reap().expect("ended"), ProcessExit::Code(3));
+}
