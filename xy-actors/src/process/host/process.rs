@@ -211,11 +211,11 @@ impl Main {
 
 /// Owns a process until it is reaped: dropped before, it kills the tree and leaves the reaping to the spawner thread.
 #[derive(Debug)]
-pub(super) struct Guard(Option<Main>);
+pub(super) struct Guard(Option<Box<Main>>);
 
 impl Guard {
     pub(super) fn new(main: Main) -> Self {
-        Self(Some(main))
+        Self(Some(Box::new(main)))
     }
 
     fn main(&self) -> &Main {

@@ -32,7 +32,7 @@ pub(super) enum Job {
         reply: oneshot::Sender<Result<(Guard, ProcessOutput), SpawnError>>,
     },
     /// Kill what is left of a tree and reap its main process.
-    Bury { main: Main, done: Option<oneshot::Sender<()>> },
+    Bury { main: Box<Main>, done: Option<oneshot::Sender<()>> },
     /// The process was reaped elsewhere; its pid may come back.
     Forget { pid: u32, marker: String },
     /// Reap adopted orphans that have ended.
@@ -76,7 +76,7 @@ struct State {
 }
 
 struct Burial {
-    main: Main,
+    main: Box<Main>,
     done: Option<oneshot::Sender<()>>,
     /// How many passes in a row found the tree empty.
     empty_passes: u32,
