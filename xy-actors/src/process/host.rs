@@ -131,6 +131,16 @@ impl Host {
         }
     }
 
+    /// Strikes a reaped process; its pid may already be another's.
+    fn strike(&self, pid: u32, marker: &str) {
+        let mut live = lock(&self.live);
+        if live.get(&pid).is_some_and(|process| process.marker == marker) {
+            live.remove(&pid);
+        }
+        drop(live);
+        self.with_ledger(|ledger| ledger.gone(marker));
+    }
+
     fn is_main(&self, pid: u32) -> bool {
         lock(&self.live).contains_key(&pid)
     }
@@ -186,7 +196,8 @@ impl ProcessHost {
 
     /// Starts a process and returns once its program runs, or tells exactly why it does not.
     ///
-    /// `label` is the child's path, for ledger and reports. A program that is being written is tried five times within
+    /// `label` is the child's path, for ledger and reports. All processes are created one after the other, so a program on
+    /// a file system that hangs holds up other starts (nothing else). A program that is being written is tried five times within
     /// half a second.
     ///
     /// # Errors

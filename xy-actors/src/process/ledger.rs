@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::tree::Identity;
+use super::tree::{self, Identity};
 
 mod sweep;
 
@@ -154,7 +154,7 @@ impl Ledger {
     pub(super) fn open(path: &Path) -> Result<(Self, SweepReport), OpenError> {
         let lock = lock(path)?;
         let fail = |error| OpenError::Io(path.to_owned(), error);
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(fail)?.trim().to_owned();
+        let boot = tree::boot_id().map_err(fail)?;
         let (contents, fault) = match read(path) {
             Ok(bytes) => {
                 let contents = Contents::parse(&bytes);

@@ -519,3 +519,277 @@ mod os {
         Ok(())
     }
 }
+
+// Not run on macOS, and not compiled there either: written from its manual pages and headers.
+#[cfg(target_os = "macos")]
+mod os {
+    use std::ffi::c_void;
+    use std::io::Read;
+
+    use super::*;
+
+    /// Memory that parent and child share across `fork`, so that a failure is reported as on Linux.
+    #[derive(Debug)]
+    pub(in super::super) struct ChildStack {
+        shared: *mut ChildArguments,
+    }
+
+    impl ChildStack {
+        /// Allocates the memory.
+        pub(in super::super) fn new() -> io::Result<Self> {
+            // SAFETY: a fresh anonymous mapping.
+            let base = unsafe {
+                libc::mmap(
+                    ptr::null_mut(),
+                    size_of::<ChildArguments>(),
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_SHARED | libc::MAP_ANON,
+                    -1,
+                    0,
+                )
+            };
+            if base == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(Self { shared: base.cast() })
+        }
+    }
+
+    impl Drop for ChildStack {
+        fn drop(&mut self) {
+            // SAFETY: the mapping made in `new`.
+            unsafe { libc::munmap(self.shared.cast(), size_of::<ChildArguments>()) };
+        }
+    }
+
+    /// Creates a process by `fork` and returns after it has become the other program.
+    pub(in super::super) fn spawn(
+        request: &ExecRequest<'_>,
+        stack: &mut ChildStack,
+    ) -> Result<Spawned, SpawnFailure> {
+        let candidates = pointers(request.candidates);
+        let arguments = pointers(request.arguments);
+        let environment = pointers(request.environment);
+        // There is no parent-death signal: the guard and the sweep stand in for it.
+        let parent = 0;
+        // SAFETY: the mapping is large enough, aligned to a page, and no other child uses it.
+        unsafe {
+            stack.shared.write(ChildArguments {
+                candidates: candidates.as_ptr(),
+                arguments: arguments.as_ptr(),
+                environment: environment.as_ptr(),
+                dir: request.dir.map_or(ptr::null(), CStr::as_ptr),
+                stdio: request.stdio.map(|fd| fd.as_raw_fd()),
+                parent,
+                fd_limit: fd_limit(),
+                failed_step: 0,
+                failed_errno: 0,
+                failed_candidate: 0,
+            });
+        }
+        // Its end closes when the child executes or ends.
+        let (mut running, child_running) =
+            io::pipe().map_err(|error| SpawnFailure::new(SpawnStep::Descriptors, &error))?;
+        // SAFETY: the child calls async-signal-safe functions only.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: this is the child, all signals are blocked, and its arguments are in the shared mapping.
+            unsafe { become_program(stack.shared) }
+        }
+        if pid == -1 {
+            return Err(SpawnFailure::new(SpawnStep::Clone, &io::Error::last_os_error()));
+        }
+        drop(child_running);
+        let _ = running.read(&mut [0]);
+        // SAFETY: the child has executed or ended, so nobody writes there any more.
+        let (step, errno, candidate) = unsafe {
+            (
+                (&raw const (*stack.shared).failed_step).read_volatile(),
+                (&raw const (*stack.shared).failed_errno).read_volatile(),
+                (&raw const (*stack.shared).failed_candidate).read_volatile(),
+            )
+        };
+        if let Some(step) = SpawnStep::from_raw(step) {
+            let _ = wait((libc::P_PID, pid as libc::id_t), libc::WEXITED);
+            return Err(SpawnFailure { step, errno, candidate });
+        }
+        match open_process(pid as u32) {
+            Ok(exit_fd) => Ok(Spawned { pid: pid as u32, exit_fd }),
+            Err(error) => {
+                // SAFETY: our own unreaped child.
+                unsafe { libc::kill(-pid, libc::SIGKILL) };
+                let _ = wait((libc::P_PID, pid as libc::id_t), libc::WEXITED);
+                Err(SpawnFailure::new(SpawnStep::Descriptors, &error))
+            }
+        }
+    }
+
+    pub(super) fn errno() -> c_int {
+        // SAFETY: the address of this thread's errno is always valid.
+        unsafe { *libc::__error() }
+    }
+
+    pub(super) fn wait_id(_exit_fd: BorrowedFd<'_>, pid: u32) -> (libc::idtype_t, libc::id_t) {
+        (libc::P_PID, pid as libc::id_t)
+    }
+
+    pub(super) unsafe fn reset_signal_dispositions() {
+        let mut signal = 1;
+        while signal < 32 {
+            // SAFETY: SIG_DFL is a valid disposition. SIGKILL and SIGSTOP fail, rightly.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+            signal += 1;
+        }
+    }
+
+    pub(super) unsafe fn unblock_all_signals() {
+        // SAFETY: `none` is filled by sigemptyset before it is used.
+        unsafe {
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+        }
+    }
+
+    pub(super) unsafe fn set_parent_death_signal(_parent: libc::pid_t) -> Result<(), c_int> {
+        Ok(())
+    }
+
+    pub(super) unsafe fn close_on_exec_from(first: RawFd, limit: RawFd) {
+        let mut fd = first;
+        while fd < limit {
+            // SAFETY: numbers only; the child's descriptor table is its own.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+            fd += 1;
+        }
+    }
+
+    /// Returns a kqueue that becomes readable when the process ends. It does not pin the pid.
+    pub(in super::super) fn open_process(pid: u32) -> io::Result<OwnedFd> {
+        // SAFETY: takes nothing, returns a new descriptor.
+        let number = unsafe { libc::kqueue() };
+        if number == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor that nobody else owns.
+        let queue = unsafe { OwnedFd::from_raw_fd(number) };
+        // SAFETY: fcntl on an open descriptor.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        let change = |filter, flags, fflags| libc::kevent {
+            ident: pid as libc::uintptr_t,
+            filter,
+            flags,
+            fflags,
+            data: 0,
+            udata: ptr::null_mut(),
+        };
+        let apply = |changes: &[libc::kevent]| {
+            // SAFETY: the list is valid for its length, and no events are asked for.
+            let result = unsafe {
+                libc::kevent(
+                    number,
+                    changes.as_ptr(),
+                    changes.len() as c_int,
+                    ptr::null_mut(),
+                    0,
+                    ptr::null(),
+                )
+            };
+            if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        };
+        match apply(&[change(libc::EVFILT_PROC, libc::EV_ADD, libc::NOTE_EXIT)]) {
+            // It has ended already, and may be a zombie: readable at once.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => apply(&[
+                change(libc::EVFILT_USER, libc::EV_ADD, 0),
+                change(libc::EVFILT_USER, 0, libc::NOTE_TRIGGER),
+            ])?,
+            result => result?,
+        }
+        Ok(queue)
+    }
+
+    /// Signals a process by its pid; the caller has just checked who that is.
+    pub(in super::super) fn signal_process(
+        _process: BorrowedFd<'_>,
+        pid: u32,
+        signal: c_int,
+    ) -> io::Result<()> {
+        // SAFETY: numbers only.
+        if unsafe { libc::kill(pid as libc::pid_t, signal) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    /// There is no such role here, so orphans go to launchd.
+    pub(in super::super) fn set_subreaper() -> io::Result<()> {
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+
+    /// Returns the pid of every process.
+    pub(in super::super) fn process_ids() -> io::Result<Vec<u32>> {
+        // SAFETY: a null buffer asks for the number of processes.
+        let count = unsafe { libc::proc_listallpids(ptr::null_mut(), 0) };
+        // Room for those that start meanwhile.
+        let mut pids = vec![0_u32; usize::try_from(count).unwrap_or(0) + 64];
+        let size = c_int::try_from(pids.len() * 4).unwrap_or(c_int::MAX);
+        // SAFETY: the buffer is valid for `size` bytes.
+        let count = unsafe { libc::proc_listallpids(pids.as_mut_ptr().cast(), size) };
+        let Ok(count) = usize::try_from(count) else { return Err(io::Error::last_os_error()) };
+        pids.truncate(count);
+        Ok(pids)
+    }
+
+    /// Returns what the kernel says of a process, and its session.
+    pub(in super::super) fn process_info(pid: u32) -> Option<(libc::proc_bsdinfo, u32)> {
+        // SAFETY: an all-zero record is valid, and the call overwrites at most its size.
+        unsafe {
+            let mut info: libc::proc_bsdinfo = std::mem::zeroed();
+            let size = size_of::<libc::proc_bsdinfo>() as c_int;
+            let place = (&raw mut info).cast::<c_void>();
+            if libc::proc_pidinfo(pid as c_int, libc::PROC_PIDTBSDINFO, 0, place, size) != size {
+                return None;
+            }
+            let session = u32::try_from(libc::getsid(pid as libc::pid_t)).unwrap_or(0);
+            Some((info, session))
+        }
+    }
+
+    /// Returns the memory with which the process started: argument count, path, arguments, environment.
+    pub(in super::super) fn process_arguments(pid: u32) -> Option<Vec<u8>> {
+        let mut name = [libc::CTL_KERN, libc::KERN_PROCARGS2, pid as c_int];
+        // As large as the system lets arguments and environment be.
+        let mut bytes = vec![0; 1 << 20];
+        let mut size = bytes.len();
+        // SAFETY: name and buffer are valid for their sizes.
+        let result = unsafe {
+            libc::sysctl(name.as_mut_ptr(), 3, bytes.as_mut_ptr().cast(), &raw mut size, ptr::null_mut(), 0)
+        };
+        bytes.truncate(size);
+        (result == 0).then_some(bytes)
+    }
+
+    /// Returns what tells this boot from every other.
+    pub(in super::super) fn boot_id() -> io::Result<String> {
+        let mut bytes = [0_u8; 64];
+        let mut size = bytes.len();
+        // SAFETY: name and buffer are valid for their sizes.
+        let result = unsafe {
+            libc::sysctlbyname(
+                c"kern.bootsessionuuid".as_ptr(),
+                bytes.as_mut_ptr().cast(),
+                &raw mut size,
+                ptr::null_mut(),
+                0,
+            )
+        };
+        if result == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        Ok(String::from_utf8_lossy(text).into_owned())
+    }
+}
+
+#[cfg(target_os = "macos")]
+pub(super) use os::{boot_id, process_arguments, process_ids, process_info};

@@ -2,65 +2,44 @@
 //!
 //! A process is attributed to a tree if it is in the main process's session or group, descends from one that is, was
 //! attributed before (pid and start time), or has lost its parent and carries the tree's marker in its environment. What
-//! stays unseen: a process that has its own session, lost its parent, cleared its environment, and was never seen before.
+//! stays unseen: a process that has its own session, lost its parent, was never seen before, and has cleared its
+//! environment or changed to another user (whose environment only root can read).
 
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-/// A process at one moment, as `/proc/PID/stat` tells it.
+#[cfg(target_os = "linux")]
+#[path = "tree/linux.rs"]
+mod table;
+#[cfg(target_os = "macos")]
+#[path = "tree/macos.rs"]
+mod table;
+
+pub(super) use self::table::{boot_id, children_of, lists_children};
+
+/// A process at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stat {
     /// Its pid.
     pub(super) pid: u32,
     /// The name of its program, at most 15 bytes, lossy.
     pub(super) command: String,
-    /// One letter; `Z` and `X` are dead.
-    pub(super) state: u8,
+    /// Whether any of it still runs; a zombie does not.
+    pub(super) is_alive: bool,
     /// Its parent.
     pub(super) parent: u32,
     /// Its process group.
     pub(super) group: u32,
     /// Its session.
     pub(super) session: u32,
-    /// How many threads it has.
-    pub(super) threads: u32,
     /// When it started, in clock ticks since boot. With the pid, its identity.
     pub(super) start_time: u64,
 }
 
 impl Stat {
-    /// Parses the file's contents. The name is in parentheses and may itself contain `) `, so the last one ends it.
-    pub(super) fn parse(text: &[u8]) -> Option<Self> {
-        let open = text.iter().position(|byte| *byte == b'(')?;
-        let close = text.iter().rposition(|byte| *byte == b')')?;
-        let pid = std::str::from_utf8(text.get(..open)?).ok()?.trim().parse().ok()?;
-        let command = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
-        let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
-        // The state is field 3 of the manual page.
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3);
-        // Outside our pid namespace these are 0, and kernel threads have group -1 on some kernels.
-        let id = |number: usize| field(number).map(|text| text.parse().unwrap_or(0));
-        Some(Self {
-            pid,
-            command,
-            state: *field(3)?.as_bytes().first()?,
-            parent: id(4)?,
-            group: id(5)?,
-            session: id(6)?,
-            threads: id(20)?,
-            start_time: field(22)?.parse().ok()?,
-        })
-    }
-
     /// Reads the state of a process; `None` if there is none of that pid.
     pub(super) fn read(pid: u32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
-    }
-
-    /// Returns whether any of it still runs. A first thread that has ended shows as a zombie while others go on.
-    pub(super) fn is_alive(&self) -> bool {
-        !matches!(self.state, b'Z' | b'X' | b'x') || self.threads > 1
+        table::read(pid)
     }
 
     /// Returns what tells it from every other process since boot.
@@ -118,47 +97,31 @@ pub(super) fn scan(
     Ok(attribute(&stats, scope, &above(), |pid| has_marker(pid, scope.marker)))
 }
 
-/// Returns whether the kernel lists the children of a process, which makes [`Reach::Children`] possible.
-pub(super) fn lists_children() -> bool {
-    fs::metadata("/proc/thread-self/children").is_ok()
-}
-
 /// Reads every process there is.
 pub(super) fn everything() -> io::Result<Vec<Stat>> {
-    let mut stats = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
-        stats.extend(pid.and_then(Stat::read));
-    }
-    Ok(stats)
-}
-
-/// Returns the children of a process, zombies included.
-pub(super) fn children_of(pid: u32) -> Vec<u32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let mut children = Vec::new();
-    for thread in threads.flatten() {
-        let Ok(text) = fs::read_to_string(thread.path().join("children")) else { continue };
-        children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-    }
-    children
+    Ok(table::pids()?.into_iter().filter_map(Stat::read).collect())
 }
 
 /// Reads the main process, our other children except those that are mains themselves, and all their descendants.
 fn nearby(main: u32, is_main_of_another: impl Fn(u32) -> bool) -> Vec<Stat> {
-    let mut pending = children_of(std::process::id());
-    pending.retain(|pid| *pid != main && !is_main_of_another(*pid));
-    pending.push(main);
-    let mut stats: Vec<Stat> = Vec::new();
+    let mut stats = BTreeMap::new();
+    add_nearby(&mut stats, vec![main]);
+    // Ours come last: whoever loses its parent while we look is among them by then.
+    let mut ours = children_of(std::process::id());
+    ours.retain(|pid| *pid != main && !is_main_of_another(*pid));
+    add_nearby(&mut stats, ours);
+    stats.into_values().collect()
+}
+
+fn add_nearby(stats: &mut BTreeMap<u32, Stat>, mut pending: Vec<u32>) {
     while let Some(pid) = pending.pop() {
         // A pid that was reused during the walk could lead in a circle.
-        if stats.iter().any(|stat| stat.pid == pid) {
+        if stats.contains_key(&pid) {
             continue;
         }
-        stats.extend(Stat::read(pid));
+        stats.extend(Stat::read(pid).map(|stat| (pid, stat)));
         pending.extend(children_of(pid));
     }
-    stats
 }
 
 /// Returns ourselves and our ancestors: they belong to no tree of ours, and orphans go to one of them.
@@ -183,11 +146,7 @@ pub(super) fn has_marker(pid: u32, marker: &str) -> bool {
 
 /// Returns the marker that the process started with.
 pub(super) fn marker_of(pid: u32) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let prefix = format!("{}=", super::command::MARKER_VARIABLE);
-    let value =
-        environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes()))?;
-    Some(String::from_utf8_lossy(value).into_owned())
+    String::from_utf8(table::variable(pid, super::command::MARKER_VARIABLE)?).ok()
 }
 
 /// Picks the live processes of one tree out of `stats`.
@@ -209,14 +168,16 @@ fn attribute(
         })
         .collect();
     add_descendants(&mut members, stats, above);
+    let present: BTreeSet<u32> = stats.iter().map(|stat| stat.pid).collect();
     for stat in stats.iter().filter(is_candidate) {
-        let is_orphan = above.contains(&stat.parent);
-        if is_orphan && stat.is_alive() && !contains(&members, stat) && carries_marker(stat.pid) {
+        // A parent that is not there has ended while we looked.
+        let is_orphan = above.contains(&stat.parent) || !present.contains(&stat.parent);
+        if is_orphan && stat.is_alive && !contains(&members, stat) && carries_marker(stat.pid) {
             members.push(stat);
         }
     }
     add_descendants(&mut members, stats, above);
-    let mut members: Vec<Stat> = members.into_iter().filter(|stat| stat.is_alive()).cloned().collect();
+    let mut members: Vec<Stat> = members.into_iter().filter(|stat| stat.is_alive).cloned().collect();
     members.sort_by_key(|stat| (stat.pid != scope.main, stat.pid));
     members
 }
@@ -243,7 +204,7 @@ mod tests {
 
     fn stat(pid: u32, parent: u32, group: u32, session: u32) -> Stat {
         let command = String::new();
-        Stat { pid, command, state: b'S', parent, group, session, threads: 1, start_time: u64::from(pid) }
+        Stat { pid, command, is_alive: true, parent, group, session, start_time: u64::from(pid) }
     }
 
     const SCOPE: Scope<'static> = Scope { main: 100, marker: "m", known: &[] };
@@ -255,29 +216,9 @@ mod tests {
     }
 
     #[test]
-    fn a_name_full_of_parentheses_is_parsed() {
-        let text = b"42 (a) R (b) ) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 12345 1 1 1";
-        let stat = Stat::parse(text).expect("valid");
-        assert_eq!((stat.pid, stat.command.as_str(), stat.state), (42, "a) R (b) ", b'S'));
-        assert_eq!((stat.parent, stat.group, stat.session), (1, 42, 42));
-        assert_eq!((stat.threads, stat.start_time), (3, 12345));
-    }
-
-    #[test]
-    fn a_file_cut_anywhere_is_refused_or_complete() {
-        let text = b"42 (name) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 12345 1";
-        let whole = Stat::parse(text).expect("valid");
-        for length in 0..text.len() {
-            if let Some(stat) = Stat::parse(&text[..length]) {
-                assert_eq!((stat.pid, stat.parent, stat.threads), (whole.pid, whole.parent, whole.threads));
-            }
-        }
-    }
-
-    #[test]
     fn we_read_ourselves() {
         let stat = Stat::read(std::process::id()).expect("we exist");
-        assert!(stat.is_alive() && stat.identity().is_current());
+        assert!(stat.is_alive && stat.identity().is_current());
         assert_eq!(stat.parent, std::os::unix::process::parent_id());
         let other = Identity { start_time: stat.start_time + 1, ..stat.identity() };
         assert!(!other.is_current());
@@ -309,8 +250,10 @@ mod tests {
 
     #[test]
     fn the_marker_of_a_process_with_a_living_parent_of_its_own_is_not_asked_for() {
-        let stats = [stat(400, 399, 400, 400)];
+        let stats = [stat(399, 1, 399, 399), stat(400, 399, 400, 400)];
         assert_eq!(pids(&stats, &SCOPE, &[400]), [0_u32; 0]);
+        // Without the parent in sight it has just become an orphan.
+        assert_eq!(pids(&stats[1..], &SCOPE, &[400]), [400]);
     }
 
     #[test]
@@ -324,11 +267,8 @@ mod tests {
     #[test]
     fn the_dead_and_those_above_us_are_never_members() {
         let mut zombie = stat(101, 100, 100, 100);
-        zombie.state = b'Z';
-        let mut first_thread_ended = stat(102, 100, 100, 100);
-        first_thread_ended.state = b'Z';
-        first_thread_ended.threads = 2;
-        let stats = [zombie, first_thread_ended, stat(40, 1, 100, 100), stat(50, 40, 100, 100)];
+        zombie.is_alive = false;
+        let stats = [zombie, stat(102, 100, 100, 100), stat(40, 1, 100, 100), stat(50, 40, 100, 100)];
         assert_eq!(pids(&stats, &SCOPE, &[]), [102]);
     }
 }

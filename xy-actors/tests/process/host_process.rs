@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::Uid;
-use xy_actors::process::{HostOptions, ProcessExit, ProcessHost, ProcessSpec, SpawnErrorKind};
+use xy_actors::process::{HostError, HostOptions, ProcessExit, ProcessHost, ProcessSpec, SpawnErrorKind};
 
 use crate::support::{
     SCENARIO, SCENARIO_DIR, carriers, child, deadline, host, is_running, pid_in, run, state_of,
@@ -27,6 +27,10 @@ fn host_process() {
     runtime.block_on(async {
         match name.as_str() {
             "signals" => signals().await,
+            "child_signal_ignored" => assert!(matches!(
+                ProcessHost::start(HostOptions::default()),
+                Err(HostError::ChildSignalIgnored)
+            )),
             "descriptors" => descriptors().await,
             "closed_stdio" => closed_stdio().await,
             "no_descriptors" => no_descriptors().await,

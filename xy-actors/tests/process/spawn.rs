@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use xy_actors::process::ProcessExit;
 
-use crate::support::{child, deadline, host, is_running, output_of, pid_in, run, scenario, wait_until_async};
+use crate::support::{
+    child, deadline, host, is_running, output_of, pid_in, run, scenario, scenario_ignoring, wait_until_async,
+};
 
 #[tokio::test]
 async fn a_process_leads_its_own_session_and_group_in_its_directory() {
@@ -22,6 +24,12 @@ async fn a_process_leads_its_own_session_and_group_in_its_directory() {
 fn signals_are_reset_although_the_host_blocks_and_ignores_them() {
     let dir = tempfile::tempdir().expect("temporary directory");
     scenario("signals", dir.path()).succeed();
+}
+
+#[test]
+fn a_host_refuses_to_start_where_exit_codes_are_thrown_away() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    scenario_ignoring("CHLD", "child_signal_ignored", dir.path()).succeed();
 }
 
 #[test]

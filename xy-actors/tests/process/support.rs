@@ -115,9 +115,14 @@ pub(crate) fn carriers(marker: &str) -> Vec<u32> {
 /// Starts this test program again as a process of its own that runs one scenario. Scenarios change what is process-wide, or
 /// are killed.
 pub(crate) fn scenario(name: &str, dir: &Path) -> Scenario {
+    scenario_ignoring("HUP INT QUIT USR1 USR2 ALRM TSTP TTIN TTOU WINCH", name, dir)
+}
+
+/// The same, in a process that ignores these signals.
+pub(crate) fn scenario_ignoring(signals: &str, name: &str, dir: &Path) -> Scenario {
     // The shell makes the program begin with ignored signals, which only an unsafe call could do here.
     let child = Command::new("/bin/sh")
-        .args(["-c", r#"trap "" HUP INT QUIT USR1 USR2 ALRM TSTP TTIN TTOU WINCH; exec "$0" "$@""#])
+        .args(["-c", &format!(r#"trap "" {signals}; exec "$0" "$@""#)])
         .arg(std::env::current_exe().expect("we have a path"))
         .args(["host_process::host_process", "--exact", "--nocapture", "--test-threads=1"])
         .env(SCENARIO, name)

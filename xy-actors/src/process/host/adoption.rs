@@ -3,7 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::AbortHandle;
 
-use super::spawner::{Job, Spawner};
+use super::spawner::Spawner;
 
 /// The listening task; ends when dropped.
 #[derive(Debug)]
@@ -16,10 +16,10 @@ impl Task {
         let mut children = signal(SignalKind::child()).ok()?;
         let spawner = spawner.clone();
         let task = runtime.spawn(async move {
-            // Signals that come while a job is under way are merged into one by the kernel and by tokio. One round is
-            // due at the start, for those that ended before.
+            // One round is due at the start, for those that ended before.
             loop {
-                if !spawner.send(Job::ReapOrphans) || children.recv().await.is_none() {
+                spawner.reap_orphans();
+                if children.recv().await.is_none() {
                     return;
                 }
             }

@@ -118,9 +118,10 @@ impl Main {
     }
 
     fn peek(&self, state: &mut State) -> Option<ProcessExit> {
-        if state.exit.is_some() {
+        if state.is_reaped {
             return state.exit;
         }
+        // Asked for again even if it is known: so a theft of the zombie is seen before its pid is used.
         state.note(sys::peek_exit(self.exit_fd.as_fd(), self.live.pid), &self.live)
     }
 
@@ -199,12 +200,10 @@ impl Main {
         let mut state = lock(&self.state);
         if !state.is_reaped {
             let exit = state.note(sys::reap(self.exit_fd.as_fd(), self.live.pid), &self.live);
-            // Without an end there was nothing to reap; a peek may have cached one, but then the wait found it, too.
             exit?;
             state.is_reaped = true;
         }
-        lock(&self.host.live).remove(&self.live.pid);
-        self.host.with_ledger(|ledger| ledger.gone(&self.live.marker));
+        self.host.strike(self.live.pid, &self.live.marker);
         state.exit
     }
 }
@@ -468,4 +467,43 @@ async fn await_exits(stats: &[Stat], until: Instant) {
         }
     };
     let _ = tokio::time::timeout_at(until, all).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{HostOptions, ProcessHost, ProcessSpec};
+
+    fn sleeping() -> ProcessSpec {
+        let mut spec = ProcessSpec::new("sh");
+        // The shell is not replaced by its last command, so that there is a tree.
+        spec.args = vec!["-c".to_owned(), "sleep 1000; exit 1".to_owned()];
+        spec
+    }
+
+    #[tokio::test]
+    async fn a_process_that_cannot_be_watched_is_gone_when_the_error_is_told() {
+        let (host, _) = ProcessHost::start(HostOptions::default()).expect("starts");
+        let process = host.spawn("test", &sleeping()).await.expect("starts");
+        let identity = Identity { pid: process.pid(), start_time: host.live()[0].start_time };
+        assert!(identity.is_current());
+        let OsProcess { guard, .. } = process;
+        guard.bury().await;
+        assert!(!identity.is_current(), "not even a zombie is left");
+        assert_eq!(host.live(), []);
+    }
+
+    #[tokio::test]
+    async fn a_reaped_pid_is_never_signaled() {
+        let (host, _) = ProcessHost::start(HostOptions::default()).expect("starts");
+        let process = host.spawn("test", &sleeping()).await.expect("starts");
+        process.kill_tree(Instant::now() + Duration::from_secs(20)).await;
+        process.exited().await;
+        // Another part of the program takes the exit, which it must not, and with it the pid.
+        sys::reap_pid(process.pid()).expect("ended");
+        assert!(!process.signal_group(libc::SIGKILL).expect("no error"));
+        assert_eq!(process.members().expect("readable"), []);
+        assert_eq!(process.reap().expect("over"), ProcessExit::Signal { signal: 9, core_dumped: false });
+        assert_eq!(host.live(), []);
+    }
 }

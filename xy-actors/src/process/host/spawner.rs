@@ -9,6 +9,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub(super) enum Job {
 pub(super) struct Spawner {
     // Unbounded: each spawn is awaited by its caller, each other job comes from one process or is coalesced.
     jobs: mpsc::Sender<Job>,
+    /// A [`Job::ReapOrphans`] is on its way.
+    is_reaping_due: Arc<AtomicBool>,
 }
 
 impl Spawner {
@@ -55,8 +58,17 @@ impl Spawner {
             return Ok(spawner.clone());
         }
         let (jobs, inbox) = mpsc::channel();
-        std::thread::Builder::new().name("xy-spawner".to_owned()).spawn(move || run(&inbox))?;
-        Ok(spawner.insert(Self { jobs }).clone())
+        let is_reaping_due = Arc::new(AtomicBool::new(false));
+        let due = is_reaping_due.clone();
+        std::thread::Builder::new().name("xy-spawner".to_owned()).spawn(move || run(&inbox, due))?;
+        Ok(spawner.insert(Self { jobs, is_reaping_due }).clone())
+    }
+
+    /// Asks for adopted orphans to be reaped, once for all requests until the thread comes to it.
+    pub(super) fn reap_orphans(&self) {
+        if !self.is_reaping_due.swap(true, Ordering::AcqRel) {
+            self.send(Job::ReapOrphans);
+        }
     }
 
     /// Returns whether the job was taken.
@@ -68,6 +80,7 @@ impl Spawner {
 /// What the thread owns.
 #[derive(Default)]
 struct State {
+    is_reaping_due: Arc<AtomicBool>,
     stack: Option<ChildStack>,
     null: Option<OwnedFd>,
     /// Marker by pid of every main process that may still be unreaped.
@@ -85,9 +98,9 @@ struct Burial {
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-fn run(inbox: &Receiver<Job>) {
+fn run(inbox: &Receiver<Job>, is_reaping_due: Arc<AtomicBool>) {
     sys::block_all_signals();
-    let mut state = State::default();
+    let mut state = State { is_reaping_due, ..State::default() };
     let mut pause = SHORTEST_PAUSE;
     loop {
         let job = if state.burials.is_empty() {
@@ -126,7 +139,11 @@ impl State {
             }
             Job::Bury { main, done } => self.burials.push(Burial { main, done, empty_passes: 0 }),
             Job::Forget { pid, marker } => self.forget(pid, &marker),
-            Job::ReapOrphans => self.reap_orphans(),
+            Job::ReapOrphans => {
+                // Before the look, so that an end after it is asked for again.
+                self.is_reaping_due.store(false, Ordering::Release);
+                self.reap_orphans();
+            }
         }
     }
 
@@ -219,7 +236,7 @@ impl State {
                 continue;
             }
             // We own the pid while it is our zombie: nothing but a wait of ours frees it.
-            if Stat::read(pid).is_some_and(|stat| !stat.is_alive() && stat.session != session) {
+            if Stat::read(pid).is_some_and(|stat| !stat.is_alive && stat.session != session) {
                 let _ = sys::reap_pid(pid);
             }
         }

@@ -101,7 +101,7 @@ fn survivors(unfinished: &BTreeMap<String, Entry>) -> Vec<Survivor> {
 
 fn survivor(stat: &Stat, unfinished: &BTreeMap<String, Entry>) -> Option<Survivor> {
     // A zombie of the dead host lingers until init reaps it; it runs no more. Kernel threads have no environment.
-    if !stat.is_alive() || stat.parent == 2 {
+    if !stat.is_alive || stat.parent == 2 {
         return None;
     }
     // Another user's environment cannot be read, so only our own processes come this far; root looks at everybody's, for
@@ -114,7 +114,7 @@ fn survivor(stat: &Stat, unfinished: &BTreeMap<String, Entry>) -> Option<Survivo
     let is_same = now.start_time == stat.start_time && tree::has_marker(stat.pid, marker);
     let is_main_reused =
         entry.main.is_some_and(|main| main.pid == stat.pid && main.start_time != stat.start_time);
-    if !is_same || is_main_reused || !now.is_alive() {
+    if !is_same || is_main_reused || !now.is_alive {
         return None;
     }
     let (command, label) = (now.command, entry.label.clone());

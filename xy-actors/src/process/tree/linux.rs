@@ -1,0 +1,105 @@
+//! The process table of Linux, as `/proc` tells it.
+
+use std::fs;
+use std::io;
+
+use super::Stat;
+
+/// Parses `/proc/PID/stat`. The name is in parentheses and may itself contain `) `, so the last one ends it.
+fn parse(text: &[u8]) -> Option<Stat> {
+    let open = text.iter().position(|byte| *byte == b'(')?;
+    let close = text.iter().rposition(|byte| *byte == b')')?;
+    let pid = std::str::from_utf8(text.get(..open)?).ok()?.trim().parse().ok()?;
+    let command = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
+    let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
+    // The state is field 3 of the manual page.
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3);
+    // Some kernels say -1 where there is none.
+    let id = |number: usize| field(number).map(|text| text.parse().unwrap_or(0));
+    let threads: u32 = id(20)?;
+    Some(Stat {
+        pid,
+        command,
+        // A first thread that has ended shows as a zombie while others go on.
+        is_alive: !matches!(*field(3)?, "Z" | "X" | "x") || threads > 1,
+        parent: id(4)?,
+        group: id(5)?,
+        session: id(6)?,
+        start_time: field(22)?.parse().ok()?,
+    })
+}
+
+/// Reads one process; `None` if there is none of that pid.
+pub(super) fn read(pid: u32) -> Option<Stat> {
+    parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Returns the pid of every process.
+pub(super) fn pids() -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(pids)
+}
+
+/// Returns whether the kernel lists the children of a process.
+pub(in super::super) fn lists_children() -> bool {
+    fs::metadata("/proc/thread-self/children").is_ok()
+}
+
+/// Returns the children of a process, zombies included.
+pub(in super::super) fn children_of(pid: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let mut children = Vec::new();
+    for thread in threads.flatten() {
+        let Ok(text) = fs::read_to_string(thread.path().join("children")) else { continue };
+        children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    children
+}
+
+/// Returns a variable of the environment that the process started with. Needs the right to inspect it.
+pub(super) fn variable(pid: u32, name: &str) -> Option<Vec<u8>> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut entries = environment.split(|byte| *byte == 0);
+    entries.find_map(|entry| Some(entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec()))
+}
+
+/// Returns what tells this boot from every other.
+pub(in super::super) fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &[u8] = b"42 (a) R (b) ) S 1 43 44 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 1 1 1";
+
+    #[test]
+    fn a_name_full_of_parentheses_is_parsed() {
+        let stat = parse(LINE).expect("valid");
+        assert_eq!((stat.pid, stat.command.as_str(), stat.is_alive), (42, "a) R (b) ", true));
+        assert_eq!((stat.parent, stat.group, stat.session, stat.start_time), (1, 43, 44, 12345));
+    }
+
+    #[test]
+    fn a_line_cut_before_the_start_time_is_refused() {
+        let end = LINE.len() - "12345 1 1 1".len();
+        for length in 0..=end {
+            assert_eq!(parse(&LINE[..length]), None, "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn a_zombie_is_dead_unless_threads_of_it_go_on() {
+        let state = |state: &str, threads: u32| {
+            let line = format!("1 (n) {state} 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 5 0");
+            parse(line.as_bytes()).expect("valid").is_alive
+        };
+        assert!(!state("Z", 1) && !state("X", 1));
+        assert!(state("Z", 2) && state("T", 1) && state("D", 1));
+    }
+}
