@@ -115,14 +115,13 @@ pub(crate) fn carriers(marker: &str) -> Vec<u32> {
 /// Starts this test program again as a process of its own that runs one scenario. Scenarios change what is process-wide, or
 /// are killed.
 pub(crate) fn scenario(name: &str, dir: &Path) -> Scenario {
-    scenario_ignoring("HUP INT QUIT USR1 USR2 ALRM TSTP TTIN TTOU WINCH", name, dir)
+    scenario_after(r#"exec "$0" "$@""#, name, dir)
 }
 
-/// The same, in a process that ignores these signals.
-pub(crate) fn scenario_ignoring(signals: &str, name: &str, dir: &Path) -> Scenario {
-    // The shell makes the program begin with ignored signals, which only an unsafe call could do here.
+/// The same, started by a shell in which this script becomes the program `$0` with the arguments `$@`.
+pub(crate) fn scenario_after(script: &str, name: &str, dir: &Path) -> Scenario {
     let child = Command::new("/bin/sh")
-        .args(["-c", &format!(r#"trap "" {signals}; exec "$0" "$@""#)])
+        .args(["-c", script])
         .arg(std::env::current_exe().expect("we have a path"))
         .args(["host_process::host_process", "--exact", "--nocapture", "--test-threads=1"])
         .env(SCENARIO, name)
