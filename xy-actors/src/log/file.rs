@@ -1,0 +1,574 @@
+//! A log's files: whole records or nothing, whatever the disk does.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use memchr::{memchr_iter, memrchr};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::record::{Stamp, Stream};
+use super::rotation::{self, Step};
+
+/// How long a file that could not be written is left alone.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Where a log's current file lies, and how it is changed.
+pub(crate) trait Storage {
+    /// Opens the current file, or creates it.
+    fn open(&mut self) -> io::Result<Opened>;
+    /// Appends a prefix of `bytes` to the open file and says how long it was.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Cuts the open file.
+    fn truncate(&mut self, size: u64) -> io::Result<()>;
+    /// Closes the current file and makes it the newest of at most `keep - 1` older ones.
+    fn rotate(&mut self, keep: u32) -> io::Result<()>;
+    /// Closes the current file.
+    fn close(&mut self);
+}
+
+/// What was found in the current file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) size: u64,
+    /// Whether it ends within a line, as after a crash or on a full disk.
+    pub(crate) torn: bool,
+}
+
+/// How large the files of a log grow and how many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) max_size: u64,
+    pub(crate) keep: u32,
+}
+
+/// Lines that did not reach the file since it last could be written.
+#[derive(Debug)]
+struct Loss {
+    lines: u64,
+    error: String,
+    retry_at: Instant,
+}
+
+/// The writer of one log.
+///
+/// A file that cannot be written never stops anything: lines are dropped whole and counted, the next output after
+/// [`RETRY_AFTER`] tries again, and the first record that works says how many are missing and why.
+#[derive(Debug)]
+pub(crate) struct LogFile<S> {
+    storage: S,
+    /// The size of the open file.
+    size: Option<u64>,
+    loss: Option<Loss>,
+    dropped: u64,
+    last_error: Option<String>,
+}
+
+impl<S: Storage> LogFile<S> {
+    pub(crate) fn new(storage: S) -> Self {
+        Self { storage, size: None, loss: None, dropped: 0, last_error: None }
+    }
+
+    /// Returns how many lines never reached the file.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Returns the newest error, whether or not it has passed.
+    pub(crate) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// Returns whether the file cannot be written at present.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.loss.is_some()
+    }
+
+    /// Returns whether an append would be tried at `now`; if not, [`LogFile::skip`] saves the caller making records.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.loss.as_ref().is_none_or(|loss| now >= loss.retry_at)
+    }
+
+    /// Counts lines as dropped without trying.
+    pub(crate) fn skip(&mut self, lines: u64) {
+        self.dropped += lines;
+        if let Some(loss) = &mut self.loss {
+            loss.lines += lines;
+        }
+    }
+
+    /// Appends whole records.
+    pub(crate) fn append(&mut self, records: &[u8], limits: Limits, stamp: &Stamp, now: Instant) {
+        let mut unwritten = records;
+        if let Err(error) = self.try_append(&mut unwritten, limits, stamp) {
+            let lines = memchr_iter(b'\n', unwritten).count() as u64;
+            self.dropped += lines;
+            let before = self.loss.take().map_or(0, |loss| loss.lines);
+            let error = error.to_string();
+            self.last_error = Some(error.clone());
+            self.loss = Some(Loss { lines: before + lines, error, retry_at: now + RETRY_AFTER });
+            // A fresh start next time: what is at the path may be another file system by then.
+            self.storage.close();
+            self.size = None;
+        }
+    }
+
+    /// Makes a last attempt to say what is missing.
+    pub(crate) fn finish(&mut self, limits: Limits, stamp: &Stamp, now: Instant) {
+        if self.loss.is_some() {
+            self.append(&[], limits, stamp, now);
+        }
+        self.storage.close();
+        self.size = None;
+    }
+
+    /// Appends records and shortens `unwritten` to what is not in the file.
+    fn try_append(&mut self, unwritten: &mut &[u8], limits: Limits, stamp: &Stamp) -> io::Result<()> {
+        self.open(stamp)?;
+        if let Some(loss) = &self.loss {
+            let noun = if loss.lines == 1 { "line" } else { "lines" };
+            let text = format!("{} {noun} dropped: {}", loss.lines, loss.error);
+            let mut marker = Vec::new();
+            stamp.record(Stream::Xy, false, text.as_bytes(), &mut marker);
+            self.write_records(&mut &marker[..], limits, stamp)?;
+            self.loss = None;
+        }
+        self.write_records(unwritten, limits, stamp)
+    }
+
+    fn write_records(&mut self, unwritten: &mut &[u8], limits: Limits, stamp: &Stamp) -> io::Result<()> {
+        while !unwritten.is_empty() {
+            let size = self.open(stamp)?;
+            let length = rotation::fitting(unwritten, size, limits.max_size);
+            if length == 0 {
+                self.size = None;
+                self.storage.rotate(limits.keep)?;
+                continue;
+            }
+            let (fitting, rest) = unwritten.split_at(length);
+            *unwritten = fitting;
+            self.write_whole(unwritten)?;
+            *unwritten = rest;
+        }
+        Ok(())
+    }
+
+    /// Opens the file if necessary, ends a torn line in it, and returns its size.
+    fn open(&mut self, stamp: &Stamp) -> io::Result<u64> {
+        if let Some(size) = self.size {
+            return Ok(size);
+        }
+        let Opened { size, torn } = self.storage.open()?;
+        self.size = Some(size);
+        if torn {
+            let mut end = b"\n".to_vec();
+            stamp.record(Stream::Xy, false, b"the line above was cut short", &mut end);
+            self.write_whole(&mut &end[..])?;
+        }
+        Ok(self.size.unwrap_or(size))
+    }
+
+    /// Writes all records or removes the piece of a record that was written; shortens `unwritten` to match the file.
+    fn write_whole(&mut self, unwritten: &mut &[u8]) -> io::Result<()> {
+        let records = *unwritten;
+        let mut written = 0;
+        let failed = loop {
+            if written == records.len() {
+                break None;
+            }
+            match self.storage.write(&records[written..]) {
+                Ok(0) => break Some(io::ErrorKind::WriteZero.into()),
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Some(error),
+            }
+        };
+        let whole = memrchr(b'\n', &records[..written]).map_or(0, |end| end + 1);
+        let size = self.size.unwrap_or(0) + whole as u64;
+        self.size = Some(size);
+        *unwritten = &records[whole..];
+        match failed {
+            None => Ok(()),
+            Some(error) => {
+                if written > whole {
+                    // If even this fails, the next open finds the torn end and terminates it.
+                    let _ = self.storage.truncate(size);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A log's place in a directory that only its user can read.
+///
+/// Every step from the root is taken relative to an open directory and follows no symbolic link.
+#[derive(Debug)]
+pub(crate) struct Place {
+    root: PathBuf,
+    groups: Vec<String>,
+    stem: String,
+    current: Option<File>,
+}
+
+impl Place {
+    /// Creates the place of a checked log name below `root`.
+    pub(crate) fn new(root: &Path, name: &str) -> Self {
+        let mut groups: Vec<String> = name.split('/').map(str::to_owned).collect();
+        let stem = groups.pop().unwrap_or_default();
+        Self { root: root.to_owned(), groups, stem, current: None }
+    }
+
+    /// Returns the path of the current file.
+    pub(crate) fn path(&self) -> PathBuf {
+        let mut path = self.root.clone();
+        path.extend(&self.groups);
+        path.push(rotation::file_name(&self.stem, 0));
+        path
+    }
+
+    fn directory(&self) -> io::Result<OwnedFd> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut directory = open(&self.root, flags, Mode::empty()).map_err(explained)?;
+        for group in &self.groups {
+            match mkdirat(&directory, group.as_str(), Mode::S_IRWXU) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            directory = openat(&directory, group.as_str(), flags, Mode::empty()).map_err(explained)?;
+        }
+        Ok(directory)
+    }
+
+    fn file(&self) -> &File {
+        // `LogFile` writes and truncates only between open and close.
+        self.current.as_ref().expect("the file is open")
+    }
+}
+
+/// Says what a refused symbolic link is, which the system calls "too many levels".
+fn explained(error: Errno) -> io::Error {
+    match error {
+        Errno::ELOOP => io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"),
+        error => error.into(),
+    }
+}
+
+impl Storage for Place {
+    fn open(&mut self) -> io::Result<Opened> {
+        let directory = self.directory()?;
+        // Not blocking: somebody may have put a pipe without a reader there.
+        let flags = OFlag::O_RDWR
+            | OFlag::O_APPEND
+            | OFlag::O_CREAT
+            | OFlag::O_NOFOLLOW
+            | OFlag::O_CLOEXEC
+            | OFlag::O_NONBLOCK;
+        let name = rotation::file_name(&self.stem, 0);
+        let file = openat(&directory, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let file = File::from(file.map_err(explained)?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        }
+        let size = metadata.len();
+        let mut last = *b"\n";
+        if size > 0 {
+            file.read_exact_at(&mut last, size - 1)?;
+        }
+        self.current = Some(file);
+        Ok(Opened { size, torn: last != *b"\n" })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file().write(bytes)
+    }
+
+    fn truncate(&mut self, size: u64) -> io::Result<()> {
+        self.file().set_len(size)
+    }
+
+    fn rotate(&mut self, keep: u32) -> io::Result<()> {
+        self.close();
+        let directory = self.directory()?;
+        let name = |index| rotation::file_name(&self.stem, index);
+        let exists = |index| fstatat(&directory, name(index).as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok();
+        for step in rotation::steps(keep, exists) {
+            let done = match step {
+                Step::Remove(index) => unlinkat(&directory, name(index).as_str(), UnlinkatFlags::NoRemoveDir),
+                Step::Shift(index) => renameat(
+                    directory.as_fd(),
+                    name(index).as_str(),
+                    directory.as_fd(),
+                    name(index + 1).as_str(),
+                ),
+            };
+            match done {
+                // Somebody deleted it meanwhile: as good as moved.
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.current = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::LogLine;
+    use super::*;
+    use proptest::prelude::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    const LIMITS: Limits = Limits { max_size: 1 << 20, keep: 3 };
+
+    /// A disk in memory that takes `room` more bytes and can refuse everything.
+    #[derive(Debug, Default)]
+    struct FakeDisk {
+        current: Vec<u8>,
+        older: Vec<Vec<u8>>,
+        room: usize,
+        refuses_open: bool,
+        refuses_truncate: bool,
+    }
+
+    impl Storage for FakeDisk {
+        fn open(&mut self) -> io::Result<Opened> {
+            if self.refuses_open {
+                return Err(Errno::EROFS.into());
+            }
+            let torn = self.current.last().is_some_and(|last| *last != b'\n');
+            Ok(Opened { size: self.current.len() as u64, torn })
+        }
+
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.room == 0 {
+                return Err(Errno::ENOSPC.into());
+            }
+            let count = bytes.len().min(self.room);
+            self.room -= count;
+            self.current.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn truncate(&mut self, size: u64) -> io::Result<()> {
+            if self.refuses_truncate {
+                return Err(Errno::EIO.into());
+            }
+            self.room += self.current.len() - size as usize;
+            self.current.truncate(size as usize);
+            Ok(())
+        }
+
+        fn rotate(&mut self, keep: u32) -> io::Result<()> {
+            self.older.insert(0, std::mem::take(&mut self.current));
+            self.older.truncate(keep.saturating_sub(1) as usize);
+            Ok(())
+        }
+
+        fn close(&mut self) {}
+    }
+
+    fn record(text: &str) -> Vec<u8> {
+        let mut record = Vec::new();
+        Stamp::at(0).record(Stream::Out, false, text.as_bytes(), &mut record);
+        record
+    }
+
+    fn append(file: &mut LogFile<impl Storage>, text: &str, now: Instant) {
+        file.append(&record(text), LIMITS, &Stamp::at(0), now);
+    }
+
+    /// Reads a file as a person would: the texts of its records, markers included.
+    fn texts(bytes: &[u8]) -> Vec<String> {
+        assert!(bytes.is_empty() || bytes.ends_with(b"\n"), "the file ends within a line");
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines
+            .map(|line| match LogLine::parse(line, 0) {
+                Some(line) => String::from_utf8_lossy(&line.bytes).into_owned(),
+                None => format!("torn: {}", String::from_utf8_lossy(line)),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_full_disk_at_any_byte_drops_whole_lines_and_counts_them_exactly() {
+        let records = [record("one"), record("two"), record("three")].concat();
+        for room in 0..records.len() {
+            for refuses_truncate in [false, true] {
+                let start = Instant::now();
+                let mut file = LogFile::new(FakeDisk { room, refuses_truncate, ..FakeDisk::default() });
+                file.append(&records, LIMITS, &Stamp::at(0), start);
+                let whole = memchr_iter(b'\n', &records[..room]).count();
+                assert_eq!(file.dropped(), 3 - whole as u64, "room for {room}");
+                assert!(file.is_failing() && !file.is_due(start));
+
+                file.skip(2);
+                file.storage.room = 1 << 20;
+                append(&mut file, "after", start + RETRY_AFTER);
+                assert!(!file.is_failing());
+                let missing = 5 - whole;
+                let mut expected: Vec<String> =
+                    ["one", "two", "three"][..whole].iter().map(ToString::to_string).collect();
+                let torn = !records[..room].is_empty() && !records[..room].ends_with(b"\n");
+                let texts = texts(&file.storage.current);
+                if torn && refuses_truncate {
+                    expected.push(texts[whole].clone());
+                    assert!(texts[whole].len() < record("three").len() && !texts[whole].contains("after"));
+                    expected.push("the line above was cut short".into());
+                }
+                expected.push(format!("{missing} lines dropped: {}", io::Error::from(Errno::ENOSPC)));
+                expected.push("after".into());
+                assert_eq!(texts, expected, "room for {room}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fails_while_recovering_keeps_the_count() {
+        let start = Instant::now();
+        let mut file = LogFile::new(FakeDisk { refuses_open: true, ..FakeDisk::default() });
+        append(&mut file, "one", start);
+        append(&mut file, "two", start + RETRY_AFTER);
+        file.storage.refuses_open = false;
+        file.storage.room = 30;
+        append(&mut file, "three", start + 2 * RETRY_AFTER);
+        file.storage.room = 1 << 20;
+        append(&mut file, "four", start + 3 * RETRY_AFTER);
+        let marker = format!("3 lines dropped: {}", io::Error::from(Errno::ENOSPC));
+        assert_eq!(texts(&file.storage.current), [marker, "four".into()]);
+        assert_eq!(file.dropped(), 3);
+        assert!(file.last_error().is_some());
+    }
+
+    #[test]
+    fn lines_lost_right_after_a_marker_are_counted_anew() {
+        let start = Instant::now();
+        let mut file = LogFile::new(FakeDisk::default());
+        append(&mut file, "one", start);
+        let marker = record(&format!("1 line dropped: {}", io::Error::from(Errno::ENOSPC))).len() - 1;
+        file.storage.room = marker;
+        append(&mut file, "two", start + RETRY_AFTER);
+        file.storage.room = 1 << 20;
+        file.finish(LIMITS, &Stamp::at(0), start + RETRY_AFTER);
+        let marker = format!("1 line dropped: {}", io::Error::from(Errno::ENOSPC));
+        assert_eq!(texts(&file.storage.current), [marker.clone(), marker]);
+    }
+
+    proptest! {
+        #[test]
+        fn rotation_neither_tears_nor_loses_nor_reorders(
+            batches in prop::collection::vec(prop::collection::vec(0usize..60, 1..8), 1..30),
+            max_size in 1u64..300,
+        ) {
+            let limits = Limits { max_size, keep: u32::MAX };
+            let mut file = LogFile::new(FakeDisk { room: usize::MAX, ..FakeDisk::default() });
+            let mut expected = Vec::new();
+            for batch in batches {
+                let mut records = Vec::new();
+                for length in batch {
+                    expected.push(format!("{}:{}", expected.len(), "x".repeat(length)));
+                    records.extend(record(&expected[expected.len() - 1]));
+                }
+                file.append(&records, limits, &Stamp::at(0), Instant::now());
+            }
+            let mut read = Vec::new();
+            for bytes in file.storage.older.iter().rev().chain([&file.storage.current]) {
+                let lines = texts(bytes);
+                prop_assert!(bytes.len() as u64 <= max_size || lines.len() == 1);
+                read.extend(lines);
+            }
+            prop_assert_eq!(read, expected);
+        }
+    }
+
+    #[test]
+    fn real_files_rotate_and_old_ones_go() {
+        let root = tempfile::tempdir().unwrap();
+        let mut file = LogFile::new(Place::new(root.path(), "group/web"));
+        let limits = Limits { max_size: 2 * record("0").len() as u64, keep: 3 };
+        for number in 0..9 {
+            file.append(&record(&number.to_string()), limits, &Stamp::at(0), Instant::now());
+        }
+        let read = |name: &str| texts(&std::fs::read(root.path().join("group").join(name)).unwrap());
+        assert_eq!(read("web.log"), ["8"]);
+        assert_eq!(read("web.log.1"), ["6", "7"]);
+        assert_eq!(read("web.log.2"), ["4", "5"]);
+        assert_eq!(std::fs::read_dir(root.path().join("group")).unwrap().count(), 3);
+        file.append(&record("99"), Limits { keep: 1, ..limits }, &Stamp::at(0), Instant::now());
+        assert_eq!(read("web.log"), ["99"]);
+        assert_eq!(std::fs::read_dir(root.path().join("group")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn files_and_directories_are_private() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().join("state/logs");
+        let mut file = LogFile::new(Place::new(&root, "group/web"));
+        append(&mut file, "hello", Instant::now());
+        let mode = |path: &str| std::fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("group/web.log"), mode("group"), mode("")), (0o600, 0o700, 0o700));
+        assert_eq!(mode(".."), 0o700);
+    }
+
+    #[test]
+    fn a_file_torn_at_any_byte_never_merges_with_the_next_line() {
+        let root = tempfile::tempdir().unwrap();
+        let old = [record("whole"), record("the second")].concat();
+        let first = record("whole").len();
+        for cut in first..=old.len() {
+            std::fs::write(root.path().join("web.log"), &old[..cut]).unwrap();
+            let mut file = LogFile::new(Place::new(root.path(), "web"));
+            append(&mut file, "new", Instant::now());
+            let texts = texts(&std::fs::read(root.path().join("web.log")).unwrap());
+            assert_eq!((&*texts[0], &*texts[texts.len() - 1]), ("whole", "new"));
+            if cut == first {
+                assert_eq!(texts.len(), 2);
+            } else if cut == old.len() {
+                assert_eq!(texts[1], "the second");
+                assert_eq!(texts.len(), 3);
+            } else {
+                assert_eq!(texts[2], "the line above was cut short", "cut at {cut}");
+                assert_eq!(texts.len(), 4);
+            }
+        }
+    }
+
+    #[test]
+    fn planted_links_and_pipes_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("target");
+        std::fs::write(&target, "untouched").unwrap();
+        let logs = root.path().join("logs");
+        std::fs::create_dir(&logs).unwrap();
+        symlink(&target, logs.join("web.log")).unwrap();
+        symlink(root.path(), logs.join("group")).unwrap();
+        symlink(&logs, root.path().join("linked")).unwrap();
+        nix::unistd::mkfifo(&logs.join("pipe.log"), Mode::S_IRWXU).unwrap();
+        for (root, name) in [
+            (logs.clone(), "web"),
+            (logs.clone(), "group/web"),
+            (logs.clone(), "pipe"),
+            (root.path().join("linked"), "other"),
+        ] {
+            let mut file = LogFile::new(Place::new(&root, name));
+            append(&mut file, "hello", Instant::now());
+            assert_eq!(file.dropped(), 1, "{name}");
+            assert!(file.last_error().is_some());
+        }
+        assert_eq!(std::fs::read(&target).unwrap(), b"untouched");
+        assert!(!root.path().join("web.log").exists());
+        assert!(!logs.join("other.log").exists());
+    }
+}

@@ -1,0 +1,106 @@
+//! When a log file is full and which files move where; pure.
+
+use memchr::{memchr, memrchr};
+
+/// One change to the files of a log; index 0 is the current file, higher ones are older.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Deletes the file of this index.
+    Remove(u32),
+    /// Renames the file of this index to the next index, replacing what is there.
+    Shift(u32),
+}
+
+/// Returns the name of the file with this index.
+pub(crate) fn file_name(stem: &str, index: u32) -> String {
+    match index {
+        0 => format!("{stem}.log"),
+        _ => format!("{stem}.log.{index}"),
+    }
+}
+
+/// Returns how many bytes of whole records go into a file that has `size` bytes; 0 means it has to be rotated first.
+///
+/// A record larger than `max_size` gets a file of its own.
+pub(crate) fn fitting(records: &[u8], size: u64, max_size: u64) -> usize {
+    let room = usize::try_from(max_size.saturating_sub(size)).unwrap_or(usize::MAX);
+    if records.len() <= room {
+        return records.len();
+    }
+    match memrchr(b'\n', &records[..room]) {
+        Some(end) => end + 1,
+        None if size > 0 => 0,
+        None => memchr(b'\n', records).map_or(records.len(), |end| end + 1),
+    }
+}
+
+/// Returns the steps, in order, after which no current file exists and at most `keep - 1` older ones do.
+///
+/// They begin at the old end, so that a crash between two of them loses nothing; the hole it leaves is used by the
+/// next rotation. Files beyond `keep`, left from a larger setting, are removed.
+pub(crate) fn steps(keep: u32, exists: impl Fn(u32) -> bool) -> Vec<Step> {
+    let keep = keep.max(1);
+    let surplus = (keep..u32::MAX).take_while(|index| exists(*index));
+    let mut steps: Vec<Step> = surplus.map(Step::Remove).collect();
+    steps.reverse();
+    if keep == 1 {
+        steps.push(Step::Remove(0));
+    } else {
+        let free = (1..keep - 1).find(|index| !exists(*index)).unwrap_or(keep - 1);
+        steps.extend((0..free).rev().map(Step::Shift));
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_fill_a_file_up_to_its_size_and_are_never_cut() {
+        let records = b"aaaa\nbbbb\ncccc\n";
+        let cases = [
+            (0, 100, 15),
+            (0, 15, 15),
+            (0, 14, 10),
+            (0, 9, 5),
+            (0, 4, 5),
+            (1, 4, 0),
+            (5, 15, 10),
+            (20, 15, 0),
+        ];
+        for (size, max_size, expected) in cases {
+            assert_eq!(fitting(records, size, max_size), expected, "{size} of {max_size}");
+        }
+    }
+
+    #[test]
+    fn files_move_one_up_and_the_oldest_is_replaced() {
+        assert_eq!(steps(3, |index| index < 3), [Step::Shift(1), Step::Shift(0)]);
+        assert_eq!(steps(3, |index| index < 1), [Step::Shift(0)]);
+    }
+
+    #[test]
+    fn one_kept_file_is_started_anew() {
+        assert_eq!(steps(1, |index| index == 0), [Step::Remove(0)]);
+        assert_eq!(steps(0, |index| index == 0), [Step::Remove(0)]);
+    }
+
+    #[test]
+    fn a_hole_is_filled_before_anything_is_deleted() {
+        assert_eq!(steps(5, |index| [0, 1, 3, 4].contains(&index)), [Step::Shift(1), Step::Shift(0)]);
+    }
+
+    #[test]
+    fn files_of_a_larger_setting_are_removed_from_the_old_end() {
+        assert_eq!(
+            steps(2, |index| index < 5),
+            [Step::Remove(4), Step::Remove(3), Step::Remove(2), Step::Shift(0)]
+        );
+    }
+
+    #[test]
+    fn names_count_up_with_age() {
+        assert_eq!([file_name("web", 0), file_name("web", 2)], ["web.log", "web.log.2"]);
+    }
+}

@@ -1,0 +1,1 @@
+//! The log pipeline on real pipes, files and threads.
