@@ -1,0 +1,81 @@
+//! A disk that fails costs lines of the file and nothing else.
+
+use std::fs;
+use std::io::Write as _;
+
+use xy_actors::log::{Cursor, DRAIN_GRACE, LogHub, LogItem, Stream};
+
+use crate::{ample, attach, number, read_files, soon, text, until, write_numbers};
+
+#[tokio::test]
+async fn an_unwritable_directory_drops_from_the_file_only_and_recovery_says_how_many() {
+    let root = tempfile::tempdir().unwrap();
+    let logs = root.path().join("logs");
+    fs::write(&logs, "a plain file where the directory should be").unwrap();
+    let hub = LogHub::new(Some(logs.clone()));
+    let log = hub.open("group/web", ample()).unwrap();
+    let (attachment, out, mut err) = attach(&log, 1);
+    let mut follower = log.follow(Cursor::Now);
+    write_numbers(out, 0..100_000).join().unwrap();
+    let mut seen = 0;
+    while seen < 100_000 {
+        for item in soon(follower.next()).await.unwrap() {
+            assert!(matches!(item, LogItem::Line(line) if number(&line) == seen));
+            seen += 1;
+        }
+    }
+    soon(hub.flush()).await;
+    let health = log.health();
+    assert!(health.failing && health.last_error.is_some());
+    assert_eq!((health.lines, health.dropped_lines), (100_000, 100_000));
+
+    fs::remove_file(&logs).unwrap();
+    let mut written = 100_000;
+    until("the file works again", || {
+        writeln!(err, "{written}").unwrap();
+        written += 1;
+        !log.health().failing
+    })
+    .await;
+    drop(err);
+    soon(attachment.drain(DRAIN_GRACE)).await;
+    let health = log.health();
+    assert_eq!(health.lines, written);
+    let lines = read_files(&logs, "group/web");
+    let (marker, rest) = lines.split_first().unwrap();
+    assert_eq!(marker.stream, Stream::Xy);
+    assert!(text(marker).starts_with(&format!("{} lines dropped: ", health.dropped_lines)));
+    assert!(rest.iter().map(number).eq(health.dropped_lines..written));
+}
+
+#[tokio::test]
+async fn a_planted_link_is_refused_and_said() {
+    let root = tempfile::tempdir().unwrap();
+    let target = root.path().join("target");
+    fs::write(&target, "untouched").unwrap();
+    let logs = root.path().join("logs");
+    fs::create_dir(&logs).unwrap();
+    std::os::unix::fs::symlink(&target, logs.join("web.log")).unwrap();
+    let hub = LogHub::new(Some(logs));
+    let log = hub.open("web", ample()).unwrap();
+    log.note("hello");
+    soon(hub.flush()).await;
+    assert_eq!(fs::read(&target).unwrap(), b"untouched");
+    let health = log.health();
+    assert_eq!((health.dropped_lines, health.failing), (1, true));
+    assert!(health.last_error.unwrap().contains("symbolic link"));
+    assert_eq!(log.tail(1).len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_left_torn_by_a_crash_is_ended_before_anything_is_added() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("web.log");
+    fs::write(&file, "2026-03-01T09:30:00.250Z out whole\n2026-03-01T09:30:00.251Z out to").unwrap();
+    let hub = LogHub::new(Some(root.path().to_owned()));
+    hub.open("web", ample()).unwrap().note("next");
+    soon(hub.flush()).await;
+    let lines = read_files(root.path(), "web");
+    let expected = ["whole", "to", "the line above was cut short", "next"];
+    assert!(lines.iter().map(text).eq(expected));
+}
