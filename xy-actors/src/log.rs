@@ -45,6 +45,7 @@ mod follow;
 mod hub;
 mod lines;
 mod name;
+mod past;
 mod pump;
 mod record;
 mod rotation;
@@ -53,6 +54,7 @@ pub use follow::{Cursor, LogFollower, LogItem};
 pub use hub::{Attachment, DRAIN_GRACE, Drained, Log, LogError, LogHealth, LogHub};
 pub use lines::MAX_LINE;
 pub use name::NameFault;
+pub use past::Tail;
 pub use record::{LogLine, Stream};
 
 /// How much of a child's output is kept.

@@ -19,6 +19,9 @@ use super::rotation::{self, Step};
 /// How long a file that could not be written is left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// How many files are opened for reading at most.
+const MAX_READERS: u32 = 64;
+
 /// Where a log's current file lies, and how it is changed.
 pub(crate) trait Storage {
     /// Opens the current file, or creates it.
@@ -245,6 +248,28 @@ impl Place {
             directory = openat(&directory, group.as_str(), flags, Mode::empty()).map_err(explained)?;
         }
         Ok(directory)
+    }
+
+    /// Opens the files that exist, newest first, with their sizes; a limited number of them.
+    pub(crate) fn readers(&self) -> io::Result<Vec<(File, u64)>> {
+        let directory = self.directory()?;
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let mut readers = Vec::new();
+        for index in 0..MAX_READERS {
+            let name = rotation::file_name(&self.stem, index);
+            let file = match openat(&directory, name.as_str(), flags, Mode::empty()) {
+                Ok(file) => File::from(file),
+                // The current file is missing between a rotation and the next line.
+                Err(Errno::ENOENT) if index == 0 => continue,
+                Err(Errno::ENOENT) => break,
+                Err(error) => return Err(explained(error)),
+            };
+            let metadata = file.metadata()?;
+            if metadata.is_file() {
+                readers.push((file, metadata.len()));
+            }
+        }
+        Ok(readers)
     }
 
     fn file(&self) -> &File {

@@ -14,6 +14,7 @@ use super::buffer::Buffer;
 use super::file::Place;
 use super::follow::{Cursor, LogFollower};
 use super::name::{self, NameFault};
+use super::past::Tail;
 use super::pump::{Command, Pump};
 use super::record::{LogLine, Stream};
 
@@ -131,6 +132,7 @@ impl LogHub {
             dropped_lines: 0,
             last_error: None,
             failing: false,
+            complete_from: 0,
             closed: false,
         };
         let shared = Arc::new(Shared {
@@ -212,7 +214,16 @@ pub(super) struct State {
     pub(super) dropped_lines: u64,
     pub(super) last_error: Option<String>,
     pub(super) failing: bool,
+    /// The number after the newest line that is missing from the files.
+    pub(super) complete_from: u64,
     pub(super) closed: bool,
+}
+
+impl State {
+    /// Returns whether the files lack lines that memory holds.
+    pub(super) fn lacks_held_lines(&self) -> bool {
+        self.failing || self.buffer.held().start < self.complete_from
+    }
 }
 
 impl Shared {
@@ -315,9 +326,43 @@ impl Log {
 
     /// Returns the last `n` lines, or as many as are held.
     pub fn tail(&self, n: usize) -> Vec<LogLine> {
+        self.memory_tail(n).lines
+    }
+
+    /// Returns the last `n` lines, from the files if memory holds fewer: also those of earlier runs of the host.
+    ///
+    /// Following from [`Tail::next`] shows every line after these exactly once. While the files are failing, memory
+    /// alone answers, as they lack lines.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it changes nothing.
+    pub async fn tail_with_files(&self, n: usize) -> Tail {
+        let shared = &self.inner.shared;
+        let tail = self.memory_tail(n);
+        if tail.lines.len() >= n || shared.directory.is_none() || shared.lock().lacks_held_lines() {
+            return tail;
+        }
+        let (reply, past) = oneshot::channel();
+        let Ok(pump) = self.inner.engine.pump() else { return tail };
+        if pump.send(Command::Past { shared: Arc::clone(shared), reply }).is_err() {
+            return tail;
+        }
+        let Ok(past) = past.await else { return self.memory_tail(n) };
+        match tokio::task::spawn_blocking(move || past.tail(n)).await {
+            Ok(Ok(from_files)) if from_files.lines.len() >= tail.lines.len() => from_files,
+            _ => self.memory_tail(n),
+        }
+    }
+
+    fn memory_tail(&self, n: usize) -> Tail {
         let state = self.inner.shared.lock();
-        let end = state.buffer.held().end;
-        state.buffer.copy(end.saturating_sub(n as u64), n, usize::MAX)
+        let next = state.buffer.held().end;
+        Tail {
+            lines: state.buffer.copy(next.saturating_sub(n as u64), n, usize::MAX),
+            next,
+            from_files: false,
+        }
     }
 
     /// Follows the log from a line on.

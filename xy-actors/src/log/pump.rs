@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::file::{Limits, LogFile, Place};
 use super::hub::{Shared, locked};
 use super::lines::{LineCutter, MAX_LINE};
+use super::past::Past;
 use super::record::{Stamp, Stream};
 
 /// What one read takes at most: the usual capacity of a pipe.
@@ -24,6 +25,9 @@ const READ_SIZE: usize = 64 << 10;
 
 /// How often one pipe is read before the next one has its turn.
 const TURN_READS: usize = 4;
+
+/// How many turns there are between two looks at events, requests and deadlines.
+const ROUND_TURNS: usize = 32;
 
 /// How often a pipe is read at most before it is closed: 1 MiB, the largest pipe an ordinary user can make.
 const FINAL_READS: usize = (1 << 20) / READ_SIZE;
@@ -55,6 +59,11 @@ pub(super) enum Command {
         text: String,
     },
     Flush(oneshot::Sender<()>),
+    /// Open the log's files as they are after all lines read so far.
+    Past {
+        shared: Arc<Shared>,
+        reply: oneshot::Sender<Past>,
+    },
     /// Close the pipes, end the log.
     Close(Arc<Shared>),
     /// Nobody holds the log any more; its pipes are still read until they end.
@@ -275,8 +284,8 @@ impl Worker {
                 self.enqueue(event.token());
             }
             let released = self.take_commands();
-            // One turn each, then a look at new events: no pipe waits for more than one turn of each other pipe.
-            for _ in 0..self.ready.len() {
+            // First come, first served: no pipe waits for more than one turn of each other pipe.
+            for _ in 0..self.ready.len().min(ROUND_TURNS) {
                 if let Some(token) = self.ready.pop_front() {
                     self.turn(token);
                 }
@@ -312,6 +321,7 @@ impl Worker {
                 Command::Note { shared, text } => self.on_note(&shared, &text),
                 // A dropped caller is no error.
                 Command::Flush(reply) => _ = reply.send(()),
+                Command::Past { shared, reply } => _ = reply.send(self.past(&shared)),
                 Command::Close(shared) => self.on_close(&shared),
                 Command::Forget(shared) => self.on_forget(&shared),
             }
@@ -356,6 +366,19 @@ impl Worker {
         if let Some(sink) = self.sinks.get_mut(&key) {
             sink.write(Stream::Xy, &mut self.records, |emit| emit(&bytes, false));
         }
+    }
+
+    /// Only this thread writes, so what it opens here ends exactly before the next line.
+    fn past(&self, shared: &Shared) -> Past {
+        let (next, incomplete) = {
+            let state = shared.lock();
+            (state.buffer.held().end, state.lacks_held_lines())
+        };
+        let files = match shared.place() {
+            Some(place) if !incomplete => place.readers().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        Past { next, files }
     }
 
     fn on_close(&mut self, shared: &Arc<Shared>) {
@@ -565,7 +588,12 @@ impl Sink {
             return;
         }
         let mut state = self.shared.lock();
-        state.dropped_lines += file.dropped() - dropped;
+        let missing = file.dropped() - dropped;
+        if missing > 0 {
+            // Only this thread adds lines, and the missing ones are among the newest.
+            state.complete_from = state.buffer.held().end;
+        }
+        state.dropped_lines += missing;
         state.failing = file.is_failing();
         state.last_error = file.last_error().map(str::to_owned);
         drop(state);

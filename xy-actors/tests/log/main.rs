@@ -4,6 +4,7 @@ mod disk;
 mod drain;
 mod follow;
 mod output;
+mod past;
 
 use std::io::{PipeWriter, Write as _};
 use std::path::Path;
