@@ -76,9 +76,8 @@ impl LogFollower {
         tokio::task::coop::consume_budget().await;
         let shared = Arc::clone(&self.shared);
         loop {
-            let mut changed = std::pin::pin!(shared.changed.notified());
-            // Before looking, so that no line can arrive unseen between the look and the wait.
-            changed.as_mut().enable();
+            // Made before looking: it hears of what happens between the look and the wait.
+            let changed = shared.changed.notified();
             let (items, closed) = self.take();
             if !items.is_empty() {
                 return Some(items);

@@ -57,12 +57,29 @@ async fn no_grace_at_all_still_reads_what_is_there() {
     }
 }
 
+/// Only Linux has pipes that hold more than the log thread reads in one turn.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_large_pipe_is_emptied_although_the_deadline_has_passed() {
+    use nix::fcntl::{FcntlArg, fcntl};
+
+    let log = in_memory(ample());
+    let (stdout, mut out) = std::io::pipe().unwrap();
+    let (stderr, err) = std::io::pipe().unwrap();
+    fcntl(&out, FcntlArg::F_SETPIPE_SZ(1 << 20)).unwrap();
+    out.write_all(&[&[b'x'; 999][..], b"\n"].concat().repeat(1_000)).unwrap();
+    let attachment = log.attach(1, stdout.into(), stderr.into()).unwrap();
+    assert!(soon(attachment.drain(Duration::ZERO)).await.held);
+    assert_eq!(log.health().lines, 1_000);
+    drop((out, err));
+}
+
 #[tokio::test]
 async fn a_holder_that_never_stops_writing_does_not_prolong_the_drain() {
     let log = in_memory(LogSettings::default());
     let (attachment, mut out, _err) = attach(&log, 1);
     let flood = std::thread::spawn(move || {
-        let chunk = [b'\n'; 60_000];
+        let chunk = [&[b'x'; 999][..], b"\n"].concat().repeat(60);
         while out.write_all(&chunk).is_ok() {}
     });
     let mut follower = log.follow(Cursor::Now);

@@ -135,6 +135,19 @@ async fn a_cancelled_wait_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_line_that_arrives_while_a_follower_looks_still_wakes_it() {
+    let log = in_memory(ample());
+    let (_attachment, mut out, _err) = attach(&log, 1);
+    let mut follower = log.follow(Cursor::Now);
+    // Nothing else wakes the follower: each line is written after the one before was seen.
+    for round in 0..20_000 {
+        writeln!(out, "{round}").unwrap();
+        let items = soon(follower.next()).await.unwrap();
+        assert!(matches!(&items[..], [LogItem::Line(line)] if number(line) == round));
+    }
+}
+
+#[tokio::test]
 async fn closing_a_log_delivers_the_rest_and_then_the_end() {
     let hub = LogHub::new(None);
     let log = hub.open("web", ample()).unwrap();
