@@ -492,15 +492,18 @@ impl Worker {
             sink.write(pipe.stream, &mut self.records, |emit| pipe.cutter.finish(emit));
             sink.pipes -= 1;
         }
-        self.release(pipe.sink);
-        let Some(attached) = self.attached.get_mut(&pipe.attachment) else { return };
+        let (sink, attachment) = (pipe.sink, pipe.attachment);
+        // Before the answer, which promises that it is closed.
+        drop(pipe);
+        self.release(sink);
+        let Some(attached) = self.attached.get_mut(&attachment) else { return };
         attached.held |= held;
         attached.open.retain(|open| *open != token);
         if attached.open.is_empty()
-            && let Some(attached) = self.attached.remove(&pipe.attachment)
+            && let Some(attached) = self.attached.remove(&attachment)
         {
             if let Some(deadline) = attached.deadline {
-                self.deadlines.remove(&(deadline, pipe.attachment));
+                self.deadlines.remove(&(deadline, attachment));
             }
             if let Some(reply) = attached.reply {
                 // A dropped caller is no error.
