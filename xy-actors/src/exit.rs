@@ -175,6 +175,39 @@ impl ExitReport {
             _ => Self::new(Exit::Normal, Cause::Finished { reason }),
         }
     }
+
+    /// Classifies the end of an operating system process.
+    ///
+    /// When a stop was asked for, the codes 0, 143 and 130 and death by the stop signal are clean: that is how programs
+    /// answer SIGTERM and SIGINT.
+    #[cfg(feature = "process")]
+    pub(crate) fn of_process(
+        exit: crate::process::ProcessExit,
+        is_stop_asked: bool,
+        is_killed: bool,
+        stop_signal: i32,
+    ) -> Self {
+        use crate::process::ProcessExit;
+        match exit {
+            ProcessExit::Code(code) => {
+                let exit = match code {
+                    0 | 143 | 130 if is_stop_asked => Exit::Shutdown,
+                    0 => Exit::Normal,
+                    _ => Exit::Abnormal,
+                };
+                Self::new(exit, Cause::ExitCode { code })
+            }
+            ProcessExit::Signal { signal, core_dumped } => {
+                let exit = match signal {
+                    libc::SIGKILL if stop_signal != libc::SIGKILL || !is_stop_asked => Exit::Killed,
+                    libc::SIGTERM | libc::SIGINT if is_stop_asked => Exit::Shutdown,
+                    _ if is_stop_asked && !is_killed && signal == stop_signal => Exit::Shutdown,
+                    _ => Exit::Abnormal,
+                };
+                Self::new(exit, Cause::Signal { signal, core_dumped })
+            }
+        }
+    }
 }
 
 impl fmt::Display for ExitReport {

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod actor;
+mod child;
 mod command;
 mod host;
 mod ledger;
 mod sys;
 mod tree;
 
+pub use self::child::{ProcessChild, process};
 pub use self::command::{SpawnError, SpawnErrorKind};
 pub use self::host::{
     HostError, HostOptions, KillReport, LiveProcess, Member, OsProcess, ProcessExit, ProcessHost,
@@ -125,4 +128,19 @@ pub enum StopSignal {
     Usr2,
     /// SIGKILL.
     Kill,
+}
+
+impl StopSignal {
+    /// Returns the signal's number on this system.
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Term => libc::SIGTERM,
+            Self::Int => libc::SIGINT,
+            Self::Hup => libc::SIGHUP,
+            Self::Quit => libc::SIGQUIT,
+            Self::Usr1 => libc::SIGUSR1,
+            Self::Usr2 => libc::SIGUSR2,
+            Self::Kill => libc::SIGKILL,
+        }
+    }
 }

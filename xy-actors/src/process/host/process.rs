@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::unix::AsyncFd;
@@ -210,21 +211,25 @@ impl Main {
 
 /// Owns a process until it is reaped: dropped before, it kills the tree and leaves the reaping to the spawner thread.
 #[derive(Debug)]
-pub(super) struct Guard(Option<Box<Main>>);
+pub(super) struct Guard {
+    main: Option<Box<Main>>,
+    /// Whether the process was reaped and there is nothing left to guard.
+    is_done: AtomicBool,
+}
 
 impl Guard {
     pub(super) fn new(main: Main) -> Self {
-        Self(Some(Box::new(main)))
+        Self { main: Some(Box::new(main)), is_done: AtomicBool::new(false) }
     }
 
     fn main(&self) -> &Main {
-        // Proof: only `bury`, `reap` and `drop` take it, and all three consume the guard.
-        self.0.as_ref().expect("a guard that is still there owns its process")
+        // Proof: only `bury` and `drop` take it, and both consume the guard.
+        self.main.as_ref().expect("a guard that is still there owns its process")
     }
 
     /// Kills the tree and returns when the process is reaped.
     pub(super) async fn bury(mut self) {
-        let Some(main) = self.0.take() else { return };
+        let Some(main) = self.main.take() else { return };
         let spawner = main.host.spawner.clone();
         let (done, finished) = oneshot::channel();
         let _ = main.kill(main.host.reach());
@@ -233,19 +238,23 @@ impl Guard {
         }
     }
 
-    fn reap(mut self) -> Result<ProcessExit, Self> {
-        let Some(exit) = self.main().reap() else { return Err(self) };
-        if let Some(main) = self.0.take() {
+    fn reap(&self) -> Option<ProcessExit> {
+        let main = self.main();
+        let exit = main.reap()?;
+        if !self.is_done.swap(true, Ordering::AcqRel) {
             let (pid, marker) = (main.live.pid, main.live.marker.clone());
             main.host.spawner.send(Job::Forget { pid, marker });
         }
-        Ok(exit)
+        Some(exit)
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let Some(main) = self.0.take() else { return };
+        let Some(main) = self.main.take() else { return };
+        if *self.is_done.get_mut() {
+            return;
+        }
         // Twice at once, for those that were being forked meanwhile; the spawner thread repeats it until nobody is left,
         // if the program lives that long.
         for _ in 0..2 {
@@ -436,19 +445,14 @@ impl OsProcess {
         }
     }
 
-    /// Reaps the ended main process and strikes it from the ledger.
+    /// Reaps the ended main process and strikes it from the ledger; `None` if it has not ended.
     ///
-    /// To be called when the tree is gone: from here on the pid may belong to another process.
-    ///
-    /// # Errors
-    /// The handle itself, if the main process has not ended.
-    pub fn reap(self) -> Result<ProcessExit, Self> {
+    /// To be called when the tree is gone: from here on the pid may belong to another process, nothing is signaled any
+    /// more, and dropping the handle does nothing.
+    pub fn reap(&self) -> Option<ProcessExit> {
         let main = self.main();
-        if main.peek(&mut lock(&main.state)).is_none() {
-            return Err(self);
-        }
-        let Self { watch, guard, output } = self;
-        guard.reap().map_err(|guard| Self { watch, guard, output })
+        main.peek(&mut lock(&main.state))?;
+        self.guard.reap()
     }
 }
 

@@ -1,0 +1,273 @@
+//! One process's life: readiness, the stop, and the end of its whole tree.
+//!
+//! ```text
+//! Running ──── main process ended ────► Ending: the rest of the tree, output, reap ────► report, stop
+//!    │ Stop: signal the group              ▲      asked: signal those that left the group, wait
+//!    └ Kill: SIGKILL the group ────────────┘      else, or on Kill: SIGKILL until nobody is left
+//! ```
+//!
+//! The actor owns exactly this process: whatever drops its state kills the tree. It decides nothing about restarts and
+//! holds no timer of the stop ladder; those are its supervisor's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::readiness::Prober;
+use super::{KillReport, Member, OsProcess, ProcessExit, ProcessSpec, Readiness};
+use crate::child::Reporter;
+use crate::exit::{Cause, Exit, ExitReport, ProcessRef};
+use crate::log::{Attachment, DRAIN_GRACE, Log};
+
+/// How long killing waits for processes that do not end at once; those in an uninterruptible sleep never do.
+const KILL_WAIT: Duration = Duration::from_secs(4);
+
+/// The messages of a process actor.
+#[derive(Debug)]
+pub(crate) enum ProcessMessage {
+    /// Ask it to end.
+    Stop,
+    /// End it.
+    Kill,
+    /// Its readiness is proven.
+    Ready,
+    /// Its main process ended; it has not been reaped.
+    MainExited(ProcessExit),
+    /// Its whole tree is gone, except what could not be killed, and its output is read.
+    TreeEnded(KillReport),
+}
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for ProcessMessage {}
+
+/// What a process actor is made from.
+pub(crate) struct ProcessArguments {
+    pub(super) process: Arc<OsProcess>,
+    pub(super) attachment: Option<Attachment>,
+    pub(super) log: Log,
+    pub(super) spec: Arc<ProcessSpec>,
+    pub(super) reporter: Reporter,
+}
+
+/// What a process actor knows.
+pub(crate) struct ProcessState {
+    process: Arc<OsProcess>,
+    attachment: Option<Attachment>,
+    log: Log,
+    spec: Arc<ProcessSpec>,
+    reporter: Reporter,
+    exit: Option<ProcessExit>,
+    is_stop_asked: bool,
+    kill: watch::Sender<bool>,
+    probe: Option<AbortOnDrop>,
+    waiter: Option<AbortOnDrop>,
+    finisher: Option<AbortOnDrop>,
+    is_reported: bool,
+}
+
+/// Ends a task together with the actor, so that no task keeps the process's handle longer.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Drop for ProcessState {
+    fn drop(&mut self) {
+        if !self.is_reported {
+            // The actor was killed or panicked. The process dies with its handle.
+            self.reporter.exited(ExitReport::new(Exit::Killed, Cause::Aborted));
+        }
+    }
+}
+
+/// The behavior of a process actor.
+pub(crate) struct ProcessActor;
+
+#[cfg_attr(feature = "async-trait", ractor::async_trait)]
+impl Actor for ProcessActor {
+    type Msg = ProcessMessage;
+    type State = ProcessState;
+    type Arguments = ProcessArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ProcessMessage>,
+        arguments: ProcessArguments,
+    ) -> Result<ProcessState, ActorProcessingErr> {
+        Ok(ProcessState::new(&myself, arguments))
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ProcessMessage>,
+        message: ProcessMessage,
+        state: &mut ProcessState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ProcessMessage::Stop => state.on_stop(),
+            ProcessMessage::Kill => state.on_kill(),
+            ProcessMessage::Ready => state.on_ready(),
+            ProcessMessage::MainExited(exit) => state.on_main_exited(&myself, exit),
+            ProcessMessage::TreeEnded(report) => state.on_tree_ended(&myself, report),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<ProcessMessage>,
+        _event: SupervisionEvent,
+        _state: &mut ProcessState,
+    ) -> Result<(), ActorProcessingErr> {
+        // It has no children.
+        Ok(())
+    }
+}
+
+impl ProcessState {
+    fn new(myself: &ActorRef<ProcessMessage>, arguments: ProcessArguments) -> Self {
+        let ProcessArguments { process, attachment, log, spec, reporter } = arguments;
+        let waiter = tokio::spawn({
+            let (process, myself) = (process.clone(), myself.clone());
+            async move {
+                let exit = process.exited().await;
+                let _gone = myself.send_message(ProcessMessage::MainExited(exit));
+            }
+        });
+        let probe = (spec.readiness() != Readiness::Started).then(|| {
+            let prober = Prober::new(spec.readiness(), spec.port, spec.port_owner);
+            let task = probe(prober, process.clone(), myself.clone(), reporter.clone());
+            AbortOnDrop(tokio::spawn(task).abort_handle())
+        });
+        Self {
+            process,
+            attachment,
+            log,
+            spec,
+            reporter,
+            exit: None,
+            is_stop_asked: false,
+            kill: watch::Sender::new(false),
+            probe,
+            waiter: Some(AbortOnDrop(waiter.abort_handle())),
+            finisher: None,
+            is_reported: false,
+        }
+    }
+
+    fn on_stop(&mut self) {
+        self.is_stop_asked = true;
+        self.probe = None;
+        // If the main process has ended, what is left of its tree is being dealt with already.
+        if self.exit.is_none()
+            && let Err(error) = self.process.signal_group(self.spec.stop_signal.number())
+        {
+            tracing::warn!(child = self.process.label(), reason = %error, "stop signal was not sent");
+        }
+    }
+
+    fn on_kill(&mut self) {
+        self.probe = None;
+        self.kill.send_replace(true);
+        if self.exit.is_none()
+            && let Err(error) = self.process.signal_group(libc::SIGKILL)
+        {
+            tracing::warn!(child = self.process.label(), reason = %error, "SIGKILL was not sent");
+        }
+    }
+
+    fn on_ready(&mut self) {
+        self.probe = None;
+        self.reporter.ready();
+    }
+
+    fn on_main_exited(&mut self, myself: &ActorRef<ProcessMessage>, exit: ProcessExit) {
+        self.probe = None;
+        self.waiter = None;
+        self.exit = Some(exit);
+        let (process, log, myself) = (self.process.clone(), self.log.clone(), myself.clone());
+        let attachment = self.attachment.take();
+        // Only a stop that was asked for gives the rest of the tree the time to end by itself.
+        let patience = self.is_stop_asked.then(|| (self.spec.stop_signal.number(), self.kill.subscribe()));
+        let task = tokio::spawn(async move {
+            let report = end_tree(&process, patience).await;
+            drain(attachment, &log, &process).await;
+            let _gone = myself.send_message(ProcessMessage::TreeEnded(report));
+        });
+        self.finisher = Some(AbortOnDrop(task.abort_handle()));
+    }
+
+    fn on_tree_ended(&mut self, myself: &ActorRef<ProcessMessage>, killed: KillReport) {
+        self.finisher = None;
+        let exit = self.process.reap().or(self.exit).unwrap_or(ProcessExit::Code(-1));
+        let mut report = ExitReport::of_process(
+            exit,
+            self.is_stop_asked,
+            *self.kill.borrow(),
+            self.spec.stop_signal.number(),
+        );
+        report.killed = killed.killed.into_iter().map(reference).collect();
+        report.left = killed.left.into_iter().map(reference).collect();
+        if *self.kill.borrow() && exit == (ProcessExit::Signal { signal: libc::SIGKILL, core_dumped: false })
+        {
+            let main = ProcessRef { pid: self.process.pid(), command: self.spec.command.clone() };
+            report.killed.insert(0, main);
+        }
+        self.is_reported = true;
+        self.reporter.exited(report);
+        myself.stop(None);
+    }
+}
+
+/// Proves readiness, and says meanwhile what it waits for.
+async fn probe(
+    mut prober: Prober,
+    process: Arc<OsProcess>,
+    myself: ActorRef<ProcessMessage>,
+    reporter: Reporter,
+) {
+    let pids = || match process.members() {
+        Ok(members) => members.iter().map(|member| member.pid).collect(),
+        Err(_) => vec![process.pid()],
+    };
+    prober.until_ready(pids, |failure| reporter.waits_for(Some(failure.to_string()))).await;
+    let _gone = myself.send_message(ProcessMessage::Ready);
+}
+
+/// Ends what is left of the tree after its main process has ended, politely if there is patience.
+async fn end_tree(process: &OsProcess, patience: Option<(i32, watch::Receiver<bool>)>) -> KillReport {
+    if let Some((signal, mut kill)) = patience {
+        // The group got the signal with the main process; those that left it have not heard of the stop yet.
+        if let Err(error) = process.signal_escaped(signal) {
+            tracing::debug!(child = process.label(), reason = %error, "stop signal was not sent to everybody");
+        }
+        let gone = async {
+            let far = Instant::now() + Duration::from_secs(365 * 24 * 3600);
+            process.tree_gone(far).await.is_ok()
+        };
+        tokio::select! {
+            biased;
+            true = gone => return KillReport::default(),
+            _ = kill.wait_for(|kill| *kill) => {}
+        }
+    }
+    process.kill_tree(Instant::now() + KILL_WAIT).await
+}
+
+async fn drain(attachment: Option<Attachment>, log: &Log, process: &OsProcess) {
+    let Some(attachment) = attachment else { return };
+    if attachment.drain(DRAIN_GRACE).await.held {
+        log.note(&format!("the output of pid {} is still held open by another process", process.pid()));
+    }
+}
+
+fn reference(member: Member) -> ProcessRef {
+    ProcessRef { pid: member.pid, command: member.command }
+}

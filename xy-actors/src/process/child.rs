@@ -1,0 +1,146 @@
+//! An OS process as a child: the start, and the handle of what was started.
+
+use std::sync::{Arc, Weak};
+
+use ractor::{Actor, ActorRef};
+
+use super::actor::{ProcessActor, ProcessArguments, ProcessMessage};
+use super::{OsProcess, PortOwner, ProcessHost, ProcessSpec, Readiness, port};
+use crate::child::{Child, Running, StartContext, StartError, StartErrorKind, StartFuture, Started};
+use crate::log::{LogHub, LogSettings};
+
+/// A child that is an operating system process; see [`process`].
+#[derive(Debug, Clone)]
+pub struct ProcessChild {
+    spec: Arc<ProcessSpec>,
+    host: ProcessHost,
+    logs: LogHub,
+    log: LogSettings,
+}
+
+/// Makes a child of an operating system process.
+///
+/// It is spawned by `host`; its output goes to the log of its path in `logs`. It is ready when
+/// [`ProcessSpec::readiness`] is proven. A stop signals its group, and is over when its whole tree is gone; the shutdown
+/// time of its [`ChildSpec`](crate::spec::ChildSpec) is the grace before what is left is killed.
+pub fn process(spec: ProcessSpec, host: &ProcessHost, logs: &LogHub) -> ProcessChild {
+    ProcessChild { spec: Arc::new(spec), host: host.clone(), logs: logs.clone(), log: LogSettings::default() }
+}
+
+impl ProcessChild {
+    /// Sets how much of its output is kept.
+    #[must_use]
+    pub fn log(mut self, settings: LogSettings) -> Self {
+        self.log = settings;
+        self
+    }
+}
+
+impl Child for ProcessChild {
+    fn start(&self, context: StartContext) -> StartFuture {
+        let Self { spec, host, logs, log } = self.clone();
+        Box::pin(async move {
+            check_port(&spec)?;
+            let label = context.path.as_str();
+            let log = logs.open(label, log).map_err(StartError::failed)?;
+            let mut process = host.spawn(label, &spec).await.map_err(|error| {
+                let kind = if error.is_resource_shortage() {
+                    StartErrorKind::ResourceShortage
+                } else {
+                    StartErrorKind::Failed
+                };
+                StartError::new(kind, error)
+            })?;
+            let output = process.take_output();
+            let attachment = match output {
+                Some(output) => Some(
+                    log.attach(context.incarnation.get(), output.stdout, output.stderr)
+                        .map_err(StartError::failed)?,
+                ),
+                None => None,
+            };
+            let pid = process.pid();
+            let process = Arc::new(process);
+            let signals = Arc::downgrade(&process);
+            let is_ready = spec.readiness() == Readiness::Started;
+            let arguments = ProcessArguments {
+                process,
+                attachment,
+                log,
+                spec: spec.clone(),
+                reporter: context.reporter.clone(),
+            };
+            // If the actor cannot be spawned, its arguments are dropped, and with them the process.
+            let spawned = Actor::spawn_linked(None, ProcessActor, arguments, context.supervisor()).await;
+            let (actor, _join) = spawned.map_err(StartError::failed)?;
+            let running = Box::new(RunningProcess { actor, process: signals, pid });
+            Ok(if is_ready { Started::Ready(running) } else { Started::Running(running) })
+        })
+    }
+}
+
+/// Refuses to start beside somebody else who holds the port: the probe would speak to them.
+fn check_port(spec: &ProcessSpec) -> Result<(), StartError> {
+    let (Some(number), PortOwner::Own) = (spec.port, spec.port_owner) else { return Ok(()) };
+    match port::holder(number, &[]) {
+        Ok(port::Holder::Foreign { pid, command }) => {
+            let who = match (pid, command) {
+                (Some(pid), Some(command)) => format!("pid {pid} ({command})"),
+                (Some(pid), None) => format!("pid {pid}"),
+                _ => "a process of another user".to_owned(),
+            };
+            Err(StartError::new(
+                StartErrorKind::PortConflict,
+                format!("port {number} is held by {who}; end it, or give one of them another port"),
+            ))
+        }
+        // If nobody can say who holds it, the program itself will find out.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// The handle of a process's actor. Dropping it kills the process, as the actor then has nobody to report to.
+struct RunningProcess {
+    actor: ActorRef<ProcessMessage>,
+    process: Weak<OsProcess>,
+    pid: u32,
+}
+
+impl RunningProcess {
+    fn tell(&self, message: ProcessMessage) {
+        // An actor that is gone has reported the end of its process.
+        let _gone = self.actor.send_message(message);
+    }
+}
+
+impl Running for RunningProcess {
+    fn stop(&mut self) {
+        self.tell(ProcessMessage::Stop);
+    }
+
+    fn kill(&mut self) {
+        self.tell(ProcessMessage::Kill);
+    }
+
+    fn signal(&mut self, signal: i32) -> Option<std::io::Result<()>> {
+        let gone = || std::io::Error::from_raw_os_error(libc::ESRCH);
+        Some(match self.process.upgrade() {
+            Some(process) => match process.signal_group(signal) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(gone()),
+                Err(error) => Err(error),
+            },
+            None => Err(gone()),
+        })
+    }
+
+    fn pid(&self) -> Option<u32> {
+        Some(self.pid)
+    }
+}
+
+impl Drop for RunningProcess {
+    fn drop(&mut self) {
+        self.tell(ProcessMessage::Kill);
+    }
+}
