@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::io::AsyncWriteExt;
-use xy_daemon::client::{Client, ClientError};
+use xy_daemon::client::{Client, ClientError, MAX_BACKLOG};
 use xy_daemon::protocol::error::ErrorKind;
 use xy_daemon::protocol::method::{
     Events, EventsParams, List, ListParams, Logs, LogsParams, Notification, OperationParams, Start, Status,
@@ -110,11 +110,12 @@ async fn a_subscription_that_is_not_read_holds_up_no_call_and_its_gap_is_told() 
     let server = Server::start();
     let client = server.client().await;
     let mut logs = client
-        .subscribe::<Logs>(LogsParams { follow: true, ..LogsParams::new("flood") })
+        .subscribe::<Logs>(LogsParams { follow: true, ..LogsParams::new("torrent") })
         .await
         .expect("a subscription");
-    // More than the client keeps.
-    server.script.until("a long flood", |script| script.flooded.load(Ordering::SeqCst) > 30_000).await;
+    // More than the client keeps, and what is on its way.
+    let enough = u64::try_from(MAX_BACKLOG / (64 << 10)).expect("a small number") + 64;
+    server.script.until("a long flood", |script| script.flooded.load(Ordering::SeqCst) > enough).await;
     within("a call", client.call::<Version>(VersionParams {})).await.expect("an answer");
     let (mut next, mut gaps) = (1, 0);
     while gaps == 0 {

@@ -242,8 +242,9 @@ impl Subscription for Source {
             match self.name.as_str() {
                 "quiet" => pending().await,
                 "panic" => panic!("scripted"),
-                "flood" => {
-                    let batch = (0..100).map(|_| self.line("x".repeat(1000))).collect();
+                "flood" | "torrent" => {
+                    let (lines, length) = if self.name == "flood" { (100, 1000) } else { (4, 64 << 10) };
+                    let batch = (0..lines).map(|_| self.line("x".repeat(length))).collect();
                     self.script.flooded.store(self.number, Ordering::SeqCst);
                     self.script.changed.notify_waiters();
                     // A real source awaits its buffer.

@@ -57,9 +57,16 @@ async fn events_are_numbered_and_resume_from_a_number() {
 async fn in_a_batch_the_answers_come_before_the_first_notification() {
     let server = Server::start();
     let mut raw = server.raw().await;
-    let logs =
-        |id: u32| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"logs","params":{{"name":"three"}}}}"#);
-    let answers = raw.ask(&format!("[{},{}]", logs(1), logs(2))).await;
+    let request = |id: u32, method: &str, name: &str| {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{"name":"{name}"}}}}"#)
+    };
+    let requests = [request(1, "logs", "three"), request(2, "logs", "three"), request(3, "status", "slow")];
+    raw.send(&format!("[{}]", requests.join(","))).await;
+    server.script.until("the slow request", |script| script.waiting.load(Ordering::SeqCst) == 1).await;
+    // The sources are open and have lines, but the batch is not answered yet.
+    raw.assert_alive().await;
+    server.script.gate.add_permits(1);
+    let answers = raw.message().await;
     assert_ne!(answers[0]["result"]["subscription_id"], answers[1]["result"]["subscription_id"], "{answers}");
     let mut ends = 0;
     while ends < 2 {
