@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use xy_daemon::protocol::frame::MAX_LINE;
 use xy_daemon::rpc::{MAX_BYTES_IN_FLIGHT, MAX_CONNECTIONS, MAX_IN_FLIGHT};
 
-use crate::harness::Server;
+use crate::harness::{Server, raise_descriptor_limit};
 
 fn slow(id: usize) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"status","params":{{"name":"slow"}}}}"#)
@@ -182,6 +182,7 @@ async fn an_answer_that_is_too_long_becomes_an_error() {
 
 #[tokio::test]
 async fn at_the_limit_the_connection_idle_longest_makes_room() {
+    raise_descriptor_limit();
     let server = Server::start();
     let mut busy = server.raw().await;
     busy.send(&slow(1)).await;

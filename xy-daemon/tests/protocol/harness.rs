@@ -33,6 +33,16 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
     timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what} took too long"))
 }
 
+/// Lets this process open as many files as the system permits; the usual limit is below what some tests need.
+pub(crate) fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("it can be asked");
+    let wanted = hard.min(8192);
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).expect("up to the hard limit it can be raised");
+    }
+}
+
 /// Answers by script: the server's name says what happens.
 #[derive(Debug)]
 pub(crate) struct Script {
