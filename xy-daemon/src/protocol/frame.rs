@@ -34,9 +34,10 @@ pub enum FrameError {
 #[derive(Debug)]
 pub struct FrameReader<R> {
     inner: R,
-    /// Bytes read and not returned yet.
+    /// Bytes read; those before `start` are returned already.
     buffer: Vec<u8>,
-    /// How many of them are known to hold no line feed.
+    start: usize,
+    /// Bytes before this index are known to hold no line feed, or are returned already.
     searched: usize,
     timeout: Option<Duration>,
     ended: bool,
@@ -45,7 +46,7 @@ pub struct FrameReader<R> {
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads lines that have to be completed within [`LINE_TIMEOUT`].
     pub fn new(inner: R) -> Self {
-        Self { inner, buffer: Vec::new(), searched: 0, timeout: Some(LINE_TIMEOUT), ended: false }
+        Self { inner, buffer: Vec::new(), start: 0, searched: 0, timeout: Some(LINE_TIMEOUT), ended: false }
     }
 
     /// Reads lines that may take any time.
@@ -76,11 +77,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 return Ok(Some(line));
             }
             if self.ended {
-                let mut rest = std::mem::take(&mut self.buffer);
-                self.searched = 0;
+                let mut rest = self.buffer.split_off(self.start);
+                self.searched = self.start;
                 strip_carriage_return(&mut rest);
                 return Ok((!rest.is_empty()).then_some(rest));
             }
+            self.discard_returned();
             if self.buffer.is_empty() {
                 deadline = None;
             } else if deadline.is_none() {
@@ -96,23 +98,33 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// Takes the first line out of the buffer.
+    /// Returns the first line in the buffer.
     fn take_line(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
         let found = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
-        let length = found.map_or(self.buffer.len(), |at| self.searched + at);
-        if length > MAX_LINE {
+        let end = found.map_or(self.buffer.len(), |at| self.searched + at);
+        if end - self.start > MAX_LINE {
             return Err(FrameError::TooLong);
         }
         if found.is_none() {
-            self.searched = length;
+            self.searched = end;
             return Ok(None);
         }
-        let rest = self.buffer.split_off(length + 1);
-        let mut line = std::mem::replace(&mut self.buffer, rest);
-        self.searched = 0;
-        line.pop();
+        let mut line = self.buffer[self.start..end].to_vec();
+        self.start = end + 1;
+        self.searched = self.start;
         strip_carriage_return(&mut line);
         Ok(Some(line))
+    }
+
+    /// Moves what is left to the front, once per read and not once per line.
+    fn discard_returned(&mut self) {
+        self.buffer.drain(..self.start);
+        self.searched -= self.start;
+        self.start = 0;
+        if self.buffer.is_empty() {
+            // An idle connection does not keep the memory of its longest line.
+            self.buffer.shrink_to(READ_SIZE);
+        }
     }
 }
 
@@ -142,6 +154,29 @@ mod tests {
         assert_eq!(lines(b"a\nbc\n").await, ["a", "bc"]);
         assert_eq!(lines(b"a\r\n\r\n\nbc").await, ["a", "bc"]);
         assert_eq!(lines(b"").await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn lines_across_reads_of_any_size_are_whole() {
+        let text: Vec<String> =
+            (0..3000).map(|number| format!("{number}-{}", "x".repeat(number % 97))).collect();
+        let bytes = text.join("\n").into_bytes();
+        for size in [1, 7, 64, READ_SIZE, 1 << 20] {
+            let (mut near, far) = tokio::io::duplex(size);
+            let mut reader = FrameReader::new(far);
+            let write = async {
+                near.write_all(&bytes).await.expect("a reader");
+                drop(near);
+            };
+            let read = async {
+                for expected in &text {
+                    let line = reader.next().await.expect("readable").expect("a line");
+                    assert_eq!(String::from_utf8_lossy(&line), *expected);
+                }
+                assert_eq!(reader.next().await.expect("readable"), None);
+            };
+            tokio::join!(write, read);
+        }
     }
 
     #[tokio::test]
