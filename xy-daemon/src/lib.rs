@@ -7,6 +7,10 @@ pub mod client;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
+pub mod control;
+#[cfg(feature = "server")]
+pub mod daemon;
+#[cfg(feature = "server")]
 pub mod instance;
 #[cfg(feature = "client")]
 pub mod paths;
@@ -16,4 +20,8 @@ pub mod reload;
 #[cfg(feature = "server")]
 pub mod rpc;
 #[cfg(feature = "server")]
+pub mod signal;
+#[cfg(feature = "server")]
 pub mod socket;
+#[cfg(feature = "server")]
+pub mod telemetry;

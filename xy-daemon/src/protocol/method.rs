@@ -6,6 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use xy_actors::exit::Exit;
+pub use xy_actors::policy::{State, Wanted};
 
 use super::Method;
 use super::error::ErrorKind;
@@ -60,70 +61,6 @@ methods! {
     Version = "version": VersionParams => VersionResult;
     /// Stops every server and ends the daemon.
     Shutdown = "shutdown": ShutdownParams => ShutdownResult;
-}
-
-/// What a server is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Nothing of it runs, and nothing is about to.
-    Stopped,
-    /// It was asked to run and has not been ready yet, or waits for a port or a dependency.
-    Starting,
-    /// It has been ready.
-    Running,
-    /// It ended and will be started again.
-    Restarting,
-    /// It ended too often, or could not be started, and stays down until somebody starts it.
-    Failed,
-    /// It was asked to end and something of it still runs.
-    Stopping,
-}
-
-impl State {
-    /// Returns the name used on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stopped => "stopped",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Restarting => "restarting",
-            Self::Failed => "failed",
-            Self::Stopping => "stopping",
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// What the operator asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Wanted {
-    /// It should run.
-    Up,
-    /// It should not run.
-    Down,
-}
-
-impl Wanted {
-    /// Returns the name used on the wire.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Down => "down",
-        }
-    }
-}
-
-impl fmt::Display for Wanted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
 }
 
 /// The parameters of [`List`]: none.
@@ -690,6 +627,8 @@ pub enum LogStream {
     Out,
     /// Standard error.
     Err,
+    /// Neither: a remark of the daemon between the lines.
+    Xy,
 }
 
 /// One line of output.

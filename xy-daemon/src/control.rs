@@ -1,0 +1,626 @@
+//! Every operation the daemon offers, once: the socket, and later HTTP, only frame it.
+//!
+//! | operation | of the library |
+//! |---|---|
+//! | `start` | the operator's start: wanted up, limit and backoff cleared, waits until ready |
+//! | `stop` | the operator's stop: wanted down, waits until the whole tree is gone |
+//! | `restart` | the operator's restart; a stopped server is started |
+//! | `pause`, `resume` | automatic restarts off and on |
+//! | `reload` | [`reload::plan`] over `start_child`, `update`, `stop`, `start` and `remove` |
+//!
+//! It translates and holds no lifecycle state. What it keeps is the configuration in force.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use xy_actors::child::{Child, StartErrorKind};
+use xy_actors::event::stream::From;
+use xy_actors::exit::Cause;
+use xy_actors::log::{Cursor, LogHub, LogSettings, Stream};
+use xy_actors::policy::{Refusal, State, Wanted};
+use xy_actors::process::{ProcessHost, process};
+use xy_actors::supervisor::{
+    ChildInfo, LastExit, OperationError, SignalError, StartOutcome, StopOutcome, Supervisor,
+};
+
+use crate::config::{Config, LoadError, LoadOptions, RejectedFile, ServerConfig};
+use crate::daemon::DaemonSignal;
+use crate::protocol::PROTOCOL_VERSION;
+use crate::protocol::error::{ErrorKind, RpcError};
+use crate::protocol::method::{
+    self, EventsParams, Failed, Killed, KilledProcess, ListParams, ListResult, LogsParams, OperationParams,
+    PauseResult, ReloadParams, ReloadResult, Reloaded, RestartResult, ResumeResult, ServerSummary,
+    ShutdownParams, ShutdownResult, SignalParams, SignalResult, StartResult, StatusParams, StatusResult,
+    StopResult, Targets, Transition, VersionParams, VersionResult,
+};
+use crate::reload::{self, ChangeKind, ReloadPlan};
+use crate::rpc::{Service, Subscription};
+
+mod subscription;
+mod words;
+
+use subscription::{EventSubscription, LogSubscription};
+
+/// How many lines `logs` begins with, unless told otherwise.
+const DEFAULT_TAIL: u64 = 100;
+
+/// How many of the latest lines are searched for those of standard error, and how many of these `status` shows.
+const STDERR_SEARCHED: usize = 400;
+const STDERR_SHOWN: usize = 10;
+
+/// The operations of one daemon. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Control(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    root: Supervisor,
+    host: ProcessHost,
+    logs: LogHub,
+    source: Source,
+    in_force: Mutex<InForce>,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+    signals: mpsc::Sender<DaemonSignal>,
+    started_at_unix_ms: u64,
+}
+
+/// Where the configuration is read from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The directory with `xyd.ron`.
+    pub config_dir: PathBuf,
+    /// How it is read.
+    pub options: LoadOptions,
+}
+
+impl Source {
+    /// Reads the configuration, away from the threads that must not wait.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe: reading changes nothing.
+    pub async fn load(&self) -> Result<Config, LoadError> {
+        let Self { config_dir, options } = self.clone();
+        let directory = config_dir.clone();
+        let loaded = tokio::task::spawn_blocking(move || Config::load(&config_dir, &options)).await;
+        loaded.unwrap_or_else(|error| {
+            Err(LoadError::Directory { path: directory, source: std::io::Error::other(error) })
+        })
+    }
+}
+
+/// The configuration in force: what each server of the tree was made from, and the files that are not in use.
+#[derive(Debug, Default)]
+struct InForce {
+    servers: BTreeMap<String, ServerConfig>,
+    rejected: BTreeMap<String, String>,
+}
+
+impl InForce {
+    fn reject(&mut self, files: &[RejectedFile]) {
+        self.rejected = files.iter().map(|file| (file.name.clone(), errors_of(file))).collect();
+    }
+}
+
+fn errors_of(file: &RejectedFile) -> String {
+    let errors: Vec<String> = file.errors.iter().map(ToString::to_string).collect();
+    errors.join("\n")
+}
+
+/// Makes the child of the root that a server file describes.
+pub(crate) fn child_of(server: &ServerConfig, host: &ProcessHost, logs: &LogHub) -> impl Child + use<> {
+    process(server.process.clone(), host, logs).log(server.log)
+}
+
+impl Control {
+    /// Creates the operations around a root supervisor that was made from `config`.
+    pub(crate) fn new(
+        root: Supervisor,
+        host: ProcessHost,
+        logs: LogHub,
+        source: Source,
+        config: &Config,
+        signals: mpsc::Sender<DaemonSignal>,
+    ) -> Self {
+        let mut in_force = InForce { servers: config.servers.clone(), ..InForce::default() };
+        in_force.reject(&config.rejected);
+        Self(Arc::new(Inner {
+            root,
+            host,
+            logs,
+            source,
+            in_force: Mutex::new(in_force),
+            reloading: tokio::sync::Mutex::new(()),
+            signals,
+            started_at_unix_ms: unix_ms(),
+        }))
+    }
+
+    fn in_force(&self) -> MutexGuard<'_, InForce> {
+        // Each critical section leaves the maps valid at every step.
+        self.0.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn port_of(&self, name: &str) -> Option<u16> {
+        self.in_force().servers.get(name).and_then(|server| server.process.port)
+    }
+
+    fn log_settings_of(&self, name: &str) -> Option<LogSettings> {
+        self.in_force().servers.get(name).map(|server| server.log)
+    }
+
+    fn summary(&self, child: &ChildInfo) -> ServerSummary {
+        ServerSummary {
+            name: child.path.to_string(),
+            state: child.state,
+            ready: child.ready,
+            wanted: child.wanted,
+            paused: child.paused,
+            pid: child.pid,
+            port: self.port_of(child.path.as_str()),
+            uptime_secs: child.ready_for.map(|time| time.as_secs()),
+            restart_count: child.restarts,
+            last_exit: child.last_exit.as_ref().map(last_exit),
+            next: words::next(child),
+        }
+    }
+
+    /// Returns the names that an operation is about.
+    async fn names(&self, targets: Targets) -> Result<Vec<String>, RpcError> {
+        match targets {
+            Targets::Names(names) => {
+                let mut unique: Vec<String> = Vec::with_capacity(names.len());
+                for name in names {
+                    if !unique.contains(&name) {
+                        unique.push(name);
+                    }
+                }
+                Ok(unique)
+            }
+            Targets::All => {
+                let children = self.0.root.which_children().await.map_err(gone)?;
+                let mut names: Vec<String> = children.iter().map(|child| child.id.to_string()).collect();
+                names.sort();
+                Ok(names)
+            }
+        }
+    }
+
+    /// Performs an operation on each server at the same time; returns what each came to, in the order of the names.
+    async fn each<T, F, Fut>(&self, params: OperationParams, operation: F) -> Result<Vec<Row<T>>, RpcError>
+    where
+        T: Send + 'static,
+        F: Fn(Supervisor, String, Option<String>) -> Fut,
+        Fut: Future<Output = Result<T, Trouble>> + Send + 'static,
+    {
+        let OperationParams { targets, wait, timeout_secs, reason } = params;
+        let names = self.names(targets).await?;
+        let mut tasks = Vec::with_capacity(names.len());
+        for name in names {
+            // In a task of its own the operation goes on when its client is gone or does not wait.
+            let task = tokio::spawn(operation(self.0.root.clone(), name.clone(), reason.clone()));
+            tasks.push((name, task));
+        }
+        let deadline = timeout_secs.map(|secs| tokio::time::Instant::now() + Duration::from_secs(secs));
+        let mut rows = Vec::with_capacity(tasks.len());
+        for (name, task) in tasks {
+            let exists = self.in_force().servers.contains_key(&name);
+            let result = if !wait && exists {
+                Ok(None)
+            } else {
+                let done = match deadline {
+                    Some(deadline) => tokio::time::timeout_at(deadline, task).await.ok(),
+                    None => Some(task.await),
+                };
+                match done {
+                    Some(Ok(done)) => done.map(Some),
+                    Some(Err(error)) => {
+                        tracing::error!(child = name, reason = %error, "operation failed");
+                        Err(Trouble::new(ErrorKind::InternalError, "the operation failed inside the daemon"))
+                    }
+                    None => Err(Trouble::new(ErrorKind::Timeout, "not done in the time given; it goes on")),
+                }
+            };
+            rows.push(Row { result: result.map_err(|trouble| self.failed(&name, trouble)), name });
+        }
+        Ok(rows)
+    }
+
+    /// Makes a failed row; a server that is missing because its file is invalid is told so.
+    fn failed(&self, name: &str, trouble: Trouble) -> Failed {
+        let Trouble { mut kind, mut message } = trouble;
+        if kind == ErrorKind::ServerNotFound
+            && let Some(errors) = self.in_force().rejected.get(name)
+        {
+            kind = ErrorKind::ConfigInvalid;
+            message = errors.clone();
+        }
+        Failed { name: name.to_owned(), kind, message }
+    }
+
+    fn not_found(&self, name: &str) -> RpcError {
+        match self.in_force().rejected.get(name) {
+            Some(errors) => RpcError::new(ErrorKind::ConfigInvalid, errors.clone()),
+            None => RpcError::server_not_found(name),
+        }
+    }
+
+    /// Reads the configuration again and applies what changed.
+    ///
+    /// # Errors
+    /// If the configuration as a whole cannot be read; then nothing changes.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: call it in a task of its own, as the socket does.
+    pub async fn reload(&self, dry_run: bool) -> Result<ReloadResult, LoadError> {
+        let _one_at_a_time = self.0.reloading.lock().await;
+        let config = self.0.source.load().await?;
+        let plan = reload::plan(&self.in_force().servers, &config);
+        let result = words::reload_result(&plan);
+        if !dry_run {
+            self.apply(plan).await;
+        }
+        Ok(result)
+    }
+
+    async fn apply(&self, plan: ReloadPlan) {
+        let Inner { root, host, logs, .. } = &*self.0;
+        {
+            let mut in_force = self.in_force();
+            in_force.reject(&plan.rejected);
+            for name in &plan.removed {
+                in_force.servers.remove(name);
+            }
+            for change in &plan.changed {
+                in_force.servers.insert(change.config.name.clone(), change.config.clone());
+            }
+            for server in &plan.added {
+                in_force.servers.insert(server.name.clone(), server.clone());
+            }
+        }
+        // What has to go goes first and all together, so that ports can change hands.
+        let mut leaving = Vec::new();
+        for name in plan.removed {
+            let (root, logs) = (root.clone(), logs.clone());
+            leaving.push(tokio::spawn(async move {
+                note_failure(&name, root.remove(name.as_str(), Some("its file is gone".to_owned())).await);
+                logs.close(&name);
+                None
+            }));
+        }
+        for change in plan.changed {
+            let root = root.clone();
+            let child: Box<dyn Child> = Box::new(child_of(&change.config, host, logs));
+            if let Ok(log) = logs.open(&change.config.name, change.config.log) {
+                log.set_settings(change.config.log);
+            }
+            leaving.push(tokio::spawn(async move {
+                let name = change.config.name.clone();
+                let why = change.kind.why().to_owned();
+                let restarts = match change.kind {
+                    ChangeKind::PolicyOnly { .. } => false,
+                    _ => match root.which_child(name.as_str()).await {
+                        Ok(info) => info.wanted == Wanted::Up && (info.state != State::Stopped || info.held),
+                        Err(_) => false,
+                    },
+                };
+                if restarts {
+                    note_failure(&name, root.stop(name.as_str(), Some(why.clone())).await);
+                }
+                note_failure(&name, root.update(change.config.child, Some(child)).await);
+                restarts.then_some((name, why))
+            }));
+        }
+        for task in leaving {
+            if let Ok(Some((name, why))) = task.await {
+                let root = root.clone();
+                // Whether it becomes ready is told by events and `status`; a cold start must not hold up the answer.
+                tokio::spawn(async move { root.start(name.as_str(), Some(why)).await });
+            }
+        }
+        for server in plan.added {
+            let root = root.clone();
+            let child = child_of(&server, host, logs);
+            tokio::spawn(async move { root.start_child(server.child, child).await });
+        }
+    }
+}
+
+/// An operation inside a reload that did not come about: its child has just gone another way.
+fn note_failure<T>(name: &str, result: Result<T, OperationError>) {
+    if let Err(error) = result {
+        tracing::warn!(child = name, reason = %error, "reload");
+    }
+}
+
+/// What one server's operation came to: `None` if nobody waits for it.
+struct Row<T> {
+    name: String,
+    result: Result<Option<T>, Failed>,
+}
+
+/// Why an operation on one server failed.
+struct Trouble {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl Trouble {
+    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl std::convert::From<OperationError> for Trouble {
+    fn from(error: OperationError) -> Self {
+        let kind = match &error {
+            OperationError::NotFound(_) => ErrorKind::ServerNotFound,
+            OperationError::StartFailed { kind: StartErrorKind::PortConflict, .. } => ErrorKind::PortConflict,
+            OperationError::StartFailed { cause: Cause::StartFailed { .. }, .. } => ErrorKind::SpawnFailed,
+            OperationError::StartFailed { .. } => ErrorKind::NotReady,
+            OperationError::Refused { refusal: Refusal::Superseded, .. } => ErrorKind::Superseded,
+            OperationError::Refused { refusal: Refusal::ShuttingDown, .. }
+            | OperationError::SupervisorGone => ErrorKind::ShuttingDown,
+            _ => ErrorKind::InternalError,
+        };
+        let message = match error {
+            OperationError::NotFound(id) => format!("server not found: `{id}`"),
+            OperationError::StartFailed { cause: Cause::StartFailed { message }, .. } => message,
+            OperationError::StartFailed { cause, .. } => format!("ended before it was ready: {cause}"),
+            OperationError::Refused { refusal, .. } => refusal.to_string(),
+            other => other.to_string(),
+        };
+        Self { kind, message }
+    }
+}
+
+impl std::convert::From<SignalError> for Trouble {
+    fn from(error: SignalError) -> Self {
+        let (kind, message) = match error {
+            SignalError::NotFound(id) => (ErrorKind::ServerNotFound, format!("server not found: `{id}`")),
+            SignalError::NotRunning(_) => (ErrorKind::NotRunning, "not running".to_owned()),
+            SignalError::NoProcess(_) => (ErrorKind::Unsupported, "no process".to_owned()),
+            SignalError::System { source, .. } => (ErrorKind::InternalError, source.to_string()),
+            other => (ErrorKind::ShuttingDown, other.to_string()),
+        };
+        Self { kind, message }
+    }
+}
+
+fn gone(error: OperationError) -> RpcError {
+    let Trouble { kind, message } = error.into();
+    RpcError::new(kind, message)
+}
+
+fn last_exit(last: &LastExit) -> method::LastExit {
+    method::LastExit {
+        exit: last.report.exit,
+        cause: last.report.to_string(),
+        at_unix_ms: last.at_unix_ms,
+        incarnation: last.incarnation.get(),
+    }
+}
+
+pub(crate) fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Service for Control {
+    async fn list(&self, _params: ListParams) -> Result<ListResult, RpcError> {
+        let children = self.0.root.which_children().await.map_err(gone)?;
+        let mut servers: Vec<ServerSummary> = children.iter().map(|child| self.summary(child)).collect();
+        servers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(ListResult { servers })
+    }
+
+    async fn status(&self, params: StatusParams) -> Result<StatusResult, RpcError> {
+        let name = params.name;
+        let (child, history) = match self.0.root.which_child_with_history(name.as_str()).await {
+            Ok(found) => found,
+            Err(OperationError::NotFound(_)) => return Err(self.not_found(&name)),
+            Err(error) => return Err(gone(error)),
+        };
+        let log = self.log_settings_of(&name).and_then(|settings| self.0.logs.open(&name, settings).ok());
+        let mut stderr_tail = Vec::new();
+        if let Some(log) = &log {
+            let lines = log.tail(STDERR_SEARCHED);
+            let errors = lines.iter().rev().filter(|line| line.stream == Stream::Err).take(STDERR_SHOWN);
+            stderr_tail = errors.map(|line| String::from_utf8_lossy(&line.bytes).into_owned()).collect();
+            stderr_tail.reverse();
+        }
+        Ok(StatusResult {
+            summary: self.summary(&child),
+            incarnation: child.incarnation.get(),
+            transitions: history
+                .transitions
+                .iter()
+                .map(|transition| Transition {
+                    from: transition.from,
+                    to: transition.to,
+                    at_unix_ms: transition.at_unix_ms,
+                    reason: transition.reason(),
+                })
+                .collect(),
+            children: Vec::new(),
+            log_path: log.and_then(|log| log.path()).map(|path| path.display().to_string()),
+            stderr_tail,
+            config_error: self.in_force().rejected.get(&name).cloned(),
+        })
+    }
+
+    async fn start(&self, params: OperationParams) -> Result<StartResult, RpcError> {
+        let rows = self
+            .each(params, |root, name, reason| async move { Ok(root.start(name, reason).await?) })
+            .await?;
+        let mut result = StartResult::default();
+        for Row { name, result: row } in rows {
+            match row {
+                Ok(Some(StartOutcome::AlreadyRunning)) => result.already_running.push(name),
+                Ok(_) => result.started.push(name),
+                Err(failed) => result.failed.push(failed),
+            }
+        }
+        Ok(result)
+    }
+
+    async fn stop(&self, params: OperationParams) -> Result<StopResult, RpcError> {
+        let rows =
+            self.each(params, |root, name, reason| async move { Ok(root.stop(name, reason).await?) }).await?;
+        let mut result = StopResult::default();
+        for Row { name, result: row } in rows {
+            match row {
+                Ok(Some(StopOutcome::NotRunning)) => result.not_running.push(name),
+                Ok(Some(StopOutcome::Stopped(report))) => {
+                    if !report.left.is_empty() {
+                        let left: Vec<String> =
+                            report.left.iter().map(|p| format!("pid {} ({})", p.pid, p.command)).collect();
+                        let message = format!("still there after SIGKILL: {}", left.join(", "));
+                        result.failed.push(Failed { name, kind: ErrorKind::StopFailed, message });
+                        continue;
+                    }
+                    if !report.killed.is_empty() {
+                        result.killed.push(killed(&name, &report.killed));
+                    }
+                    result.stopped.push(name);
+                }
+                Ok(_) => result.stopped.push(name),
+                Err(failed) => result.failed.push(failed),
+            }
+        }
+        Ok(result)
+    }
+
+    async fn restart(&self, params: OperationParams) -> Result<RestartResult, RpcError> {
+        let rows = self
+            .each(params, |root, name, reason| async move { Ok(root.restart(name, reason).await?) })
+            .await?;
+        let mut result = RestartResult::default();
+        for Row { name, result: row } in rows {
+            match row {
+                Ok(_) => result.restarted.push(name),
+                Err(failed) => result.failed.push(failed),
+            }
+        }
+        Ok(result)
+    }
+
+    async fn pause(&self, params: OperationParams) -> Result<PauseResult, RpcError> {
+        let rows = self
+            .each(params, |root, name, reason| async move { Ok(root.pause(name, reason).await?) })
+            .await?;
+        let (paused, failed) = split(rows);
+        Ok(PauseResult { paused, failed })
+    }
+
+    async fn resume(&self, params: OperationParams) -> Result<ResumeResult, RpcError> {
+        let rows = self
+            .each(params, |root, name, reason| async move { Ok(root.resume(name, reason).await?) })
+            .await?;
+        let (resumed, failed) = split(rows);
+        Ok(ResumeResult { resumed, failed })
+    }
+
+    async fn signal(&self, params: SignalParams) -> Result<SignalResult, RpcError> {
+        let SignalParams { targets, signal, reason: _ } = params;
+        let number = xy_actors::process::StopSignal::from(signal).number();
+        let rows = self
+            .each(OperationParams::new(targets), |root, name, _| async move {
+                Ok(root.signal(name, number).await?)
+            })
+            .await?;
+        let (signaled, failed) = split(rows);
+        Ok(SignalResult { signaled, failed })
+    }
+
+    async fn reload(&self, params: ReloadParams) -> Result<ReloadResult, RpcError> {
+        let control = self.clone();
+        // In a task of its own it is not cut off in the middle when its client goes away.
+        let reload = tokio::spawn(async move { Self::reload(&control, params.dry_run).await });
+        match reload.await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(error)) => Err(RpcError::new(ErrorKind::ConfigInvalid, chain(&error))),
+            Err(error) => {
+                tracing::error!(reason = %error, "reload failed");
+                Err(RpcError::new(ErrorKind::InternalError, "the reload failed inside the daemon"))
+            }
+        }
+    }
+
+    async fn logs(&self, params: LogsParams) -> Result<Box<dyn Subscription>, RpcError> {
+        let LogsParams { name, tail, follow } = params;
+        let Some(settings) = self.log_settings_of(&name) else { return Err(self.not_found(&name)) };
+        let log = self
+            .0
+            .logs
+            .open(&name, settings)
+            .map_err(|error| RpcError::new(ErrorKind::InternalError, chain(&error)))?;
+        let count = usize::try_from(tail.unwrap_or(DEFAULT_TAIL)).unwrap_or(usize::MAX);
+        let tail = log.tail_with_files(count).await;
+        let follower = follow.then(|| log.follow(Cursor::At(tail.next)));
+        Ok(Box::new(LogSubscription::new(name, tail.lines, follower)))
+    }
+
+    async fn events(&self, params: EventsParams) -> Result<Box<dyn Subscription>, RpcError> {
+        let from = params.from.map_or(From::Now, From::Seq);
+        Ok(Box::new(EventSubscription::new(self.0.root.events(from))))
+    }
+
+    async fn version(&self, _params: VersionParams) -> Result<VersionResult, RpcError> {
+        Ok(VersionResult {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL_VERSION,
+            pid: std::process::id(),
+            started_at_unix_ms: self.0.started_at_unix_ms,
+        })
+    }
+
+    async fn shutdown(&self, params: ShutdownParams) -> Result<ShutdownResult, RpcError> {
+        tracing::info!(reason = params.reason.as_deref().unwrap_or_default(), "shutdown was asked for");
+        // A full queue holds a shutdown already.
+        let _queued = self.0.signals.try_send(DaemonSignal::Shutdown);
+        Ok(ShutdownResult { stopping: true })
+    }
+}
+
+fn split<T>(rows: Vec<Row<T>>) -> (Vec<String>, Vec<Failed>) {
+    let mut done = Vec::new();
+    let mut failed = Vec::new();
+    for Row { name, result } in rows {
+        match result {
+            Ok(_) => done.push(name),
+            Err(row) => failed.push(row),
+        }
+    }
+    (done, failed)
+}
+
+pub(crate) fn killed(name: &str, processes: &[xy_actors::exit::ProcessRef]) -> Killed {
+    let processes =
+        processes.iter().map(|p| KilledProcess { pid: p.pid, command: p.command.clone() }).collect();
+    Killed { name: name.to_owned(), processes }
+}
+
+/// Returns an error's text with those of its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Says what a reload does with one server.
+fn reloaded(name: impl Into<String>, reason: impl Into<String>) -> Reloaded {
+    Reloaded { name: name.into(), reason: reason.into() }
+}

@@ -1,0 +1,356 @@
+//! The daemon's life: locks, socket, sweep, tree, and its end.
+//!
+//! The order matters. The lock of the state directory comes first, so that only one daemon ever sweeps; then the socket,
+//! so that a second one is refused before anything happens; then the sweep, so that nothing an earlier daemon left is
+//! still there when the first server is started.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use xy_actors::event::ChildReport;
+use xy_actors::event::stream::{EventItem, EventKind, EventStream, From};
+use xy_actors::exit::ExitReport;
+use xy_actors::log::LogHub;
+use xy_actors::process::{HostError, HostOptions, ProcessHost, SweepReport};
+use xy_actors::spec::{Order, SupervisorSpec};
+use xy_actors::supervisor::{SpawnTreeError, Supervisor};
+
+use crate::config::{Config, LoadError, LoadOptions, Trust};
+use crate::control::{Control, Source, child_of, killed};
+use crate::instance::{InstanceLock, LockError};
+use crate::protocol::method::Killed;
+use crate::rpc;
+use crate::socket::{BindError, Listener};
+
+/// What a kill at the end of the shutdown time may still take.
+const KILL_TIME: Duration = Duration::from_secs(5);
+
+/// Where a daemon finds and keeps things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunOptions {
+    /// The directory with `xyd.ron`.
+    pub config_dir: PathBuf,
+    /// The directory of server files, which the operator named and vouches for; `None` means `servers` in the
+    /// configuration directory, whose owner and mode are checked.
+    pub servers_dir: Option<PathBuf>,
+    /// The directory for lock, ledger and logs.
+    pub state_dir: PathBuf,
+    /// The local socket.
+    pub socket: PathBuf,
+    /// The directory servers run in unless their file names one.
+    pub working_dir: PathBuf,
+}
+
+/// What a daemon is told from outside the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DaemonSignal {
+    /// Stop every server in order and end.
+    Shutdown,
+    /// Kill every server and end.
+    ShutdownNow,
+    /// Read the configuration again.
+    Reload,
+}
+
+/// A daemon that accepts connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listening {
+    /// Where.
+    pub socket: PathBuf,
+    /// How many servers it has.
+    pub servers: usize,
+    /// The files that are not in use, with what is wrong.
+    pub rejected: Vec<Rejected>,
+    /// The processes an earlier daemon had left, which were killed, as `pid (command) of server`.
+    pub swept: Vec<String>,
+}
+
+/// A server file that is not in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rejected {
+    /// The server.
+    pub name: String,
+    /// What is wrong, a line per mistake.
+    pub errors: Vec<String>,
+}
+
+/// How a daemon ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct RunReport {
+    /// The servers of which something had to be killed in the shutdown.
+    pub killed: Vec<Killed>,
+    /// The processes that survived even that, as `pid (command) of server`.
+    pub left: Vec<String>,
+}
+
+/// Why a daemon did not run, or did not end as it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// Another daemon uses the state directory or the socket's lock.
+    #[error(transparent)]
+    Instance(#[from] LockError),
+    /// The configuration as a whole cannot be read.
+    #[error(transparent)]
+    Config(#[from] LoadError),
+    /// The socket cannot be bound.
+    #[error(transparent)]
+    Socket(BindError),
+    /// Processes cannot be owned.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The tree did not start.
+    #[error(transparent)]
+    Tree(#[from] SpawnTreeError),
+    /// The root supervisor ended by itself; every server was ended with it.
+    #[error("the root supervisor ended: {0}")]
+    RootEnded(String),
+    /// A thread of the daemon failed.
+    #[error("a thread of the daemon failed")]
+    Thread(#[source] io::Error),
+}
+
+/// Nothing went wrong.
+pub const EXIT_OK: u8 = 0;
+/// The configuration is invalid.
+pub const EXIT_CONFIG: u8 = 3;
+/// The command line is wrong.
+pub const EXIT_USAGE: u8 = 64;
+/// The daemon failed.
+pub const EXIT_INTERNAL: u8 = 70;
+/// Another instance runs.
+pub const EXIT_ANOTHER_INSTANCE: u8 = 75;
+
+impl RunError {
+    /// Returns the exit code of `xyd`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Instance(LockError::AlreadyRunning { .. })
+            | Self::Socket(BindError::Lock(LockError::AlreadyRunning { .. }) | BindError::Occupied { .. }) => {
+                EXIT_ANOTHER_INSTANCE
+            }
+            Self::Config(_) | Self::Socket(BindError::Path(_)) => EXIT_CONFIG,
+            _ => EXIT_INTERNAL,
+        }
+    }
+}
+
+impl std::convert::From<BindError> for RunError {
+    fn from(error: BindError) -> Self {
+        Self::Socket(error)
+    }
+}
+
+/// Runs a daemon until it is told to shut down and everything has ended.
+///
+/// `listening` is called once the socket accepts and the servers are being started.
+///
+/// # Errors
+/// If it cannot start (nothing runs then), or if the root supervisor ends by itself.
+///
+/// # Cancel safety
+/// Dropping the future kills every server.
+pub async fn run(
+    options: RunOptions,
+    mut signals: mpsc::Receiver<DaemonSignal>,
+    listening: impl FnOnce(Listening),
+) -> Result<RunReport, RunError> {
+    let _instance = InstanceLock::acquire(&options.state_dir)?;
+    let source = source(&options);
+    let config = source.load().await?;
+    let listener = Listener::bind(&options.socket)?;
+    let ledger = options.state_dir.join("processes.ledger");
+    let (host, sweep) = blocking(move || {
+        ProcessHost::start(HostOptions { subreaper: true, parent_death_signal: true, ledger: Some(ledger) })
+    })
+    .await??;
+    let swept = report_sweep(&sweep);
+    for file in &config.rejected {
+        for error in &file.errors {
+            tracing::error!(child = file.name, "configuration: {error}");
+        }
+    }
+    let logs = LogHub::new(Some(options.state_dir.join("logs")));
+    let root = spawn_root(&config, &host, &logs).await?;
+    let (own_signals, mut asked) = mpsc::channel(4);
+    let control = Control::new(root.clone(), host.clone(), logs.clone(), source, &config, own_signals);
+
+    let (close, closing) = oneshot::channel::<()>();
+    let served = tokio::spawn({
+        let control = std::sync::Arc::new(control.clone());
+        async move {
+            let closed = async move {
+                let _dropped = closing.await;
+            };
+            rpc::serve(listener, control, closed).await;
+        }
+    });
+    listening(Listening {
+        socket: options.socket,
+        servers: config.servers.len(),
+        rejected: config
+            .rejected
+            .iter()
+            .map(|file| Rejected {
+                name: file.name.clone(),
+                errors: file.errors.iter().map(ToString::to_string).collect(),
+            })
+            .collect(),
+        swept,
+    });
+
+    let told = until_shutdown(&root, &control, &mut signals, &mut asked).await;
+    let ended = match told {
+        Some(how) => Ok(shut_down(&root, how, config.settings.shutdown_timeout, &mut signals).await),
+        None => Err(RunError::RootEnded(root.ended().await.to_string())),
+    };
+    logs.flush().await;
+    drop(close);
+    // A panic in the accept loop has been reported by the runtime; the socket is gone either way.
+    let _panicked = served.await;
+    ended
+}
+
+fn source(options: &RunOptions) -> Source {
+    let home = dirs::home_dir();
+    let load = LoadOptions {
+        servers: options.servers_dir.clone(),
+        default_dir: options.working_dir.clone(),
+        trust: if options.servers_dir.is_some() { Trust::Unchecked } else { Trust::Checked },
+        ..LoadOptions::new(home)
+    };
+    Source { config_dir: options.config_dir.clone(), options: load }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RunError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| RunError::Thread(io::Error::other(error)))
+}
+
+fn report_sweep(sweep: &SweepReport) -> Vec<String> {
+    for process in &sweep.left {
+        tracing::error!(
+            child = process.label,
+            pid = process.pid,
+            command = process.command,
+            "a process of an earlier daemon could not be ended"
+        );
+    }
+    let name = |process: &xy_actors::process::SweptProcess| {
+        tracing::warn!(
+            child = process.label,
+            pid = process.pid,
+            command = process.command,
+            "a process that an earlier daemon left was killed"
+        );
+        format!("{} ({}) of {}", process.pid, process.command, process.label)
+    };
+    sweep.killed.iter().map(name).collect()
+}
+
+async fn spawn_root(config: &Config, host: &ProcessHost, logs: &LogHub) -> Result<Supervisor, RunError> {
+    let spec = SupervisorSpec { order: Order::Concurrent, intensity: None, ..SupervisorSpec::default() };
+    let builder = config.servers.values().fold(Supervisor::builder(spec), |builder, server| {
+        builder.child(server.child.clone(), child_of(server, host, logs))
+    });
+    Ok(builder.seed(crate::control::unix_ms()).spawn().await?)
+}
+
+/// Waits for a reason to end; `None` if the root has ended by itself. Reloads meanwhile.
+async fn until_shutdown(
+    root: &Supervisor,
+    control: &Control,
+    signals: &mut mpsc::Receiver<DaemonSignal>,
+    asked: &mut mpsc::Receiver<DaemonSignal>,
+) -> Option<DaemonSignal> {
+    loop {
+        let signal = tokio::select! {
+            Some(signal) = signals.recv() => signal,
+            Some(signal) = asked.recv() => signal,
+            _ = root.ended() => return None,
+        };
+        if signal != DaemonSignal::Reload {
+            return Some(signal);
+        }
+        let control = control.clone();
+        tokio::spawn(async move {
+            match control.reload(false).await {
+                Ok(result) => tracing::info!(
+                    added = result.added.len(),
+                    changed = result.changed.len(),
+                    removed = result.removed.len(),
+                    rejected = result.rejected.len(),
+                    "configuration reloaded"
+                ),
+                Err(error) => {
+                    tracing::error!("configuration not reloaded: {}", crate::control::chain(&error))
+                }
+            }
+        });
+    }
+}
+
+/// Ends the tree within the shutdown time, or at once if told so, and says what had to be killed.
+async fn shut_down(
+    root: &Supervisor,
+    how: DaemonSignal,
+    timeout: Duration,
+    signals: &mut mpsc::Receiver<DaemonSignal>,
+) -> RunReport {
+    let events = root.events(From::Now);
+    if how == DaemonSignal::ShutdownNow {
+        root.kill().await;
+        return tally(events).await;
+    }
+    let patience = tokio::time::sleep(timeout.saturating_sub(KILL_TIME));
+    let second = async {
+        while let Some(signal) = signals.recv().await {
+            if signal == DaemonSignal::ShutdownNow {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
+    if ended_first(root.shutdown(), patience, second).await {
+        return tally(events).await;
+    }
+    tracing::warn!("servers that have not ended are killed");
+    root.kill().await;
+    tally(events).await
+}
+
+/// Returns whether the first of these is done first.
+async fn ended_first<T>(
+    ended: impl Future<Output = T>,
+    patience: impl Future<Output = ()>,
+    second: impl Future<Output = ()>,
+) -> bool {
+    tokio::select! {
+        _ = ended => true,
+        () = patience => false,
+        () = second => false,
+    }
+}
+
+/// Reads from the events of the shutdown what had to be killed.
+async fn tally(mut events: EventStream) -> RunReport {
+    let mut report = RunReport::default();
+    while let Some(item) = events.next().await {
+        let EventItem::Event(event) = item else { continue };
+        let EventKind::Child { report: ChildReport::Stopped { .. }, exit: Some(exit), .. } = &event.kind
+        else {
+            continue;
+        };
+        let ExitReport { killed: dead, left, .. } = &**exit;
+        if !dead.is_empty() {
+            report.killed.push(killed(event.path.as_str(), dead));
+        }
+        report.left.extend(left.iter().map(|p| format!("{} ({}) of {}", p.pid, p.command, event.path)));
+    }
+    report
+}
