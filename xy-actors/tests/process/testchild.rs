@@ -8,7 +8,7 @@
 //! | `exit CODE` | ends with this code |
 //! | `abort` | ends by SIGABRT |
 //! | `signal-self NUMBER` | sends itself a signal |
-//! | `sleep-forever` | waits until it is killed |
+//! | `sleep-forever` | waits until it is killed (ten minutes at most, then exit code 98) |
 //! | `sleep MILLISECONDS` | waits |
 //! | `ignore SIGNAL` | ignores a signal, by name (`TERM`) |
 //! | `exit-on SIGNAL CODE` | from here on that signal ends it with this code |
@@ -270,7 +270,10 @@ fn exit_on(signal: Signal, code: u8) -> io::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a signal ends the program from a thread that is not main's")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "ends the program from a thread that is not main's, or deep in a step"
+)]
 fn end(code: u8) -> ! {
     std::process::exit(i32::from(code))
 }
@@ -280,10 +283,10 @@ fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
 
+/// A test takes seconds, so for ever is ten minutes: what a broken test leaves behind goes away by itself.
 fn sleep_forever() -> ! {
-    loop {
-        std::thread::park();
-    }
+    pause(Duration::from_secs(600));
+    end(98)
 }
 
 fn listen(port: u16) -> io::Result<TcpListener> {
