@@ -247,7 +247,8 @@ impl ProcessHost {
     }
 
     fn begin_adoption(&self) {
-        if self.inner.options.subreaper && self.inner.adoption.get().is_none() {
+        let adopts = cfg!(target_os = "linux") && self.inner.options.subreaper;
+        if adopts && self.inner.adoption.get().is_none() {
             // Without a runtime there is nothing to adopt yet: the first spawn comes here again.
             if let Some(task) = adoption::Task::start(&self.inner.spawner) {
                 let _ = self.inner.adoption.set(task);

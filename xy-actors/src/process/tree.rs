@@ -91,7 +91,7 @@ pub(super) fn scan(
     is_main_of_another: impl Fn(u32) -> bool,
 ) -> io::Result<Vec<Stat>> {
     let stats = match reach {
-        Reach::Children => nearby(scope.main, is_main_of_another),
+        Reach::Children => nearby(scope, is_main_of_another),
         Reach::All => everything()?,
     };
     Ok(attribute(&stats, scope, &above(), |pid| has_marker(pid, scope.marker)))
@@ -102,10 +102,13 @@ pub(super) fn everything() -> io::Result<Vec<Stat>> {
     Ok(table::pids()?.into_iter().filter_map(Stat::read).collect())
 }
 
-/// Reads the main process, our other children except those that are mains themselves, and all their descendants.
-fn nearby(main: u32, is_main_of_another: impl Fn(u32) -> bool) -> Vec<Stat> {
+/// Reads the main process, those known, our other children except those that are mains themselves, and all their
+/// descendants.
+fn nearby(scope: &Scope<'_>, is_main_of_another: impl Fn(u32) -> bool) -> Vec<Stat> {
+    let main = scope.main;
     let mut stats = BTreeMap::new();
     add_nearby(&mut stats, vec![main]);
+    add_nearby(&mut stats, scope.known.iter().map(|identity| identity.pid).collect());
     // Ours come last: whoever loses its parent while we look is among them by then.
     let mut ours = children_of(std::process::id());
     ours.retain(|pid| *pid != main && !is_main_of_another(*pid));

@@ -132,7 +132,12 @@ impl Main {
         let main = if state.is_reaped { u32::MAX } else { self.live.pid };
         let scope = Scope { main, marker: &self.live.marker, known: &state.known };
         let found = scan(&scope, reach, |pid| self.host.is_main(pid))?;
-        state.known = found.iter().map(Stat::identity).collect();
+        // One that this look missed, in the moment in which it changed its parent, stays known while it is there.
+        let mut known: Vec<Identity> = found.iter().map(Stat::identity).collect();
+        let missed = state.known.iter().filter(|identity| !known.contains(identity) && identity.is_current());
+        let missed: Vec<Identity> = missed.copied().collect();
+        known.extend(missed);
+        state.known = known;
         Ok(found)
     }
 

@@ -51,6 +51,10 @@ pub(in super::super) fn lists_children() -> bool {
 
 /// Returns the children of a process, zombies included.
 pub(in super::super) fn children_of(pid: u32) -> Vec<u32> {
+    if !lists_children() {
+        let stats = pids().unwrap_or_default().into_iter().filter_map(read);
+        return stats.filter(|stat| stat.parent == pid).map(|stat| stat.pid).collect();
+    }
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let mut children = Vec::new();
     for thread in threads.flatten() {
