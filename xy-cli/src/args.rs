@@ -1,0 +1,454 @@
+//! The command line: every verb, flag and help text of `xyctl`.
+
+mod duration;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use xy_daemon::protocol::method::{OperationParams, SignalName, Targets};
+
+use crate::error::exit_code;
+
+/// Controls the servers that xyd keeps running.
+#[derive(Debug, Parser)]
+#[command(name = "xyctl", version, disable_help_subcommand = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The daemon's socket [env: XY_SOCKET] [default: xyd.sock in $XDG_RUNTIME_DIR/xy, else in the state directory]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print the daemon's result as one JSON document; streams print one JSON object per line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// When to use colors; `auto` means on a terminal, unless NO_COLOR is set
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
+    pub(crate) color: ColorChoice,
+}
+
+/// When to use colors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List all servers
+    #[command(visible_aliases = ["ls", "ps"], after_help = LIST_HELP)]
+    List,
+    /// Say everything about one server; without a name, list all
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArgs),
+    /// Print what a server wrote, and follow it
+    #[command(after_help = LOGS_HELP)]
+    Logs(LogsArgs),
+    /// Print what happened to the servers, and follow it
+    #[command(after_help = EVENTS_HELP)]
+    Events(EventsArgs),
+    /// Start servers and wait until they are ready
+    #[command(after_help = START_HELP)]
+    Start(OperationArgs),
+    /// Stop servers and wait until all their processes are gone
+    #[command(after_help = STOP_HELP)]
+    Stop(OperationArgs),
+    /// Restart servers, or start those that do not run, and wait until they are ready
+    #[command(after_help = RESTART_HELP)]
+    Restart(OperationArgs),
+    /// Keep servers from being restarted automatically, without touching them
+    #[command(after_help = PAUSE_HELP)]
+    Pause(HoldArgs),
+    /// Lift a pause
+    #[command(after_help = RESUME_HELP)]
+    Resume(HoldArgs),
+    /// Send a signal to all processes of servers
+    #[command(after_help = SIGNAL_HELP)]
+    Signal(SignalArgs),
+    /// Read the server files again and apply what changed
+    #[command(after_help = RELOAD_HELP)]
+    Reload(ReloadArgs),
+    /// Stop every server and end the daemon
+    #[command(after_help = SHUTDOWN_HELP)]
+    Shutdown(ShutdownArgs),
+    /// Print the versions of xyctl and of the daemon
+    Version,
+}
+
+/// The verbs by purpose, in the order of the help.
+const GROUPS: &[(&str, &[&str])] = &[
+    ("See what runs", &["list", "status", "logs", "events"]),
+    ("Act on servers", &["start", "stop", "restart", "pause", "resume", "signal"]),
+    ("Configuration and daemon", &["reload", "shutdown", "version"]),
+];
+
+const EXAMPLES: &str = "\
+Examples:
+  xyctl list                    all servers, their state, process and port
+  xyctl logs -f search          what `search` writes, as it comes
+  xyctl restart search files    restart two servers and wait until both are ready
+  xyctl list --json             the same for programs
+
+Exit codes:
+  0   what was asked for is so
+  1   the operation failed, for all or some of the servers
+  2   no daemon can be reached, or it went away
+  3   the configuration is invalid, or a reload rejected files
+  64  the command line is wrong
+
+`xyctl COMMAND --help` says more about a command.";
+
+const LIST_HELP: &str = "\
+A server is `starting` until it is ready for the first time and `restarting` after it ended by itself. RESTARTS counts \
+    automatic restarts since it was last started by hand. NEXT says what happens by itself, and when.
+
+Examples:
+  xyctl list
+  xyctl list --json | jq -r '.servers[] | select(.state == \"failed\").name'";
+
+const STATUS_HELP: &str = "\
+Examples:
+  xyctl status search           state, last exit and its cause, changes of state, last lines of standard error
+  xyctl status search --json";
+
+const LOGS_HELP: &str = "\
+Standard output and standard error of the server both go to standard output, byte for byte. On a terminal, control \
+    characters are shown as escapes. Lines that are not available any more are counted on standard error, or with --json \
+    by an object of type `log_gap`. Ctrl-C ends following with exit code 0; a daemon that goes away, with 2.
+
+Examples:
+  xyctl logs search             the latest lines
+  xyctl logs -f -n 0 search     only what comes from now on
+  xyctl logs --stream search    with `out |` or `err |` before each line";
+
+const EVENTS_HELP: &str = "\
+Events are numbered; `--from` takes up where an earlier call ended. With --json each line is one event; missing ones are \
+    an object of type `event_gap`.
+
+Examples:
+  xyctl events                  what the daemon still remembers
+  xyctl events -f               only what happens from now on
+  xyctl events -f --from 120    number 120 and everything after it";
+
+const START_HELP: &str = "\
+A server that runs already is left alone, which is success.
+
+Examples:
+  xyctl start search files
+  xyctl start --all --timeout 2m
+  xyctl start search --no-wait";
+
+const STOP_HELP: &str = "\
+The server gets its stop signal, and KILL when its grace period is over; what had to be killed is named. It stays down \
+    until it is started again. A server that does not run is left alone, which is success.
+
+Examples:
+  xyctl stop search
+  xyctl stop --all --reason \"moving the database\"";
+
+const RESTART_HELP: &str = "\
+Examples:
+  xyctl restart search
+  xyctl restart --all";
+
+const PAUSE_HELP: &str = "\
+Examples:
+  xyctl pause search            it may end, and stays down until `xyctl resume search`";
+
+const RESUME_HELP: &str = "\
+Examples:
+  xyctl resume search
+  xyctl resume --all";
+
+const SIGNAL_HELP: &str = "\
+Signals: HUP, INT, QUIT, KILL, TERM, USR1, USR2, with or without SIG. A server that ends by it is restarted as after any \
+    other exit; `xyctl stop` is for ending it.
+
+Examples:
+  xyctl signal --signal HUP search
+  xyctl signal -s USR1 search files";
+
+const RELOAD_HELP: &str = "\
+A file that is invalid is rejected and leaves its running server alone; the exit code is then 3.
+
+Examples:
+  xyctl reload --dry-run        say what would change, and change nothing
+  xyctl reload";
+
+const SHUTDOWN_HELP: &str = "\
+Returns when everything has ended. A daemon that does not run is success.
+
+Examples:
+  xyctl shutdown";
+
+/// Which servers.
+#[derive(Debug, Args)]
+#[group(id = "targets", required = true, multiple = false)]
+pub(crate) struct TargetArgs {
+    /// The servers; a server of a group is GROUP/NAME
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Every server
+    #[arg(long)]
+    all: bool,
+}
+
+impl TargetArgs {
+    /// Returns the servers as the protocol names them.
+    pub(crate) fn targets(&self) -> Targets {
+        if self.all { Targets::All } else { Targets::Names(self.names.clone()) }
+    }
+}
+
+/// The arguments of `start`, `stop` and `restart`.
+#[derive(Debug, Args)]
+pub(crate) struct OperationArgs {
+    #[command(flatten)]
+    targets: TargetArgs,
+    /// Return at once instead of waiting for the result
+    #[arg(long, conflicts_with = "timeout")]
+    pub(crate) no_wait: bool,
+    /// Wait at most this long (`90`, `2m`, `1m30s`); what is not done by then fails here and goes on in the daemon
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+    /// Why, for the server's history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+impl OperationArgs {
+    /// Returns the arguments as the protocol names them.
+    pub(crate) fn params(&self) -> OperationParams {
+        OperationParams {
+            wait: !self.no_wait,
+            // The protocol counts whole seconds; waiting a little longer is better than not at all.
+            timeout_secs: self
+                .timeout
+                .map(|timeout| timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0)),
+            reason: self.reason.clone(),
+            ..OperationParams::new(self.targets.targets())
+        }
+    }
+}
+
+/// The arguments of `pause` and `resume`, which are done at once.
+#[derive(Debug, Args)]
+pub(crate) struct HoldArgs {
+    #[command(flatten)]
+    targets: TargetArgs,
+    /// Why, for the server's history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+impl HoldArgs {
+    /// Returns the arguments as the protocol names them.
+    pub(crate) fn params(&self) -> OperationParams {
+        OperationParams { reason: self.reason.clone(), ..OperationParams::new(self.targets.targets()) }
+    }
+}
+
+/// The arguments of `signal`.
+#[derive(Debug, Args)]
+pub(crate) struct SignalArgs {
+    #[command(flatten)]
+    pub(crate) targets: TargetArgs,
+    /// The signal
+    #[arg(short, long, value_name = "SIGNAL", value_parser = signal)]
+    pub(crate) signal: SignalName,
+    /// Why, for the server's history
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+/// The arguments of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The server
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+/// The arguments of `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The server
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// How many of the latest lines come first [default: the daemon's]
+    #[arg(short = 'n', long, visible_alias = "lines", value_name = "N")]
+    pub(crate) tail: Option<u64>,
+    /// Go on with new lines as they come
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Say before each line which stream it came from
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) stream: bool,
+}
+
+/// The arguments of `events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Go on with new events as they come
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The number of the first event wanted
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) from: Option<u64>,
+}
+
+/// The arguments of `reload`.
+#[derive(Debug, Args)]
+pub(crate) struct ReloadArgs {
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// The arguments of `shutdown`.
+#[derive(Debug, Args)]
+pub(crate) struct ShutdownArgs {
+    /// Return at once instead of waiting for the end
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+/// What the arguments came to.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    /// There is a command to run.
+    Run(Box<Cli>),
+    /// Everything is said; the process exits with this code.
+    Exit(u8),
+}
+
+/// Reads the arguments; help, version and errors are printed here.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
+    let parsed = command()
+        .try_get_matches_from(arguments)
+        .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    match parsed {
+        Ok(cli) => Parsed::Run(Box::new(cli)),
+        Err(error) => {
+            // Help into a closed pipe is no failure.
+            _ = error.print();
+            Parsed::Exit(match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => exit_code::SUCCESS,
+                _ => exit_code::USAGE,
+            })
+        }
+    }
+}
+
+/// Builds the definitions with the verbs grouped in the help.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    let mut groups = String::new();
+    for (title, verbs) in GROUPS {
+        groups.push_str(title);
+        groups.push_str(":\n");
+        for verb in *verbs {
+            // A test holds that each of them exists.
+            let Some(found) = command.find_subcommand(verb) else { continue };
+            let about = found.get_about().map(ToString::to_string).unwrap_or_default();
+            let aliases: Vec<_> = found.get_visible_aliases().collect();
+            let also =
+                if aliases.is_empty() { String::new() } else { format!(" (also {})", aliases.join(", ")) };
+            groups.push_str(&format!("  {verb:<9} {about}{also}\n"));
+        }
+        groups.push('\n');
+    }
+    command
+        .help_template(format!(
+            "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}{{options}}{{after-help}}"
+        ))
+        .after_help(EXAMPLES)
+}
+
+fn signal(text: &str) -> Result<SignalName, String> {
+    let upper = text.to_ascii_uppercase();
+    Ok(match upper.strip_prefix("SIG").unwrap_or(&upper) {
+        "HUP" | "1" => SignalName::Hup,
+        "INT" | "2" => SignalName::Int,
+        "QUIT" | "3" => SignalName::Quit,
+        "KILL" | "9" => SignalName::Kill,
+        "TERM" | "15" => SignalName::Term,
+        "USR1" => SignalName::Usr1,
+        "USR2" => SignalName::Usr2,
+        _ => return Err("expected one of HUP, INT, QUIT, KILL, TERM, USR1, USR2".to_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_is_in_exactly_one_group_of_the_help() {
+        let grouped: Vec<_> = GROUPS.iter().flat_map(|(_, verbs)| *verbs).copied().collect();
+        let command = Cli::command();
+        for verb in command.get_subcommands().map(clap::Command::get_name) {
+            assert_eq!(grouped.iter().filter(|grouped| **grouped == verb).count(), 1, "{verb}");
+        }
+        for verb in grouped {
+            assert!(command.find_subcommand(verb).is_some(), "{verb}");
+        }
+    }
+
+    #[test]
+    fn a_signal_is_read_as_people_write_it() {
+        for text in ["HUP", "hup", "SIGHUP", "1"] {
+            assert_eq!(signal(text), Ok(SignalName::Hup), "{text}");
+        }
+        assert!(signal("STOP").is_err_and(|error| error.contains("USR1")));
+    }
+
+    #[test]
+    fn a_timeout_is_rounded_up_to_whole_seconds() {
+        let params = |timeout: &str| {
+            let Parsed::Run(cli) = parse(["xyctl", "start", "a", "--timeout", timeout].map(Into::into))
+            else {
+                panic!("{timeout} is refused");
+            };
+            let Command::Start(args) = cli.command else { panic!("another command") };
+            args.params().timeout_secs
+        };
+        assert_eq!(params("90"), Some(90));
+        assert_eq!(params("1500ms"), Some(2));
+        assert_eq!(params("1m30s"), Some(90));
+    }
+}

@@ -1,0 +1,183 @@
+//! `xyctl logs`: a server's output, line by line.
+
+use std::future;
+
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use xy_daemon::client::{Client, ClientError, Subscription};
+use xy_daemon::protocol::method::{
+    Gap, LogLine, LogStream, Logs, LogsParams, Notification, Version, VersionParams,
+};
+
+use crate::args::LogsArgs;
+use crate::error::{CommandError, exit_code};
+use crate::output::text::{count, from_base64, neutral_line};
+use crate::output::{Output, Style, reader_gone};
+use crate::session::{Session, explain};
+
+/// Runs the command.
+pub(super) async fn run(args: &LogsArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
+    let client = session.connect().await?;
+    let params = LogsParams { tail: args.tail, follow: args.follow, ..LogsParams::new(&args.name) };
+    let mut lines = match client.subscribe::<Logs>(params).await {
+        Ok(lines) => lines,
+        Err(error) => return Err(explain(&client, &args.name, error.into()).await),
+    };
+    let output = &mut *session.output;
+    let mut printer = Printer { prefix: args.stream, open: None };
+    let end =
+        follow(&mut lines, output, args.follow, |notification, output| printer.print(notification, output))
+            .await?;
+    printer.close(output)?;
+    output.flush()?;
+    if args.follow && end == End::Source {
+        ended(&client, &args.name, output).await?;
+    }
+    Ok(exit_code::SUCCESS)
+}
+
+/// Why nothing more is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The daemon has no more to say.
+    Source,
+    /// Ctrl-C, or nobody reads.
+    Reader,
+}
+
+/// Hands every notification to `print` until the subscription ends, nobody reads any more, or Ctrl-C is typed.
+///
+/// Results are written when no more of them are waiting.
+pub(super) async fn follow(
+    subscription: &mut Subscription,
+    output: &mut Output,
+    interruptible: bool,
+    mut print: impl FnMut(Notification, &mut Output) -> Result<(), CommandError>,
+) -> Result<End, CommandError> {
+    // Without following, Ctrl-C ends the process as it ends every other program.
+    let mut interrupt = match interruptible {
+        true => Some(signal(SignalKind::interrupt()).map_err(CommandError::Signals)?),
+        false => None,
+    };
+    let interrupted = async {
+        match &mut interrupt {
+            Some(interrupt) => _ = interrupt.recv().await,
+            None => future::pending().await,
+        }
+    };
+    let (mut interrupted, mut gone) = (std::pin::pin!(interrupted), std::pin::pin!(reader_gone()));
+    loop {
+        let waiting = tokio::select! {
+            biased;
+            next = subscription.next() => Some(next),
+            () = future::ready(()) => None,
+        };
+        let next = match waiting {
+            Some(next) => next,
+            None => {
+                output.flush()?;
+                tokio::select! {
+                    biased;
+                    () = &mut interrupted => return Ok(End::Reader),
+                    () = &mut gone => return Ok(End::Reader),
+                    next = subscription.next() => next,
+                }
+            }
+        };
+        match next? {
+            Some(notification) => print(notification, output)?,
+            None => return Ok(End::Source),
+        }
+        if output.is_closed() {
+            return Ok(End::Reader);
+        }
+    }
+}
+
+/// Says why a followed log ended: the server is gone, or the daemon is.
+async fn ended(client: &Client, name: &str, output: &mut Output) -> Result<(), CommandError> {
+    match client.call::<Version>(VersionParams {}).await {
+        Ok(_) | Err(ClientError::Rpc(_)) => {
+            output.note(&format!(
+                "the log of `{name}` has ended: the server was removed, or the daemon is stopping"
+            ));
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A notification as an object of its own.
+#[derive(Serialize)]
+pub(super) struct Tagged<'a, T> {
+    /// The notification's method.
+    #[serde(rename = "type")]
+    pub(super) method: &'static str,
+    /// Its parameters.
+    #[serde(flatten)]
+    pub(super) body: &'a T,
+}
+
+/// Writes lines so that a pipe gets the server's bytes.
+#[derive(Debug)]
+struct Printer {
+    prefix: bool,
+    /// The stream whose line goes on in its next notification.
+    open: Option<LogStream>,
+}
+
+impl Printer {
+    fn print(&mut self, notification: Notification, output: &mut Output) -> Result<(), CommandError> {
+        let method = notification.method();
+        match notification {
+            Notification::Log(line) if output.is_json() => output.json(&Tagged { method, body: &line }),
+            Notification::LogGap(gap) if output.is_json() => output.json(&Tagged { method, body: &gap }),
+            Notification::Log(line) => self.line(&line, output),
+            Notification::LogGap(gap) => {
+                self.close(output)?;
+                output.note(&skipped(gap, "line"));
+                Ok(())
+            }
+            // Nothing else belongs to a log.
+            _ => Ok(()),
+        }
+    }
+
+    fn line(&mut self, line: &LogLine, output: &mut Output) -> Result<(), CommandError> {
+        if self.open.is_some_and(|stream| stream != line.stream) {
+            self.close(output)?;
+        }
+        if self.prefix && self.open.is_none() {
+            let (prefix, style) = match line.stream {
+                LogStream::Out => ("out |", Style::Dim),
+                LogStream::Err => ("err |", Style::Busy),
+            };
+            let prefix = format!("{} ", output.paint(style, prefix));
+            output.bytes(prefix.as_bytes())?;
+        }
+        if output.is_terminal() {
+            output.bytes(neutral_line(&line.line).as_bytes())?;
+        } else {
+            match line.line_base64.as_deref().and_then(from_base64) {
+                Some(exact) => output.bytes(&exact)?,
+                None => output.bytes(line.line.as_bytes())?,
+            }
+        }
+        if line.partial {
+            self.open = Some(line.stream);
+            return Ok(());
+        }
+        self.open = None;
+        output.bytes(b"\n")
+    }
+
+    /// Ends a line that was not whole.
+    fn close(&mut self, output: &mut Output) -> Result<(), CommandError> {
+        if self.open.take().is_some() { output.bytes(b"\n") } else { Ok(()) }
+    }
+}
+
+/// Says how many were missed.
+pub(super) fn skipped(gap: Gap, noun: &str) -> String {
+    format!("… {} skipped", count((gap.last.saturating_sub(gap.first)).saturating_add(1), noun))
+}

@@ -1,0 +1,22 @@
+//! `xyctl stop`: ends servers and waits until nothing of them is left.
+
+use xy_daemon::protocol::method::Stop;
+
+use super::operation::Report;
+use crate::args::OperationArgs;
+use crate::error::CommandError;
+use crate::session::{Session, call};
+
+/// Runs the command.
+pub(super) async fn run(args: &OperationArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
+    let client = session.connect().await?;
+    let answer = call::<Stop>(&client, args.params()).await?;
+    let result = &answer.result;
+    let stopped = if args.no_wait { "stopping" } else { "stopped" };
+    Report::new(&result.failed)
+        .done(&result.stopped, stopped)
+        .killed(&result.killed)
+        .nothing(&result.not_running, "not running")
+        .write(&answer.text, &client, session)
+        .await
+}

@@ -1,0 +1,131 @@
+//! What can go wrong in a command: its text, its exit code and what to do about it.
+
+use std::io;
+
+use xy_daemon::client::ClientError;
+use xy_daemon::paths::DirectoriesError;
+use xy_daemon::protocol::error::{ErrorKind, RpcError};
+
+/// The exit codes of `xyctl`.
+pub(crate) mod exit_code {
+    /// Everything that was asked for is so.
+    pub(crate) const SUCCESS: u8 = 0;
+    /// The operation failed, for all or for some of the servers.
+    pub(crate) const FAILED: u8 = 1;
+    /// No daemon can be reached, or it went away.
+    pub(crate) const UNREACHABLE: u8 = 2;
+    /// The configuration is invalid; also a reload that rejected files.
+    pub(crate) const CONFIG: u8 = 3;
+    /// The command line itself is wrong (`EX_USAGE` of sysexits).
+    pub(crate) const USAGE: u8 = 64;
+}
+
+/// Why a command ended without its result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum CommandError {
+    /// The daemon could not be asked, or refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The default socket is not known.
+    #[error(transparent)]
+    Directories(#[from] DirectoriesError),
+    /// No server has this name.
+    #[error("server not found: `{name}`")]
+    ServerNotFound {
+        /// What was asked for.
+        name: String,
+        /// What was probably meant.
+        nearest: Option<String>,
+    },
+    /// The daemon's result does not have the shape that this version knows.
+    #[error("the daemon's result of `{method}` is not understood")]
+    Result {
+        /// The method.
+        method: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Standard output took no more, for another reason than its reader being gone.
+    #[error("writing to standard output failed")]
+    Output(#[source] io::Error),
+    /// The runtime could not be set up.
+    #[error("setting up the asynchronous runtime failed")]
+    Runtime(#[source] io::Error),
+    /// Ctrl-C could not be listened to.
+    #[error("listening to signals failed")]
+    Signals(#[source] io::Error),
+}
+
+impl CommandError {
+    /// Returns the code that the process exits with.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Client(ClientError::Unreachable { .. } | ClientError::Path(_) | ClientError::Closed)
+            | Self::Directories(_) => exit_code::UNREACHABLE,
+            Self::Client(ClientError::Rpc(error)) if error.kind() == ErrorKind::ConfigInvalid => {
+                exit_code::CONFIG
+            }
+            _ => exit_code::FAILED,
+        }
+    }
+
+    /// Returns what a person could do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Client(ClientError::Closed) => {
+                Some("see whether the daemon still runs with `xyctl version`".to_owned())
+            }
+            Self::Client(ClientError::Rpc(error)) => rpc_hint(error).map(ToOwned::to_owned),
+            Self::Client(error) => error.hint().map(ToOwned::to_owned),
+            Self::Directories(_) => {
+                Some("or name the daemon's socket with `--socket` or `XY_SOCKET`".to_owned())
+            }
+            Self::ServerNotFound { nearest, .. } => Some(not_found_hint(nearest.as_deref())),
+            Self::Result { .. } => {
+                Some("compare the versions of `xyctl` and the daemon with `xyctl version`".to_owned())
+            }
+            Self::Output(_) | Self::Runtime(_) | Self::Signals(_) => None,
+        }
+    }
+}
+
+/// Returns what to do about a name that no server has.
+pub(crate) fn not_found_hint(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => "`xyctl list` shows the servers; `xyctl reload` reads new files".to_owned(),
+    }
+}
+
+fn rpc_hint(error: &RpcError) -> Option<&'static str> {
+    match error.kind() {
+        ErrorKind::MethodNotFound | ErrorKind::InvalidParams | ErrorKind::InvalidRequest => {
+            Some("compare the versions of `xyctl` and the daemon with `xyctl version`")
+        }
+        ErrorKind::InternalError => Some("the daemon's own output says more"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreachable_daemon_and_a_lost_one_exit_alike() {
+        let unreachable =
+            ClientError::Unreachable { path: "/s".into(), source: io::ErrorKind::NotFound.into() };
+        for error in [unreachable, ClientError::Closed] {
+            assert_eq!(CommandError::from(error).exit_code(), exit_code::UNREACHABLE);
+        }
+    }
+
+    #[test]
+    fn an_invalid_configuration_has_its_own_code() {
+        let error = |kind| CommandError::from(ClientError::Rpc(RpcError::new(kind, "no")));
+        assert_eq!(error(ErrorKind::ConfigInvalid).exit_code(), exit_code::CONFIG);
+        assert_eq!(error(ErrorKind::Timeout).exit_code(), exit_code::FAILED);
+    }
+}

@@ -1,0 +1,288 @@
+//! Where results and messages go: tables and lines for people, JSON for programs, errors apart from both.
+
+pub(crate) mod event;
+pub(crate) mod table;
+pub(crate) mod text;
+pub(crate) mod time;
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
+
+use crate::args::ColorChoice;
+use crate::error::CommandError;
+
+/// How many bytes are collected before they are written.
+const BUFFER: usize = 64 << 10;
+
+/// Standard output for results, standard error for everything else.
+pub(crate) struct Output {
+    results: BufWriter<Box<dyn Write + Send>>,
+    format: Format,
+    is_terminal: bool,
+    color: bool,
+    color_messages: bool,
+    /// Whether the reader of the results is gone.
+    is_closed: bool,
+}
+
+/// Who reads the results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// People.
+    Text,
+    /// Programs.
+    Json,
+}
+
+/// How a piece of text stands out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// As it is.
+    Plain,
+    /// A heading.
+    Bold,
+    /// Of less interest.
+    Dim,
+    /// As wanted.
+    Good,
+    /// On its way.
+    Busy,
+    /// Needs somebody.
+    Bad,
+}
+
+impl Output {
+    /// Creates the output of this process.
+    pub(crate) fn of_process(json: bool, color: ColorChoice) -> Self {
+        let (out, err) = (io::stdout(), io::stderr());
+        let is_terminal = out.is_terminal();
+        // https://no-color.org: present and not empty. A dumb terminal shows escape sequences as they are.
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let wanted = |is_terminal: bool| match color {
+            ColorChoice::Auto => is_terminal && !plain,
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+        };
+        let color_messages = wanted(err.is_terminal());
+        Self {
+            color: wanted(is_terminal),
+            color_messages,
+            results: BufWriter::with_capacity(BUFFER, Box::new(out)),
+            format: if json { Format::Json } else { Format::Text },
+            is_terminal,
+            is_closed: false,
+        }
+    }
+
+    /// Returns whether results are written for programs.
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Returns whether results go to a terminal, which control characters would reach.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// Returns whether nobody reads the results any more (`xyctl logs | head`).
+    ///
+    /// What is written after that is dropped, so that an operation still ends with its own exit code.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Writes a line for people.
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), CommandError> {
+        self.bytes(text.as_bytes())?;
+        self.bytes(b"\n")
+    }
+
+    /// Writes bytes as they are.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CommandError> {
+        if self.is_closed {
+            return Ok(());
+        }
+        let written = self.results.write_all(bytes);
+        self.check(written)
+    }
+
+    /// Writes a value as one line of JSON.
+    pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), CommandError> {
+        // Results are made of strings, numbers, lists and maps with string keys, which always have a JSON form.
+        let mut line = serde_json::to_vec(value).expect("results have a JSON form");
+        line.push(b'\n');
+        self.bytes(&line)
+    }
+
+    /// Writes a result as the daemon sent it.
+    pub(crate) fn verbatim(&mut self, text: &RawValue) -> Result<(), CommandError> {
+        self.line(text.get())
+    }
+
+    /// Hands on what is buffered.
+    pub(crate) fn flush(&mut self) -> Result<(), CommandError> {
+        if self.is_closed {
+            return Ok(());
+        }
+        let flushed = self.results.flush();
+        self.check(flushed)
+    }
+
+    fn check(&mut self, written: io::Result<()>) -> Result<(), CommandError> {
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.is_closed = true;
+                // What could not be written must not be tried again when the buffer is dropped.
+                let sink: Box<dyn Write + Send> = Box::new(io::sink());
+                let old = std::mem::replace(&mut self.results, BufWriter::new(sink));
+                drop(old.into_parts());
+                if error.kind() == io::ErrorKind::BrokenPipe {
+                    return Ok(());
+                }
+                Err(CommandError::Output(error))
+            }
+        }
+    }
+
+    /// Returns the text in its style, if results are colored.
+    pub(crate) fn paint<'t>(&self, style: Style, text: &'t str) -> Cow<'t, str> {
+        paint(self.color, style, text)
+    }
+
+    /// Reports an error: its text, its causes, and what to do.
+    pub(crate) fn error(&mut self, error: &CommandError) {
+        self.failure(error, error.hint().as_deref());
+    }
+
+    /// Reports a failure and what to do about it.
+    pub(crate) fn failure(&mut self, error: &dyn Error, hint: Option<&str>) {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        self.problem(&text, hint);
+    }
+
+    /// Reports a problem in words, and what to do about it.
+    pub(crate) fn problem(&mut self, text: &str, hint: Option<&str>) {
+        self.message(Style::Bad, "error:", text);
+        if let Some(hint) = hint {
+            self.message(Style::Busy, "hint:", hint);
+        }
+    }
+
+    /// Says something that is no result.
+    pub(crate) fn note(&mut self, text: &str) {
+        self.message(Style::Dim, "", text);
+    }
+
+    fn message(&mut self, style: Style, label: &str, text: &str) {
+        // Results that are already there come first where both go to one terminal. If that fails, so does the next
+        // write, which reports it.
+        _ = self.flush();
+        let text = text::neutral(text);
+        let space = if label.is_empty() { "" } else { " " };
+        let line = format!("{}{space}{text}\n", paint(self.color_messages, style, label));
+        // There is nowhere to report that standard error is gone.
+        _ = io::stderr().write_all(line.as_bytes());
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").field("format", &self.format).finish_non_exhaustive()
+    }
+}
+
+fn paint(color: bool, style: Style, text: &str) -> Cow<'_, str> {
+    let code = match style {
+        Style::Plain => return Cow::Borrowed(text),
+        Style::Bold => "1",
+        Style::Dim => "2",
+        Style::Good => "32",
+        Style::Busy => "33",
+        Style::Bad => "1;31",
+    };
+    if color && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m").into() } else { text.into() }
+}
+
+/// Completes when nobody reads standard output any more; never, where that cannot be known.
+///
+/// A follower that has nothing to write would otherwise outlive the `head` behind it.
+pub(crate) async fn reader_gone() {
+    let out = io::stdout();
+    if !out.is_terminal()
+        && let Ok(out) = out.as_fd().try_clone_to_owned()
+        // Unchecked, because the checked way makes standard output non-blocking for everybody who shares it; nothing is
+        // written this way. Regular files cannot be watched, and have no reader that could go.
+        && let Ok(out) = Sender::from_owned_fd_unchecked(out)
+        && out.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Refusing(io::ErrorKind);
+
+    impl Write for Refusing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn output(results: impl Write + Send + 'static, color: bool) -> Output {
+        Output {
+            results: BufWriter::new(Box::new(results)),
+            format: Format::Text,
+            is_terminal: false,
+            color,
+            color_messages: false,
+            is_closed: false,
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_no_error() {
+        let mut output = output(Refusing(io::ErrorKind::BrokenPipe), false);
+        output.line("one").unwrap();
+        output.flush().unwrap();
+        assert!(output.is_closed());
+        output.line("two").unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let mut output = output(Refusing(io::ErrorKind::StorageFull), false);
+        output.line("one").unwrap();
+        assert!(matches!(output.flush(), Err(CommandError::Output(_))));
+    }
+
+    #[test]
+    fn styles_appear_only_with_color() {
+        assert_eq!(output(io::sink(), false).paint(Style::Bad, "failed"), "failed");
+        assert_eq!(output(io::sink(), true).paint(Style::Bad, "failed"), "\x1b[1;31mfailed\x1b[0m");
+        assert_eq!(output(io::sink(), true).paint(Style::Plain, "failed"), "failed");
+    }
+}

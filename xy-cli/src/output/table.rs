@@ -1,0 +1,108 @@
+//! Tables without lines, aligned by content and never cut.
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, ContentArrangement, Table as Layout};
+
+use super::{Output, Style};
+use crate::error::CommandError;
+use crate::output::text::neutral;
+
+/// What stands for nothing, so that every line has as many words as columns.
+const EMPTY: &str = "-";
+
+/// Between two columns.
+const GAP: u16 = 2;
+
+/// A table under construction.
+#[derive(Debug)]
+pub(crate) struct Table {
+    header: Vec<&'static str>,
+    right: Vec<bool>,
+    rows: Vec<Vec<(String, Style)>>,
+}
+
+/// How a column is aligned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Align {
+    /// Words.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+impl Table {
+    /// Creates a table of these columns.
+    pub(crate) fn new(columns: &[(&'static str, Align)]) -> Self {
+        Self {
+            header: columns.iter().map(|(title, _)| *title).collect(),
+            right: columns.iter().map(|(_, align)| *align == Align::Right).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row of as many cells as there are columns; control characters in them are neutralized.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = (String, Style)>) {
+        let cells = cells.into_iter().map(|(text, style)| {
+            let text = neutral(text.trim()).into_owned();
+            (if text.is_empty() { EMPTY.to_owned() } else { text }, style)
+        });
+        self.rows.push(cells.collect());
+    }
+
+    /// Writes the table, each line after `indent`.
+    pub(crate) fn write(&self, indent: &str, output: &mut Output) -> Result<(), CommandError> {
+        let header = self.header.iter().map(|title| ((*title).to_owned(), Style::Bold)).collect();
+        for (line, cells) in self.lines().iter().zip(std::iter::once(&header).chain(&self.rows)) {
+            let painted = painted(line, cells, output);
+            output.line(&format!("{indent}{painted}"))?;
+        }
+        Ok(())
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut layout = Layout::new();
+        layout.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        layout.set_header(self.header.clone());
+        for row in &self.rows {
+            layout.add_row(row.iter().map(|(text, _)| text));
+        }
+        for (column, right) in layout.column_iter_mut().zip(&self.right) {
+            column.set_padding((0, GAP));
+            column.set_cell_alignment(if *right { CellAlignment::Right } else { CellAlignment::Left });
+        }
+        layout.lines().map(|line| line.trim_end().to_owned()).collect()
+    }
+}
+
+/// Styles the cells of a line that is already laid out, so that styling cannot disturb the widths.
+fn painted(line: &str, cells: &[(String, Style)], output: &Output) -> String {
+    let mut painted = String::with_capacity(line.len() + 16);
+    let mut rest = line;
+    for (text, style) in cells {
+        // Nothing but spaces stands between two cells.
+        let cell = rest.trim_start_matches(' ');
+        painted.push_str(&rest[..rest.len() - cell.len()]);
+        let Some(after) = cell.strip_prefix(text.as_str()) else { break };
+        painted.push_str(&output.paint(*style, text));
+        rest = after;
+    }
+    painted.push_str(rest.trim_end());
+    painted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_no_cell_is_empty_or_cut() {
+        let mut table = Table::new(&[("NAME", Align::Left), ("PID", Align::Right), ("NEXT", Align::Left)]);
+        let plain = |text: &str| (text.to_owned(), Style::Plain);
+        table.row([plain("a"), plain("4242"), plain("")]);
+        table.row([plain("longer\x1b"), plain(""), plain(&"x".repeat(200))]);
+        let lines = table.lines();
+        assert_eq!(lines[0], "NAME         PID  NEXT");
+        assert_eq!(lines[1], "a           4242  -");
+        assert_eq!(lines[2], format!("longer\\x1b     -  {}", "x".repeat(200)));
+    }
+}

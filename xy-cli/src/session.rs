@@ -1,0 +1,122 @@
+//! What a command works with: the daemon's socket, connections to it, and the output.
+
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use serde_json::value::RawValue;
+use xy_daemon::client::{Client, ClientError};
+use xy_daemon::paths::{Directories, socket_override};
+use xy_daemon::protocol::Method;
+use xy_daemon::protocol::error::ErrorKind;
+use xy_daemon::protocol::method::{List, ListParams};
+
+use crate::error::CommandError;
+use crate::output::Output;
+
+/// One command's surroundings.
+#[derive(Debug)]
+pub(crate) struct Session<'a> {
+    /// The socket of `--socket`, if given.
+    socket: Option<&'a Path>,
+    /// Where results and messages go.
+    pub(crate) output: &'a mut Output,
+}
+
+/// A result, and the very text it came in.
+#[derive(Debug)]
+pub(crate) struct Answer<R> {
+    /// For programs: nothing that a newer daemon says is lost.
+    pub(crate) text: Box<RawValue>,
+    /// For people.
+    pub(crate) result: R,
+}
+
+/// The same method with its result left as it is.
+#[derive(Debug)]
+struct Verbatim<M>(PhantomData<M>);
+
+impl<M: Method> Method for Verbatim<M> {
+    const NAME: &'static str = M::NAME;
+    type Params = M::Params;
+    type Result = Box<RawValue>;
+}
+
+impl<'a> Session<'a> {
+    /// Creates a session; nothing is connected yet.
+    pub(crate) fn new(socket: Option<&'a Path>, output: &'a mut Output) -> Self {
+        Self { socket, output }
+    }
+
+    /// Returns the daemon's socket: `--socket`, else `XY_SOCKET`, else the user's default.
+    pub(crate) fn socket(&self) -> Result<PathBuf, CommandError> {
+        match socket_override(self.socket, |name| std::env::var_os(name)) {
+            Some(socket) => Ok(socket),
+            None => Ok(Directories::of_user()?.default_socket()),
+        }
+    }
+
+    /// Connects to the daemon.
+    pub(crate) async fn connect(&self) -> Result<Client, CommandError> {
+        Ok(Client::connect(&self.socket()?).await?)
+    }
+}
+
+/// Calls a method and keeps the text of its result.
+pub(crate) async fn call<M: Method>(
+    client: &Client,
+    params: M::Params,
+) -> Result<Answer<M::Result>, CommandError> {
+    let text = client.call::<Verbatim<M>>(params).await?;
+    let result = serde_json::from_str(text.get())
+        .map_err(|source| CommandError::Result { method: M::NAME, source })?;
+    Ok(Answer { text, result })
+}
+
+/// Turns the refusal of a name into one that says which name was probably meant.
+pub(crate) async fn explain(client: &Client, name: &str, error: CommandError) -> CommandError {
+    match &error {
+        CommandError::Client(ClientError::Rpc(refused)) if refused.kind() == ErrorKind::ServerNotFound => {
+            let nearest = nearest(client, name).await;
+            CommandError::ServerNotFound { name: name.to_owned(), nearest }
+        }
+        _ => error,
+    }
+}
+
+/// Asks the daemon for the name that is nearest to a misspelt one.
+pub(crate) async fn nearest(client: &Client, name: &str) -> Option<String> {
+    // A hint is not worth a second error.
+    let list = client.call::<List>(ListParams {}).await.ok()?;
+    nearest_of(name, list.servers.into_iter().map(|server| server.name))
+}
+
+fn nearest_of(name: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
+    // A third of the letters may be wrong, and one in a short name.
+    let allowed = (name.chars().count() / 3).max(1);
+    let lower = name.to_lowercase();
+    candidates
+        .map(|candidate| (strsim::osa_distance(&lower, &candidate), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_found_within_reason() {
+        let names = || ["files", "search", "db", "web"].into_iter().map(ToOwned::to_owned);
+        for (given, meant) in [
+            ("serach", Some("search")),
+            ("file", Some("files")),
+            ("Search", Some("search")),
+            ("dv", Some("db")),
+            ("mail", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest_of(given, names()).as_deref(), meant, "{given:?}");
+        }
+    }
+}
