@@ -1,0 +1,96 @@
+//! What goes wrong, and how `xyctl` says so.
+
+use xy_daemon::protocol::error::{ErrorKind, RpcError};
+use xy_daemon::protocol::method::{List, Logs, Reload, Status};
+
+use crate::daemon::{Daemon, nowhere};
+use crate::xyctl;
+
+#[test]
+fn without_a_daemon_the_cause_and_the_remedy_are_named() {
+    for arguments in
+        [&["list"][..], &["status", "a"], &["start", "a"], &["reload"], &["logs", "a"], &["events"]]
+    {
+        xyctl::run(nowhere(), arguments).is(
+            2,
+            "",
+            "error: no daemon can be reached at `/nonexistent/xyd.sock`: No such file or directory (os error 2)\n\
+             hint: start the daemon with `xyctl up` or `xyd`\n",
+        );
+    }
+}
+
+#[test]
+fn the_option_wins_over_the_environment() {
+    let daemon = Daemon::start();
+    let run = daemon.xyctl(&["list", "--socket", "/nonexistent/other.sock"]);
+    assert_eq!(run.code, Some(2));
+    assert!(run.stderr.contains("`/nonexistent/other.sock`"), "{run:?}");
+}
+
+#[test]
+fn without_arguments_the_help_is_shown_and_the_usage_is_wrong() {
+    let run = xyctl::run(nowhere(), &[]);
+    assert_eq!((run.code, run.text()), (Some(64), ""));
+    assert!(run.stderr.contains("Usage: xyctl"), "{run:?}");
+    assert!(run.stderr.contains("Exit codes:"), "{run:?}");
+}
+
+#[test]
+fn a_wrong_command_line_exits_64_and_asks_nobody() {
+    for arguments in [
+        &["frobnicate"][..],
+        &["list", "--frobnicate"],
+        &["start"],
+        &["start", "a", "--all"],
+        &["start", "a", "--timeout", "soon"],
+        &["start", "a", "--timeout", "1", "--no-wait"],
+        &["signal", "a"],
+        &["signal", "-s", "STOP", "a"],
+        &["logs"],
+        &["logs", "a", "-n", "some"],
+        &["list", "--color", "sometimes"],
+    ] {
+        let run = xyctl::run(nowhere(), arguments);
+        assert_eq!((run.code, run.text()), (Some(64), ""), "{arguments:?}");
+        assert!(run.stderr.starts_with("error: "), "{arguments:?}: {run:?}");
+    }
+}
+
+#[test]
+fn help_and_version_are_results() {
+    for arguments in [&["--help"][..], &["-h"], &["start", "--help"], &["--version"]] {
+        let run = xyctl::run(nowhere(), arguments);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        assert!(run.text().contains("xyctl"), "{run:?}");
+    }
+}
+
+#[test]
+fn a_misspelt_name_comes_with_the_nearest_one() {
+    let daemon = Daemon::start();
+    daemon.refuse::<Status>(RpcError::server_not_found("serach"));
+    daemon.refuse::<Logs>(RpcError::server_not_found("serach"));
+    let stderr = "error: server not found: `serach`\nhint: did you mean `search`?\n";
+    daemon.xyctl(&["status", "serach"]).is(1, "", stderr);
+    daemon.xyctl(&["logs", "serach"]).is(1, "", stderr);
+    daemon.xyctl(&["status", "unlike"]).is(
+        1,
+        "",
+        "error: server not found: `unlike`\nhint: `xyctl list` shows the servers; `xyctl reload` reads new files\n",
+    );
+}
+
+#[test]
+fn an_invalid_configuration_has_its_own_exit_code() {
+    let daemon = Daemon::start();
+    daemon.refuse::<Reload>(RpcError::new(ErrorKind::ConfigInvalid, "`xyd.ron` is invalid"));
+    daemon.xyctl(&["reload"]).is(3, "", "error: `xyd.ron` is invalid\n");
+}
+
+#[test]
+fn an_internal_error_is_a_failed_operation() {
+    let daemon = Daemon::start();
+    daemon.refuse::<List>(RpcError::new(ErrorKind::InternalError, "it broke"));
+    daemon.xyctl(&["list"]).is(1, "", "error: it broke\nhint: the daemon's own output says more\n");
+}

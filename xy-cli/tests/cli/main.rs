@@ -1,0 +1,8 @@
+//! `xyctl` as a process against a daemon whose answers are scripted: standard output, standard error and exit code.
+
+mod daemon;
+mod errors;
+mod operations;
+mod queries;
+mod streams;
+mod xyctl;
