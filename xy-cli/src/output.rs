@@ -25,12 +25,22 @@ const BUFFER: usize = 64 << 10;
 /// Standard output for results, standard error for everything else.
 pub(crate) struct Output {
     results: BufWriter<Box<dyn Write + Send>>,
-    format: Format,
-    is_terminal: bool,
-    color: bool,
-    color_messages: bool,
+    settings: Settings,
     /// Whether the reader of the results is gone.
     is_closed: bool,
+}
+
+/// What an output needs to know about where it goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// Who reads the results.
+    pub(crate) format: Format,
+    /// Whether results go to a terminal, which would act on control characters.
+    pub(crate) is_terminal: bool,
+    /// Whether results are colored.
+    pub(crate) color: bool,
+    /// Whether messages are colored.
+    pub(crate) color_messages: bool,
 }
 
 /// Who reads the results.
@@ -72,25 +82,28 @@ impl Output {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
         };
-        let color_messages = wanted(err.is_terminal());
-        Self {
-            color: wanted(is_terminal),
-            color_messages,
-            results: BufWriter::with_capacity(BUFFER, Box::new(out)),
+        let settings = Settings {
             format: if json { Format::Json } else { Format::Text },
             is_terminal,
-            is_closed: false,
-        }
+            color: wanted(is_terminal),
+            color_messages: wanted(err.is_terminal()),
+        };
+        Self::new(out, settings)
+    }
+
+    /// Creates an output whose results go to `results`.
+    pub(crate) fn new(results: impl Write + Send + 'static, settings: Settings) -> Self {
+        Self { results: BufWriter::with_capacity(BUFFER, Box::new(results)), settings, is_closed: false }
     }
 
     /// Returns whether results are written for programs.
     pub(crate) fn is_json(&self) -> bool {
-        self.format == Format::Json
+        self.settings.format == Format::Json
     }
 
     /// Returns whether results go to a terminal, which control characters would reach.
     pub(crate) fn is_terminal(&self) -> bool {
-        self.is_terminal
+        self.settings.is_terminal
     }
 
     /// Returns whether nobody reads the results any more (`xyctl logs | head`).
@@ -156,7 +169,7 @@ impl Output {
 
     /// Returns the text in its style, if results are colored.
     pub(crate) fn paint<'t>(&self, style: Style, text: &'t str) -> Cow<'t, str> {
-        paint(self.color, style, text)
+        paint(self.settings.color, style, text)
     }
 
     /// Reports an error: its text, its causes, and what to do.
@@ -195,7 +208,7 @@ impl Output {
         _ = self.flush();
         let text = text::neutral(text);
         let space = if label.is_empty() { "" } else { " " };
-        let line = format!("{}{space}{text}\n", paint(self.color_messages, style, label));
+        let line = format!("{}{space}{text}\n", paint(self.settings.color_messages, style, label));
         // There is nowhere to report that standard error is gone.
         _ = io::stderr().write_all(line.as_bytes());
     }
@@ -203,7 +216,7 @@ impl Output {
 
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Output").field("format", &self.format).finish_non_exhaustive()
+        f.debug_struct("Output").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -253,14 +266,8 @@ mod tests {
     }
 
     fn output(results: impl Write + Send + 'static, color: bool) -> Output {
-        Output {
-            results: BufWriter::new(Box::new(results)),
-            format: Format::Text,
-            is_terminal: false,
-            color,
-            color_messages: false,
-            is_closed: false,
-        }
+        let settings = Settings { format: Format::Text, is_terminal: false, color, color_messages: false };
+        Output::new(results, settings)
     }
 
     #[test]

@@ -181,3 +181,68 @@ impl Printer {
 pub(super) fn skipped(gap: Gap, noun: &str) -> String {
     format!("… {} skipped", count((gap.last.saturating_sub(gap.first)).saturating_add(1), noun))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::output::{Format, Settings};
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no test panics with it").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn printed(is_terminal: bool, line: LogLine) -> Vec<u8> {
+        let written = Written::default();
+        let settings = Settings { format: Format::Text, is_terminal, color: false, color_messages: false };
+        let mut output = Output::new(written.clone(), settings);
+        Printer { prefix: false, open: None }.print(Notification::Log(line), &mut output).unwrap();
+        output.flush().unwrap();
+        written.0.lock().unwrap().clone()
+    }
+
+    fn line(text: &str, exact: Option<&str>) -> LogLine {
+        LogLine {
+            name: "web".into(),
+            stream: LogStream::Out,
+            line: text.into(),
+            line_base64: exact.map(ToOwned::to_owned),
+            ts_unix_ms: 0,
+            number: 1,
+            partial: false,
+        }
+    }
+
+    #[test]
+    fn a_terminal_is_shown_control_characters_and_a_pipe_gets_them() {
+        let hostile = "\x1b[2Jgone\tback";
+        assert_eq!(printed(true, line(hostile, None)), b"\\x1b[2Jgone\tback\n");
+        assert_eq!(printed(false, line(hostile, None)), b"\x1b[2Jgone\tback\n");
+    }
+
+    #[test]
+    fn a_terminal_never_gets_the_exact_bytes() {
+        assert_eq!(printed(true, line("\u{fffd}", Some("mzFt"))), "\u{fffd}\n".as_bytes());
+        assert_eq!(printed(false, line("\u{fffd}", Some("mzFt"))), b"\x9b1m\n");
+    }
+
+    #[test]
+    fn a_gap_counts_both_ends() {
+        assert_eq!(skipped(Gap { first: 7, last: 7 }, "line"), "… 1 line skipped");
+        assert_eq!(
+            skipped(Gap { first: 0, last: u64::MAX }, "line"),
+            "… 18,446,744,073,709,551,615 lines skipped"
+        );
+    }
+}
