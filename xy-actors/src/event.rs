@@ -76,6 +76,8 @@ pub enum ChildReport {
         /// Whether that is how this child should end when asked (else OTP's `shutdown_error`).
         clean: bool,
     },
+    /// A start or restart that was still to come is called off.
+    CalledOff,
     /// The incarnation did not end after it was killed; it is no longer waited for.
     Leaked,
     /// Automatic restarts are off.
@@ -98,6 +100,7 @@ impl ChildReport {
             Self::Stopping => "child_stopping",
             Self::Killing => "child_killing",
             Self::Stopped { .. } => "child_stopped",
+            Self::CalledOff => "child_called_off",
             Self::Leaked => "child_leaked",
             Self::Paused => "child_paused",
             Self::Resumed => "child_resumed",
@@ -109,7 +112,7 @@ impl ChildReport {
         match self {
             Self::Added => "added",
             Self::Removed => "removed",
-            Self::Starting => "start began",
+            Self::Starting => "started",
             Self::Ready => "ready",
             Self::Ignored => "nothing to run",
             Self::StartFailed { .. } => "start failed",
@@ -117,6 +120,7 @@ impl ChildReport {
             Self::Stopping => "asked to stop",
             Self::Killing => "killed",
             Self::Stopped { .. } => "stopped",
+            Self::CalledOff => "restart called off",
             Self::Leaked => "did not end after it was killed",
             Self::Paused => "paused",
             Self::Resumed => "resumed",

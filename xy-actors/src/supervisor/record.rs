@@ -52,7 +52,7 @@ impl Transition {
             }
             (Some(ChildReport::Stopped { .. }), Some(exit)) => stopped_text(exit),
             (Some(report), _) => report.words().to_owned(),
-            (None, _) => "due".to_owned(),
+            (None, _) => "to be started with its supervisor".to_owned(),
         };
         if let Some(asked) = &self.asked {
             text.push_str(" (");

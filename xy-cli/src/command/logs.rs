@@ -151,6 +151,7 @@ impl Printer {
             let (prefix, style) = match line.stream {
                 LogStream::Out => ("out |", Style::Dim),
                 LogStream::Err => ("err |", Style::Busy),
+                LogStream::Xy => ("xy  |", Style::Dim),
             };
             let prefix = format!("{} ", output.paint(style, prefix));
             output.bytes(prefix.as_bytes())?;

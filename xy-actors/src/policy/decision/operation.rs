@@ -324,6 +324,9 @@ impl Policy {
                 Ok(None)
             }
             Phase::Stopped | Phase::Failed | Phase::Held | Phase::Waiting { .. } | Phase::Queued(_) => {
+                if matches!(child.phase, Phase::Held | Phase::Waiting { .. } | Phase::Queued(_)) {
+                    self.report(key, ChildReport::CalledOff, out);
+                }
                 self.disarm(key, out);
                 self.refuse_ready_waiters(key, Refusal::Superseded, out);
                 self.set_phase(key, Phase::Stopped, out);

@@ -43,6 +43,7 @@ impl Policy {
             match self.children[&key].phase {
                 Phase::Queued(_) | Phase::Waiting { .. } => {
                     self.disarm(key, out);
+                    self.report(key, ChildReport::CalledOff, out);
                     self.set_phase(key, Phase::Stopped, out);
                 }
                 Phase::Stopping { rung, after: After::Start | After::Group | After::StartFailed(_) } => {
