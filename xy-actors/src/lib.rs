@@ -1,4 +1,95 @@
-//! Erlang-style supervision trees.
+//! Erlang-style supervision trees for Rust: actors, async tasks and OS processes under one restart policy.
+//!
+//! A supervisor starts its children in order, restarts those that crash, gives up when they crash too often, and stops
+//! them in reverse. Supervisors nest, so that a failure travels up only as far as it has to. The semantics are those of
+//! Erlang/OTP's `supervisor`, on the actor crate [`ractor`](https://docs.rs/ractor); nothing here is global, so two trees
+//! in one program never meet.
+//!
+#![cfg_attr(feature = "runtime", doc = "```")]
+#![cfg_attr(not(feature = "runtime"), doc = "```ignore")]
+//! use xy_actors::child::task;
+//! use xy_actors::event::stream::From;
+//! use xy_actors::spec::{ChildSpec, SupervisorSpec};
+//! use xy_actors::supervisor::Supervisor;
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let worker = task(|context| async move {
+//!         if context.incarnation().get() == 1 {
+//!             return Err("the first try fails".into()); // A crash: the supervisor starts it again.
+//!         }
+//!         context.stopped().await; // Runs until it is asked to stop.
+//!         Ok(())
+//!     });
+//!     let tree = Supervisor::builder(SupervisorSpec::default())
+//!         .child(ChildSpec::worker("worker"), worker)
+//!         .start()
+//!         .await?;
+//!     let mut events = tree.events(From::Seq(1));
+//!     while tree.which_child("worker").await?.restarts == 0 {
+//!         events.next().await;
+//!     }
+//!     println!("{:?}", tree.which_child("worker").await?.last_exit);
+//!     tree.shutdown().await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Vocabulary
+//!
+//! | word | is |
+//! |---|---|
+//! | child spec | how a child is named, restarted and ended: [`ChildSpec`](spec::ChildSpec); with a recipe for what to run |
+//! | restart type | when it is restarted: [permanent, transient, temporary](spec::RestartType) |
+//! | strategy | who is restarted with it: [one_for_one, one_for_all, rest_for_one, simple_one_for_one](spec::Strategy) |
+//! | restart intensity | how many restarts within which period before the supervisor gives up: [`RestartIntensity`](spec::RestartIntensity) |
+//! | backoff | delays that grow while a child keeps failing: [`Backoff`](spec::Backoff) (OTP has none) |
+//! | shutdown | how it is ended: [brutal kill, timeout, infinity](spec::Shutdown) |
+//! | exit | how it ended: [`Exit`](exit::Exit), with its [`Cause`](exit::Cause) |
+//! | incarnation | one start of a child; whatever comes from an earlier one is dropped |
+//! | ready | able to serve, as opposed to merely running |
+//! | escalate | give up to the parent supervisor |
+//!
+//! # How a crash travels
+//!
+//! 1. The child ends. An actor's failure comes as a ractor event, a task's from its wrapper, a process's when its main
+//!    process has ended and its whole tree is gone.
+//! 2. The supervisor notes exit and cause, and asks the pure [`policy`] what follows.
+//! 3. The policy answers with actions: start again now, or after a delay; stop and start siblings first; or give up.
+//! 4. Giving up means `failed`, if the child has a limit of its own that says so. Otherwise the supervisor stops its
+//!    children in reverse and ends [`Escalated`](exit::Exit::Escalated), which is a crash to its parent, and so on up to
+//!    the root.
+//!
+//! A supervisor never waits for a child. While one hangs in its start, one ignores its stop and one backs off, every
+//! question and every operation on the others is answered at once.
+//!
+//! # Differences from OTP
+//!
+//! - The restart window takes exact times, not whole seconds.
+//! - A supervisor that gave up ends `Escalated`, which restarts even a transient one; in OTP it is silently not restarted.
+//! - Starts do not block the supervisor; a child of an ordered supervisor still begins only when the one before is ready.
+//! - Backoff, limits per child, `pause` and the operator's `stop` that group restarts respect are additions.
+//! - A task or actor is killed at its next await point; one that has none is reported as leaked and not waited for.
+//!
+//! # What it does not do
+//!
+//! It does not supervise across machines, keep messages of a crashed actor, limit memory or CPU, or run on Windows.
+//! macOS is in the code and has not been run.
+//!
+//! # Features
+//!
+//! | feature | default | brings |
+//! |---|---|---|
+//! | `runtime` | yes | supervisors, actors, tasks, events; without it only the pure policy is built, with neither ractor nor tokio |
+//! | `process` | yes | OS processes: spawning, whole-tree stop, identity ledger, logs |
+//! | `probe-http` | | readiness by HTTP and MCP |
+//! | `serde` | | `Serialize` and `Deserialize` for the vocabulary |
+//! | `testkit` | | mock children for your own tests |
+//! | `cluster`, `async-trait` | | ractor's features of these names, which change its traits for the whole dependency graph |
+//!
+//! # Where to go next
+//!
+//! [`supervisor`] for the handle and its operations, [`child`] for what can be supervised, [`policy`] for the decisions.
 
 pub mod event;
 pub mod exit;

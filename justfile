@@ -1,0 +1,7 @@
+# What CI runs.
+check:
+    .ci/run
+
+# All tests.
+test:
+    .ci/test
