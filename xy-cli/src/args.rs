@@ -14,7 +14,7 @@ use crate::error::exit_code;
 
 /// Controls the servers that xyd keeps running.
 #[derive(Debug, Parser)]
-#[command(name = "xyctl", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(name = "xyctl", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// What holds for every command.
     #[command(flatten)]
@@ -97,6 +97,9 @@ pub(crate) enum Command {
     /// Stop every server and end the daemon
     #[command(after_help = SHUTDOWN_HELP)]
     Shutdown(ShutdownArgs),
+    /// Run the daemon in the foreground and print what happens, until Ctrl-C
+    #[command(after_help = UP_HELP)]
+    Up(UpArgs),
     /// Print the versions of xyctl and of the daemon
     Version,
 }
@@ -105,11 +108,12 @@ pub(crate) enum Command {
 const GROUPS: &[(&str, &[&str])] = &[
     ("See what runs", &["list", "status", "logs", "events"]),
     ("Act on servers", &["start", "stop", "restart", "pause", "resume", "signal"]),
-    ("Configuration and daemon", &["reload", "shutdown", "version"]),
+    ("Configuration and daemon", &["up", "reload", "shutdown", "version"]),
 ];
 
 const EXAMPLES: &str = "\
 Examples:
+  xyctl up ./servers            run the servers of a directory in the foreground
   xyctl list                    all servers, their state, process and port
   xyctl logs -f search          what `search` writes, as it comes
   xyctl restart search files    restart two servers and wait until both are ready
@@ -206,6 +210,16 @@ Returns when everything has ended. A daemon that does not run is success.
 
 Examples:
   xyctl shutdown";
+
+const UP_HELP: &str = "\
+No other program is needed. The servers are those of the configured directory, or the files NAME.ron in DIR; relative \
+    paths in them start in the current directory. Ctrl-C, TERM or a closed terminal stop everything; a second Ctrl-C kills \
+    what is left.
+
+Examples:
+  xyctl up
+  xyctl up ./servers
+  xyctl up ./servers --socket /tmp/try/xyd.sock";
 
 /// Which servers.
 #[derive(Debug, Args)]
@@ -340,6 +354,14 @@ pub(crate) struct ShutdownArgs {
     /// Why, for the history
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+}
+
+/// The arguments of `up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// A directory of server files [default: servers in $XDG_CONFIG_HOME/xy, else in ~/.config/xy]
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
 }
 
 /// What the arguments came to.

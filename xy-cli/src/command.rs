@@ -13,6 +13,7 @@ mod signal;
 mod start;
 mod status;
 mod stop;
+mod up;
 mod version;
 
 use crate::args::{Cli, Command};
@@ -36,6 +37,7 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandErr
         Command::Signal(args) => signal::run(args, session).await,
         Command::Reload(args) => reload::run(args, session).await,
         Command::Shutdown(args) => shutdown::run(args, session).await,
+        Command::Up(args) => up::run(args, session).await,
         Command::Version => version::run(session).await,
     }
 }

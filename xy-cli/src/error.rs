@@ -1,8 +1,10 @@
 //! What can go wrong in a command: its text, its exit code and what to do about it.
 
 use std::io;
+use std::path::PathBuf;
 
 use xy_daemon::client::ClientError;
+use xy_daemon::daemon::RunError;
 use xy_daemon::paths::DirectoriesError;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 
@@ -19,6 +21,12 @@ pub(crate) mod exit_code {
     /// The command line itself is wrong (`EX_USAGE` of sysexits).
     pub(crate) const USAGE: u8 = 64;
 }
+
+/// The daemon's code for an invalid configuration.
+const DAEMON_CONFIG: u8 = 3;
+
+/// The daemon's code for another instance that runs already.
+const DAEMON_ANOTHER: u8 = 75;
 
 /// Why a command ended without its result.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +61,18 @@ pub(crate) enum CommandError {
     /// The runtime could not be set up.
     #[error("setting up the asynchronous runtime failed")]
     Runtime(#[source] io::Error),
+    /// The directory of server files cannot be read.
+    #[error("the directory `{}` cannot be read", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The daemon in this process did not start, or failed.
+    #[error(transparent)]
+    Daemon(#[from] RunError),
     /// Ctrl-C could not be listened to.
     #[error("listening to signals failed")]
     Signals(#[source] io::Error),
@@ -67,6 +87,8 @@ impl CommandError {
             Self::Client(ClientError::Rpc(error)) if error.kind() == ErrorKind::ConfigInvalid => {
                 exit_code::CONFIG
             }
+            Self::Directory { .. } => exit_code::CONFIG,
+            Self::Daemon(error) if error.exit_code() == DAEMON_CONFIG => exit_code::CONFIG,
             _ => exit_code::FAILED,
         }
     }
@@ -86,7 +108,12 @@ impl CommandError {
             Self::Result { .. } => {
                 Some("compare the versions of `xyctl` and the daemon with `xyctl version`".to_owned())
             }
-            Self::Output(_) | Self::Runtime(_) | Self::Signals(_) => None,
+            Self::Daemon(error) if error.exit_code() == DAEMON_ANOTHER => Some(
+                "`xyctl list` shows what it runs and `xyctl shutdown` ends it; with another `XDG_STATE_HOME` and \
+                 `--socket` a second one can run"
+                    .to_owned(),
+            ),
+            Self::Directory { .. } | Self::Daemon(_) | Self::Output(_) | Self::Runtime(_) | Self::Signals(_) => None,
         }
     }
 }

@@ -9,7 +9,7 @@ mod session;
 use std::process::ExitCode;
 
 use crate::args::Parsed;
-use crate::error::{CommandError, exit_code};
+use crate::error::CommandError;
 use crate::output::Output;
 
 fn main() -> ExitCode {
@@ -34,7 +34,5 @@ fn run(cli: &args::Cli, output: &mut Output) -> Result<u8, CommandError> {
     // One thread is all that a client needs, and the fastest to start.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)?;
-    let code = runtime.block_on(command::run(cli, output));
-    debug_assert!(!matches!(code, Ok(exit_code::USAGE)), "usage is decided before a command runs");
-    code
+    runtime.block_on(command::run(cli, output))
 }

@@ -96,6 +96,11 @@ impl Output {
         Self { results: BufWriter::with_capacity(BUFFER, Box::new(results)), settings, is_closed: false }
     }
 
+    /// Creates another output of this process with the same settings, for another thread.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(io::stdout(), self.settings)
+    }
+
     /// Returns whether results are written for programs.
     pub(crate) fn is_json(&self) -> bool {
         self.settings.format == Format::Json

@@ -570,7 +570,7 @@ impl Service for Control {
 
     async fn events(&self, params: EventsParams) -> Result<Box<dyn Subscription>, RpcError> {
         let from = params.from.map_or(From::Now, From::Seq);
-        Ok(Box::new(EventSubscription::new(self.0.root.events(from))))
+        Ok(Box::new(EventSubscription::new(self.0.root.events(from), params.follow)))
     }
 
     async fn version(&self, _params: VersionParams) -> Result<VersionResult, RpcError> {

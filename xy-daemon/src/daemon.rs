@@ -57,7 +57,6 @@ pub enum DaemonSignal {
 
 /// A daemon that accepts connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Listening {
     /// Where.
     pub socket: PathBuf,
@@ -71,7 +70,6 @@ pub struct Listening {
 
 /// A server file that is not in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Rejected {
     /// The server.
     pub name: String,

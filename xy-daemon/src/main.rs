@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    telemetry::to_stderr();
+    telemetry::to_stderr("info");
     let directories = match Directories::of_user() {
         Ok(directories) => directories,
         Err(error) => return fail(&error, EXIT_CONFIG),

@@ -59,7 +59,9 @@ fn a_wrong_command_line_exits_64_and_asks_nobody() {
 
 #[test]
 fn help_and_version_are_results() {
-    for arguments in [&["--help"][..], &["-h"], &["start", "--help"], &["--version"]] {
+    for arguments in
+        [&["--help"][..], &["-h"], &["help"], &["help", "start"], &["start", "--help"], &["--version"]]
+    {
         let run = xyctl::run(nowhere(), arguments);
         assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{arguments:?}");
         assert!(run.text().contains("xyctl"), "{run:?}");
@@ -78,6 +80,16 @@ fn a_misspelt_name_comes_with_the_nearest_one() {
         1,
         "",
         "error: server not found: `unlike`\nhint: `xyctl list` shows the servers; `xyctl reload` reads new files\n",
+    );
+}
+
+#[test]
+fn up_of_a_directory_that_is_not_there_starts_nothing() {
+    let run = xyctl::run(nowhere(), &["up", "/nonexistent/servers"]);
+    run.is(
+        3,
+        "",
+        "error: the directory `/nonexistent/servers` cannot be read: No such file or directory (os error 2)\n",
     );
 }
 

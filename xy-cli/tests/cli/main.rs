@@ -5,4 +5,5 @@ mod errors;
 mod operations;
 mod queries;
 mod streams;
+mod up;
 mod xyctl;

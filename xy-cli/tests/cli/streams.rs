@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use xy_daemon::protocol::method::{Event, Events, Gap, LogLine, LogStream, Logs, Notification};
 
 use crate::daemon::{After, Daemon};
-use crate::xyctl::{finish, interrupt, start};
+use crate::xyctl::{finish, signal, start};
 
 fn line(number: u64, text: &str) -> LogLine {
     LogLine {
@@ -124,7 +125,7 @@ fn ctrl_c_ends_a_follower_with_success() {
     let mut child = start(&daemon.socket(), &["logs", "-f", "web"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     lines.read_line(&mut String::new()).unwrap();
-    interrupt(&child);
+    signal(&child, Signal::SIGINT);
     finish(child).is(0, "", "");
 }
 
@@ -157,7 +158,7 @@ fn events_without_follow_are_the_past() {
             event(8, "child_exited", json!({ "cause": "signal 9 (SIGKILL)", "next": "restart", "nth": 1, "of": 5, "delay_ms": 1000 })),
             event(9, "invented_later", json!({ "note": "\x1b[2J" })),
         ],
-        After::Wait,
+        After::End,
     );
     daemon.xyctl(&["events"]).is(
         0,
@@ -167,7 +168,16 @@ fn events_without_follow_are_the_past() {
 ",
         "",
     );
-    assert_eq!(daemon.asked::<Events>().unwrap(), json!({ "from": 1 }));
+    assert_eq!(daemon.asked::<Events>().unwrap(), json!({ "from": 1, "follow": false }));
+}
+
+#[test]
+fn a_long_past_is_told_to_its_end() {
+    let daemon = Daemon::start();
+    let events = (1..=20_000).map(|seq| event(seq, "child_ready", json!({ "pid": seq }))).collect();
+    daemon.say::<Events>(events, After::End);
+    let run = daemon.xyctl(&["events", "--json"]);
+    assert_eq!((run.code, run.text().lines().count(), run.stderr.as_str()), (Some(0), 20_000, ""));
 }
 
 #[test]
@@ -175,10 +185,10 @@ fn missed_events_are_reported_when_their_numbers_were_asked_for() {
     let daemon = Daemon::start();
     let events =
         || vec![Notification::EventGap(Gap { first: 3, last: 3 }), event(4, "child_ready", json!({}))];
-    daemon.say::<Events>(events(), After::Wait);
+    daemon.say::<Events>(events(), After::End);
     let run = daemon.xyctl(&["events", "--from", "3"]);
     assert_eq!(run.stderr, "… 1 event skipped\n");
-    daemon.say::<Events>(events(), After::Wait);
+    daemon.say::<Events>(events(), After::End);
     daemon.xyctl(&["events", "--from", "3", "--json"]).is(
         0,
         "{\"type\":\"event_gap\",\"first\":3,\"last\":3}\n\

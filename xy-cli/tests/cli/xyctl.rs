@@ -35,10 +35,16 @@ impl Run {
 
 /// Starts the binary for the daemon at `socket`.
 pub(crate) fn start(socket: &Path, arguments: &[&str]) -> Child {
+    start_in(Path::new("/nonexistent"), socket, arguments)
+}
+
+/// Starts the binary with its home in `home`.
+pub(crate) fn start_in(home: &Path, socket: &Path, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_xyctl"))
         .args(arguments)
         .env_clear()
         .env("XY_SOCKET", socket)
+        .env("HOME", home)
         .env("TZ", "UTC")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -62,9 +68,9 @@ pub(crate) fn finish(child: Child) -> Run {
     Run { code: output.status.code(), stdout: output.stdout, stderr }
 }
 
-/// Types Ctrl-C.
-pub(crate) fn interrupt(child: &Child) {
-    kill(pid(child), Signal::SIGINT).expect("it runs");
+/// Sends a signal; SIGINT is what Ctrl-C sends.
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    kill(pid(child), signal).expect("it runs");
 }
 
 fn pid(child: &Child) -> Pid {

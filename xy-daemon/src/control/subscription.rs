@@ -80,20 +80,24 @@ impl Subscription for LogSubscription {
 }
 
 /// The events of the tree.
-pub(super) struct EventSubscription(EventStream);
+pub(super) struct EventSubscription {
+    stream: EventStream,
+    follow: bool,
+}
 
 impl EventSubscription {
-    pub(super) fn new(stream: EventStream) -> Self {
-        Self(stream)
+    pub(super) fn new(stream: EventStream, follow: bool) -> Self {
+        Self { stream, follow }
     }
 }
 
 impl Subscription for EventSubscription {
     fn next(&mut self) -> Next_<'_> {
         Box::pin(async move {
-            let mut batch = vec![notification(self.0.next().await?)];
+            let first = if self.follow { self.stream.next().await? } else { self.stream.try_next().ok()? };
+            let mut batch = vec![notification(first)];
             while batch.len() < BATCH
-                && let Ok(item) = self.0.try_next()
+                && let Ok(item) = self.stream.try_next()
             {
                 batch.push(notification(item));
             }

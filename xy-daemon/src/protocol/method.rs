@@ -493,12 +493,23 @@ impl LogsParams {
 }
 
 /// The parameters of [`Events`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EventsParams {
     /// The number of the first event wanted; only new ones if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
+    /// Whether new events follow until the subscription is canceled; else it ends after those that are there. True if
+    /// not given.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub follow: bool,
+}
+
+impl Default for EventsParams {
+    /// Asks for new events only.
+    fn default() -> Self {
+        Self { from: None, follow: true }
+    }
 }
 
 /// Names a subscription of one connection; other connections do not know it.
@@ -681,6 +692,11 @@ pub struct Event {
 
 fn yes() -> bool {
     true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// Reads a name, which must not hold the character that ends strings elsewhere.
