@@ -119,7 +119,7 @@ impl fmt::Display for Cause {
                 Ok(())
             }
             Self::Error { message } => write!(f, "error: {message}"),
-            Self::StartFailed { message } => write!(f, "start failed: {message}"),
+            Self::StartFailed { message } => f.write_str(message),
             Self::StartTimeout { message } => write!(f, "not ready in time: {message}"),
             Self::Probe { message } => write!(f, "probe failed: {message}"),
             Self::LimitReached { message } => write!(f, "limit reached: {message}"),

@@ -81,6 +81,7 @@ fn describe(event: &Event) -> (String, Style) {
         "child_killing" => (with("killing", killed(&facts.killed).or(facts.message)), Style::Busy),
         "child_stopped" => stopped(facts),
         "child_leaked" => (with("could not be ended", facts.message.or(facts.cause)), Style::Bad),
+        "child_called_off" => ("restart called off".into(), Style::Plain),
         "child_paused" => ("paused".into(), Style::Plain),
         "child_resumed" => ("resumed".into(), Style::Plain),
         "supervisor_started" => ("supervisor started".into(), Style::Dim),

@@ -1,1 +1,0 @@
-//! Examples of xy; each is a program of its own.
