@@ -147,7 +147,7 @@ async fn a_ledger_cut_at_any_byte_still_starts() {
     let whole = fs::read(&ledger).expect("readable");
     assert_eq!(process.kill_tree(deadline()).await.left, []);
     process.reap().expect("killed");
-    drop(host);
+    drop((process, host));
     for length in 0..=whole.len() {
         fs::write(&ledger, &whole[..length]).expect("written");
         let (_, report) = start(&ledger);
