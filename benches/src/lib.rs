@@ -1,1 +1,0 @@
-//! Benchmarks of xy; each is a program of its own.
