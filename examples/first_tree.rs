@@ -4,7 +4,7 @@
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use xy_actors::child::{actor, task};
-use xy_actors::event::stream::{EventItem, EventKind, From};
+use xy_actors::event::stream::{EventCursor, EventItem, EventKind};
 use xy_actors::spec::{ChildSpec, RestartIntensity, Strategy, SupervisorSpec};
 use xy_actors::supervisor::Supervisor;
 
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .spawn() // Does not wait for the children; `start` would.
         .await?;
 
-    let mut events = tree.events(From::Seq(1));
+    let mut events = tree.events(EventCursor::Seq(1));
     while let Some(item) = events.next().await {
         let EventItem::Event(event) = item else { continue };
         match &event.kind {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use xy_actors::event::stream::{EventItem, From};
+use xy_actors::event::stream::{EventCursor, EventItem};
 use xy_actors::log::LogHub;
 use xy_actors::process::{HostOptions, ProcessHost, ProcessSpec, process};
 use xy_actors::spec::{ChildSpec, Shutdown, SupervisorSpec};
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = tree.which_child("shell").await?;
     println!("running as pid {:?}", first.pid);
     tree.signal("shell", 9).await?;
-    let mut events = tree.events(From::Seq(1));
+    let mut events = tree.events(EventCursor::Seq(1));
     let mut ready = 0;
     while ready < 2 {
         if let Some(EventItem::Event(event)) = events.next().await {

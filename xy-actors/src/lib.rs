@@ -5,10 +5,16 @@
 //! Erlang/OTP's `supervisor`, on the actor crate [`ractor`](https://docs.rs/ractor); nothing here is global, so two trees
 //! in one program never meet.
 //!
+//! ```toml
+//! [dependencies]
+//! xy-actors = "0.1"
+//! tokio = { version = "1", features = ["macros", "rt"] }
+//! ```
+//!
 #![cfg_attr(feature = "runtime", doc = "```")]
 #![cfg_attr(not(feature = "runtime"), doc = "```ignore")]
 //! use xy_actors::child::task;
-//! use xy_actors::event::stream::From;
+//! use xy_actors::event::stream::EventCursor;
 //! use xy_actors::spec::{ChildSpec, SupervisorSpec};
 //! use xy_actors::supervisor::Supervisor;
 //!
@@ -25,7 +31,7 @@
 //!         .child(ChildSpec::worker("worker"), worker)
 //!         .start()
 //!         .await?;
-//!     let mut events = tree.events(From::Seq(1));
+//!     let mut events = tree.events(EventCursor::Seq(1));
 //!     while tree.which_child("worker").await?.restarts == 0 {
 //!         events.next().await;
 //!     }

@@ -8,7 +8,7 @@ use ractor::{Actor, ActorRef};
 use tokio::sync::{oneshot, watch};
 
 use crate::child::{Child, StartErrorKind};
-use crate::event::stream::{EventLog, EventStream, From};
+use crate::event::stream::{EventCursor, EventLog, EventStream};
 use crate::exit::{Cause, ExitReport};
 use crate::path::TreePath;
 use crate::policy::{ChildKey, Incarnation, Operation, Outcome, Policy, Refusal, State, Wanted};
@@ -562,7 +562,7 @@ impl Supervisor {
     }
 
     /// Subscribes to the events of the whole tree.
-    pub fn events(&self, from: From) -> EventStream {
+    pub fn events(&self, from: EventCursor) -> EventStream {
         self.tree.events.subscribe(from)
     }
 

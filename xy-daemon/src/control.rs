@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use xy_actors::child::{Child, StartErrorKind};
-use xy_actors::event::stream::From;
+use xy_actors::event::stream::EventCursor;
 use xy_actors::exit::Cause;
 use xy_actors::log::{Cursor, LogHub, LogSettings, Stream};
 use xy_actors::policy::{Refusal, State, Wanted};
@@ -358,7 +358,7 @@ impl Trouble {
     }
 }
 
-impl std::convert::From<OperationError> for Trouble {
+impl From<OperationError> for Trouble {
     fn from(error: OperationError) -> Self {
         let kind = match &error {
             OperationError::NotFound(_) => ErrorKind::ServerNotFound,
@@ -381,7 +381,7 @@ impl std::convert::From<OperationError> for Trouble {
     }
 }
 
-impl std::convert::From<SignalError> for Trouble {
+impl From<SignalError> for Trouble {
     fn from(error: SignalError) -> Self {
         let (kind, message) = match error {
             SignalError::NotFound(id) => (ErrorKind::ServerNotFound, format!("server not found: `{id}`")),
@@ -569,7 +569,7 @@ impl Service for Control {
     }
 
     async fn events(&self, params: EventsParams) -> Result<Box<dyn Subscription>, RpcError> {
-        let from = params.from.map_or(From::Now, From::Seq);
+        let from = params.from.map_or(EventCursor::Now, EventCursor::Seq);
         Ok(Box::new(EventSubscription::new(self.0.root.events(from), params.follow)))
     }
 

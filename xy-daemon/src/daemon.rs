@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use xy_actors::event::ChildReport;
-use xy_actors::event::stream::{EventItem, EventKind, EventStream, From};
+use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream};
 use xy_actors::exit::ExitReport;
 use xy_actors::log::LogHub;
 use xy_actors::process::{HostError, HostOptions, ProcessHost, SweepReport};
@@ -139,7 +139,7 @@ impl RunError {
     }
 }
 
-impl std::convert::From<BindError> for RunError {
+impl From<BindError> for RunError {
     fn from(error: BindError) -> Self {
         Self::Socket(error)
     }
@@ -300,7 +300,7 @@ async fn shut_down(
     timeout: Duration,
     signals: &mut mpsc::Receiver<DaemonSignal>,
 ) -> RunReport {
-    let events = root.events(From::Now);
+    let events = root.events(EventCursor::Now);
     if how == DaemonSignal::ShutdownNow {
         root.kill().await;
         return tally(events).await;

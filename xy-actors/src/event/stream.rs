@@ -76,7 +76,7 @@ struct Ring {
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum EventCursor {
     /// With the next event.
     Now,
     /// With the event of this number; a gap is reported if it is no longer held.
@@ -135,11 +135,11 @@ impl EventLog {
     }
 
     /// Subscribes.
-    pub fn subscribe(&self, from: From) -> EventStream {
+    pub fn subscribe(&self, from: EventCursor) -> EventStream {
         let latest = self.0.latest.subscribe();
         let next = match from {
-            From::Now => self.ring().next_seq,
-            From::Seq(seq) => seq.max(1),
+            EventCursor::Now => self.ring().next_seq,
+            EventCursor::Seq(seq) => seq.max(1),
         };
         EventStream { log: self.clone(), next, latest }
     }
@@ -229,7 +229,7 @@ mod tests {
     async fn a_subscription_resumes_from_a_number_without_hole_or_double() {
         let log = EventLog::new(100);
         publish(&log, 3);
-        let mut stream = log.subscribe(From::Seq(2));
+        let mut stream = log.subscribe(EventCursor::Seq(2));
         publish(&log, 1);
         log.close();
         assert_eq!(numbers(&mut stream).await, ["2", "3", "4"]);
@@ -238,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn a_subscription_that_is_overtaken_gets_an_explicit_gap() {
         let log = EventLog::new(2);
-        let mut stream = log.subscribe(From::Now);
+        let mut stream = log.subscribe(EventCursor::Now);
         publish(&log, 5);
         log.close();
         assert_eq!(numbers(&mut stream).await, ["gap 1-3", "4", "5"]);
@@ -247,7 +247,7 @@ mod tests {
     #[tokio::test]
     async fn a_waiting_subscriber_is_woken_by_an_event_and_by_the_end() {
         let log = EventLog::new(2);
-        let mut stream = log.subscribe(From::Now);
+        let mut stream = log.subscribe(EventCursor::Now);
         let reader = tokio::spawn(async move { numbers(&mut stream).await });
         publish(&log, 1);
         log.close();

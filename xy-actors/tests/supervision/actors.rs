@@ -3,7 +3,7 @@
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::mpsc;
 use xy_actors::child::actor;
-use xy_actors::event::stream::From;
+use xy_actors::event::stream::EventCursor;
 use xy_actors::exit::{Cause, Exit};
 use xy_actors::policy::State;
 use xy_actors::spec::{ChildSpec, RestartType, Strategy, SupervisorSpec};
@@ -91,7 +91,7 @@ async fn an_actor_that_fails_or_panics_is_restarted_with_its_own_words_as_cause(
         let first = harness.started.recv().await.expect("starts");
         first.send_message(order).expect("lives");
         harness.started.recv().await.expect("starts again");
-        until_path(&mut harness.tree.events(From::Seq(1)), "child_exited", "w").await;
+        until_path(&mut harness.tree.events(EventCursor::Seq(1)), "child_exited", "w").await;
         let child = harness.tree.which_child("w").await.expect("child");
         let last = child.last_exit.expect("exit");
         assert_eq!(last.report.exit, Exit::Abnormal);
@@ -112,7 +112,7 @@ async fn an_actor_that_stops_itself_ended_normally() {
         let mut harness = harness(RestartType::Transient).await;
         let actor = harness.started.recv().await.expect("starts");
         actor.send_message(Order::Finish(reason)).expect("lives");
-        until_path(&mut harness.tree.events(From::Seq(1)), "child_exited", "w").await;
+        until_path(&mut harness.tree.events(EventCursor::Seq(1)), "child_exited", "w").await;
         assert_eq!(harness.tree.which_child("w").await.expect("child").state, State::Stopped);
     }
 }

@@ -1,6 +1,6 @@
 //! The numbered event stream of a tree.
 
-use xy_actors::event::stream::{Event, EventItem, EventStream, From};
+use xy_actors::event::stream::{Event, EventCursor, EventItem, EventStream};
 use xy_actors::spec::{ChildSpec, Strategy};
 use xy_actors::supervisor::supervisor;
 use xy_actors::testkit::{Journal, MockChild};
@@ -45,7 +45,7 @@ async fn the_life_of_a_child_is_told_in_order_without_a_missing_number() {
     mocks.mocks[0].crash("boom");
     mocks.mocks[0].wait_for_start(2).await;
     tree.shutdown().await;
-    let events = all(&mut tree.events(From::Seq(1))).await;
+    let events = all(&mut tree.events(EventCursor::Seq(1))).await;
     assert_eq!(
         events,
         [
@@ -68,7 +68,7 @@ async fn a_subscriber_that_lags_gets_an_explicit_gap() {
     let mocks = Mocks::new(&["a"]);
     let tree =
         mocks.builder(flags(Strategy::OneForOne, 5), &["a"]).event_capacity(4).start().await.expect("starts");
-    let mut stream = tree.events(From::Seq(1));
+    let mut stream = tree.events(EventCursor::Seq(1));
     tree.shutdown().await;
     let events = all(&mut stream).await;
     assert_eq!(events.first().map(String::as_str), Some("gap 1-3"));
@@ -85,6 +85,6 @@ async fn events_of_nested_supervisors_carry_their_path() {
         .start()
         .await
         .expect("starts");
-    until_path(&mut tree.events(From::Seq(1)), "child_ready", "group/leaf").await;
+    until_path(&mut tree.events(EventCursor::Seq(1)), "child_ready", "group/leaf").await;
     tree.shutdown().await;
 }

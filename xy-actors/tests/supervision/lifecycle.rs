@@ -146,7 +146,7 @@ async fn stop_during_a_backoff_is_answered_without_time_passing() {
     let tree =
         Supervisor::builder(SupervisorSpec::default()).child(spec, a.clone()).start().await.expect("starts");
     a.crash("boom");
-    let mut events = tree.events(xy_actors::event::stream::From::Seq(1));
+    let mut events = tree.events(xy_actors::event::stream::EventCursor::Seq(1));
     crate::events::until(&mut events, "child_exited").await;
     let before = Instant::now();
     assert_eq!(states(&tree).await, "a:restarting");
@@ -181,7 +181,7 @@ async fn a_task_runs_stops_crashes_and_panics_as_its_future_says() {
             Err("boom".into())
         });
         tree.start_child(ChildSpec::worker(id), once).await.expect("starts");
-        let mut events = tree.events(xy_actors::event::stream::From::Seq(1));
+        let mut events = tree.events(xy_actors::event::stream::EventCursor::Seq(1));
         crate::events::until_path(&mut events, "child_exited", id).await;
         let child = tree.which_child(id).await.expect("child");
         assert_eq!(child.last_exit.expect("exit").report.cause, Cause::Error { message: "boom".to_owned() });
@@ -225,7 +225,7 @@ async fn a_nested_supervisor_that_gives_up_is_restarted_by_its_parent_with_all_i
         .expect("starts");
     leaf.crash("boom");
     leaf.wait_for_start(2).await;
-    let mut events = tree.events(xy_actors::event::stream::From::Seq(1));
+    let mut events = tree.events(xy_actors::event::stream::EventCursor::Seq(1));
     crate::events::until_path(&mut events, "child_exited", "nested").await;
     let child = tree.which_child("nested").await.expect("child");
     assert_eq!(child.last_exit.expect("exit").report.exit, Exit::Escalated);
