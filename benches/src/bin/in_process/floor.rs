@@ -7,24 +7,25 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::{CRASHES, Figure, GROUP, GROUPS, MANY, STORM, STORMS, median_us, resident};
+use crate::Figure;
+use crate::drive::{Measurement, Starts};
 
 /// A worker that says when it starts and fails when told.
 pub(crate) struct Worker {
-    pub(crate) started: mpsc::Sender<(Instant, ActorRef<Instant>)>,
+    pub(crate) starts: Starts<ActorRef<()>>,
 }
 
 impl Actor for Worker {
-    type Msg = Instant;
+    type Msg = ();
     type State = ();
     type Arguments = ();
 
-    async fn pre_start(&self, myself: ActorRef<Instant>, (): ()) -> Result<(), ActorProcessingErr> {
-        self.started.try_send((Instant::now(), myself))?;
+    async fn pre_start(&self, myself: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+        self.starts.try_send((Instant::now(), myself))?;
         Ok(())
     }
 
-    async fn handle(&self, _: ActorRef<Instant>, _: Instant, (): &mut ()) -> Result<(), ActorProcessingErr> {
+    async fn handle(&self, _: ActorRef<()>, (): (), (): &mut ()) -> Result<(), ActorProcessingErr> {
         Err("crash".into())
     }
 }
@@ -33,22 +34,22 @@ impl Actor for Worker {
 struct Restarter;
 
 struct Restarting {
-    started: mpsc::Sender<(Instant, ActorRef<Instant>)>,
-    children: HashMap<ActorId, ActorRef<Instant>>,
+    starts: Starts<ActorRef<()>>,
+    children: HashMap<ActorId, ActorRef<()>>,
     whole_group: bool,
 }
 
 impl Actor for Restarter {
     type Msg = ();
     type State = Restarting;
-    type Arguments = (usize, mpsc::Sender<(Instant, ActorRef<Instant>)>, bool);
+    type Arguments = (usize, Starts<ActorRef<()>>, bool);
 
     async fn pre_start(
         &self,
         myself: ActorRef<()>,
-        (count, started, whole_group): Self::Arguments,
+        (count, starts, whole_group): Self::Arguments,
     ) -> Result<Restarting, ActorProcessingErr> {
-        let mut state = Restarting { started, children: HashMap::new(), whole_group };
+        let mut state = Restarting { starts, children: HashMap::new(), whole_group };
         for _ in 0..count {
             state.start(&myself).await?;
         }
@@ -87,7 +88,7 @@ impl Actor for Restarter {
 
 impl Restarting {
     async fn start(&mut self, myself: &ActorRef<()>) -> Result<(), ActorProcessingErr> {
-        let worker = Worker { started: self.started.clone() };
+        let worker = Worker { starts: self.starts.clone() };
         let (actor, _) = Actor::spawn_linked(None, worker, (), myself.get_cell()).await?;
         self.children.insert(actor.get_id(), actor);
         Ok(())
@@ -95,113 +96,40 @@ impl Restarting {
 }
 
 pub(crate) async fn ractor(figure: Figure) -> f64 {
-    let count = match figure {
-        Figure::Crash => 1,
-        Figure::Storm => STORM,
-        Figure::Start | Figure::Memory => MANY,
-        Figure::Group => GROUP,
-    };
-    let (sender, starts) = mpsc::channel(2 * MANY);
-    let before = (Instant::now(), resident());
-    let arguments = (count, sender, figure == Figure::Group);
-    let (supervisor, _) = Actor::spawn(None, Restarter, arguments).await.expect("starts");
-    let result = crate::xy::drive(figure, count, before, starts).await;
-    supervisor.kill();
-    result
+    let (measurement, starts) = Measurement::begin(figure);
+    let arguments = (figure.children(), starts, figure == Figure::Group);
+    let (_supervisor, _) = Actor::spawn(None, Restarter, arguments).await.expect("starts");
+    measurement.finish().await
 }
 
-/// A plain task's messages: crash now.
-type Order = mpsc::Sender<()>;
-
-fn spawn_task(tasks: &mut JoinSet<usize>, index: usize, started: &mpsc::Sender<(Instant, usize, Order)>) {
+fn spawn_task(tasks: &mut JoinSet<()>, starts: &Starts<mpsc::Sender<()>>) {
     let (order, mut orders) = mpsc::channel(1);
-    let started = started.clone();
+    let starts = starts.clone();
     tasks.spawn(async move {
-        started.try_send((Instant::now(), index, order)).expect("room");
+        starts.try_send((Instant::now(), order)).expect("room");
         orders.recv().await;
-        index
     });
 }
 
 pub(crate) async fn tokio(figure: Figure) -> f64 {
-    let count = match figure {
-        Figure::Crash => 1,
-        Figure::Storm => STORM,
-        Figure::Start | Figure::Memory => MANY,
-        Figure::Group => GROUP,
-    };
-    let (sender, starts) = mpsc::channel(2 * MANY);
-    let before = (Instant::now(), resident());
-    let whole_group = figure == Figure::Group;
+    let (measurement, starts) = Measurement::begin(figure);
     let supervisor = tokio::spawn(async move {
         let mut tasks = JoinSet::new();
-        for index in 0..count {
-            spawn_task(&mut tasks, index, &sender);
+        let count = figure.children();
+        for _ in 0..count {
+            spawn_task(&mut tasks, &starts);
         }
-        while let Some(Ok(index)) = tasks.join_next().await {
-            if whole_group {
+        while tasks.join_next().await.is_some() {
+            let restarted = if figure == Figure::Group { count } else { 1 };
+            if figure == Figure::Group {
                 tasks.shutdown().await;
-                for index in 0..count {
-                    spawn_task(&mut tasks, index, &sender);
-                }
-            } else {
-                spawn_task(&mut tasks, index, &sender);
+            }
+            for _ in 0..restarted {
+                spawn_task(&mut tasks, &starts);
             }
         }
     });
-    let result = drive_tasks(figure, count, before, starts).await;
+    let result = measurement.finish().await;
     supervisor.abort();
     result
-}
-
-async fn drive_tasks(
-    figure: Figure,
-    count: usize,
-    (begun, memory): (Instant, f64),
-    mut starts: mpsc::Receiver<(Instant, usize, Order)>,
-) -> f64 {
-    let mut orders = Vec::with_capacity(count);
-    for _ in 0..count {
-        orders.push(starts.recv().await.expect("starts").2);
-    }
-    match figure {
-        Figure::Start => begun.elapsed().as_secs_f64() * 1e3,
-        Figure::Memory => (resident() - memory) / count as f64,
-        Figure::Crash => {
-            let mut times = Vec::with_capacity(CRASHES);
-            for _ in 0..CRASHES {
-                let crash = Instant::now();
-                orders.pop().expect("one").try_send(()).expect("lives");
-                let (start, _, order) = starts.recv().await.expect("starts");
-                times.push(start - crash);
-                orders.push(order);
-            }
-            median_us(times)
-        }
-        Figure::Storm => {
-            let begin = Instant::now();
-            for _ in 0..STORMS {
-                for order in orders.drain(..) {
-                    order.try_send(()).expect("lives");
-                }
-                for _ in 0..count {
-                    orders.push(starts.recv().await.expect("starts").2);
-                }
-            }
-            (STORMS * count) as f64 / begin.elapsed().as_secs_f64()
-        }
-        Figure::Group => {
-            let begin = Instant::now();
-            for _ in 0..GROUPS {
-                let last = orders.pop().expect("some");
-                last.try_send(()).expect("lives");
-                let old = std::mem::take(&mut orders);
-                for _ in 0..count {
-                    orders.push(starts.recv().await.expect("starts").2);
-                }
-                drop((last, old));
-            }
-            begin.elapsed().as_secs_f64() * 1e3 / GROUPS as f64
-        }
-    }
 }

@@ -3,6 +3,7 @@
 //! `cargo run --release -p benches --bin in_process` runs every figure for every subject in a process of its own, the
 //! subjects alternating, and prints medians, spread and the ratio to the floor. `in_process FIGURE SUBJECT` runs one.
 
+mod drive;
 mod floor;
 mod xy;
 
