@@ -378,7 +378,6 @@ impl SupervisorState {
     }
 
     fn on_timers_due(&mut self, myself: &ActorRef<SupervisorMessage>) {
-        self.timers.woken();
         for (child, token) in self.timers.take_due(now()) {
             self.feed(myself, Input::Timer { child, token });
         }

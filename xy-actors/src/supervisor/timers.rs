@@ -39,6 +39,10 @@ impl Timers {
 
     /// Takes the timers that are due.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<(ChildKey, TimerToken)> {
+        // One that sleeps longer was not what woke us; forgetting it would leave it asleep beside its successor.
+        if self.sleeper.as_ref().is_some_and(|(wakes, _)| *wakes <= now) {
+            self.sleeper = None;
+        }
         let mut taken = Vec::new();
         while let Some((&(at, token), &child)) = self.due.first_key_value()
             && at <= now
@@ -48,11 +52,6 @@ impl Timers {
             taken.push((child, token));
         }
         taken
-    }
-
-    /// Forgets that the sleeper is asleep: it has just woken up.
-    pub(crate) fn woken(&mut self) {
-        self.sleeper = None;
     }
 
     /// Sees to it that the sleeper wakes up for the earliest timer.
