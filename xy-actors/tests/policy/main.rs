@@ -4,5 +4,6 @@ mod harness;
 mod limits;
 mod operations;
 mod order;
+mod races;
 mod restarts;
 mod significant;

@@ -49,6 +49,8 @@ impl Policy {
                 Phase::Stopping { rung, after: After::Start | After::Group | After::StartFailed(_) } => {
                     self.set_phase(key, Phase::Stopping { rung, after: After::Rest }, out);
                 }
+                // It is stopped in its turn: a failed start must not be tried again by a supervisor that ends.
+                Phase::Starting(_) => self.disarm(key, out),
                 _ => {}
             }
         }

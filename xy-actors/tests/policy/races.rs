@@ -1,0 +1,35 @@
+//! Inputs and operations that cross each other: what was decided before must not undo what was asked since.
+
+use std::time::Duration;
+
+use xy_actors::exit::Exit;
+use xy_actors::policy::{Input, Operation, Outcome, Refusal, State};
+use xy_actors::spec::{
+    AutoShutdown, Backoff, ChildSpec, Order, RestartType, SpecError, Strategy, SupervisorSpec,
+};
+
+use crate::harness::{Begin, Finish, World, child, flags, permanent};
+
+fn concurrent(strategy: Strategy) -> SupervisorSpec {
+    SupervisorSpec { order: Order::Concurrent, ..flags(strategy, 5, 60) }
+}
+
+fn backing_off(id: &str) -> ChildSpec {
+    ChildSpec { backoff: Some(Backoff { jitter: 0.0, ..Backoff::default() }), ..permanent(id) }
+}
+
+#[test]
+fn a_start_that_times_out_while_the_supervisor_ends_is_stopped_in_its_turn_and_not_tried_again() {
+    let slow = ChildSpec { start_timeout: Some(Duration::from_secs(1)), ..permanent("a") };
+    let mut world = World::started(flags(Strategy::OneForOne, 5, 60), vec![slow, permanent("b")]);
+    world.begins("a", &[Begin::Hang]);
+    world.finishes("b", Finish::Stubborn);
+    world.crash("a");
+    world.happened();
+    world.shutdown();
+    world.advance_secs(4.0);
+    assert_eq!(world.happened(), "stop b");
+    world.advance_secs(60.0);
+    assert_eq!(world.happened(), "kill b, stop a");
+    assert_eq!(world.end, Some((Exit::Shutdown, None)));
+}
