@@ -33,3 +33,16 @@ fn a_start_that_times_out_while_the_supervisor_ends_is_stopped_in_its_turn_and_n
     assert_eq!(world.happened(), "kill b, stop a");
     assert_eq!(world.end, Some((Exit::Shutdown, None)));
 }
+
+#[test]
+fn a_member_resumed_during_a_concurrent_group_restart_takes_part_in_it() {
+    let children = ["a", "b", "c"].map(permanent).to_vec();
+    let mut world = World::started(concurrent(Strategy::OneForAll), children);
+    world.ask(Operation::Pause(world.key("b")));
+    world.finishes("c", Finish::Stubborn);
+    world.happened();
+    world.crash("a");
+    world.ask(Operation::Resume(world.key("b")));
+    world.advance_secs(5.0);
+    assert_eq!(world.happened(), "stop c, stop b, kill c, start a, start b, start c");
+}

@@ -363,6 +363,10 @@ impl Policy {
             child.paused = false;
             let held = child.phase == Phase::Held;
             self.report(key, ChildReport::Resumed, out);
+            if let Some(rebuild) = &mut self.rebuild {
+                // It takes part from now on, and has not been asked to stop.
+                rebuild.asked = false;
+            }
             if held {
                 self.start_when_allowed(key, Origin::Automatic, now, out);
             }
