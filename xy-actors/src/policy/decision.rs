@@ -321,6 +321,8 @@ pub struct Policy {
     /// The child that an ordered sequence of starts waits for.
     turn: Option<ChildKey>,
     rebuild: Option<Rebuild>,
+    /// Members that were terminated since the group restart under way began: it leaves them down.
+    terminated: BTreeSet<ChildKey>,
     life: Life,
     window: RestartWindow,
     has_dependencies: bool,
@@ -349,6 +351,7 @@ impl Policy {
             started: false,
             turn: None,
             rebuild: None,
+            terminated: BTreeSet::new(),
             life: Life::New,
             window: RestartWindow::default(),
             has_dependencies: false,

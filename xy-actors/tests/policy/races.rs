@@ -46,3 +46,23 @@ fn a_member_resumed_during_a_concurrent_group_restart_takes_part_in_it() {
     world.advance_secs(5.0);
     assert_eq!(world.happened(), "stop c, stop b, kill c, start a, start b, start c");
 }
+
+#[test]
+fn terminating_a_child_takes_it_out_of_the_group_restart_under_way_but_not_out_of_the_next() {
+    let children = vec![backing_off("a"), permanent("b")];
+    let mut world = World::started(flags(Strategy::OneForAll, 5, 60), children);
+    world.crash("a");
+    let (a, b) = (world.key("a"), world.key("b"));
+    assert_eq!(world.answer(Operation::TerminateChild(a)), Outcome::NotRunning { child: a });
+    assert_eq!(world.states(), "a:stopped b:running");
+    world.ask(Operation::RestartChild(a));
+    world.finishes("b", Finish::Stubborn);
+    world.crash("a");
+    let terminate = world.ask(Operation::TerminateChild(b));
+    world.advance_secs(5.0);
+    assert_eq!(world.answers[&terminate], Outcome::Stopped { child: b, exit: Exit::Killed });
+    assert_eq!(world.states(), "a:running b:stopped");
+    world.crash("a");
+    world.advance_secs(5.0);
+    assert_eq!(world.states(), "a:running b:running");
+}

@@ -254,6 +254,7 @@ impl Policy {
         now: Instant,
         out: &mut Vec<Action>,
     ) -> Result<Option<Outcome>, Refusal> {
+        self.terminated.remove(&key);
         let child = self.child_mut(key)?;
         child.wanted = Wanted::Up;
         match child.phase {
@@ -306,8 +307,12 @@ impl Policy {
         out: &mut Vec<Action>,
     ) -> Result<Option<Outcome>, Refusal> {
         let dynamic = self.is_dynamic();
-        let child = self.child_mut(key)?;
+        self.child_mut(key)?;
         let remove = after == After::Remove;
+        if self.is_rebuilding(key) {
+            self.terminated.insert(key);
+        }
+        let child = self.child_mut(key)?;
         match child.phase {
             Phase::Starting(_) | Phase::Ready { .. } => {
                 child.waiters.push(Waiter { id, goal: Goal::Gone });

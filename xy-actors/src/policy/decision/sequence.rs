@@ -35,6 +35,7 @@ impl Policy {
         }
         self.life = Life::Ending { exit, failed_start, asked: false };
         self.rebuild = None;
+        self.terminated.clear();
         self.turn = None;
         out.push(Action::ReportSelf { report: SupervisorReport::Ending });
         let keys: Vec<ChildKey> = self.children.keys().copied().collect();
@@ -60,6 +61,7 @@ impl Policy {
     pub(super) fn rebuild_from(&mut self, from: ChildKey) {
         let from = self.rebuild.map_or(from, |rebuild| rebuild.from.min(from));
         self.rebuild = Some(Rebuild { from, asked: false });
+        self.terminated.clear();
         self.turn = self.turn.filter(|&turn| turn < from);
     }
 
@@ -108,20 +110,26 @@ impl Policy {
         if self.waiting.range(from..).next().is_some() {
             return;
         }
-        self.rebuild = None;
         let keys: Vec<ChildKey> = self.children.range(from..).map(|(&key, _)| key).collect();
         for key in keys {
             let child = &self.children[&key];
-            // OTP S40: every non-temporary member comes back, those stopped by terminate_child or ended included; not
-            // those that an operator wants down, and none that is paused.
-            let comes_back = child.phase == Phase::Stopped
-                && child.wanted == Wanted::Up
-                && !child.paused
-                && child.spec.restart != RestartType::Temporary;
-            if comes_back {
+            if child.phase == Phase::Stopped && !child.paused && self.comes_back(key) {
                 self.set_phase(key, Phase::Queued(Origin::Automatic), out);
             }
         }
+        self.rebuild = None;
+        self.terminated.clear();
+    }
+
+    /// Returns whether a group restart starts this member once it is down.
+    ///
+    /// As in OTP every non-temporary member comes back, those terminated or ended before included; not those that an
+    /// operator wants down, and those terminated since the restart began only with the next one.
+    pub(super) fn comes_back(&self, key: ChildKey) -> bool {
+        let child = &self.children[&key];
+        child.wanted == Wanted::Up
+            && child.spec.restart != RestartType::Temporary
+            && !self.terminated.contains(&key)
     }
 
     /// Starts whoever's turn it is.
