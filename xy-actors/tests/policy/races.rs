@@ -66,3 +66,35 @@ fn terminating_a_child_takes_it_out_of_the_group_restart_under_way_but_not_out_o
     world.advance_secs(5.0);
     assert_eq!(world.states(), "a:running b:running");
 }
+
+#[test]
+fn neither_an_added_nor_an_updated_child_can_close_a_circle_of_dependencies() {
+    let on = |id: &str, dependency: &str| ChildSpec { depends_on: vec![dependency.into()], ..permanent(id) };
+    let children = vec![on("a", "b"), permanent("b")];
+    let mut world = World::started(concurrent(Strategy::OneForOne), children);
+    let b = world.key("b");
+    let circle = |id: &str| Outcome::Refused(Refusal::Invalid(SpecError::DependencyCycle(id.into())));
+    assert_eq!(world.answer(Operation::Update(b, on("b", "a"))), circle("b"));
+    assert_eq!(world.answer(Operation::Update(b, on("b", "b"))), circle("b"));
+    world.ask(Operation::Remove(b));
+    assert_eq!(world.answer(Operation::StartChild(on("b", "a"))), circle("b"));
+    world.shutdown();
+    assert!(world.end.is_some());
+}
+
+#[test]
+fn an_update_names_dependencies_that_exist_and_are_heeded() {
+    let on = |dependency: &str| ChildSpec { depends_on: vec![dependency.into()], ..permanent("a") };
+    let mut world = World::started(concurrent(Strategy::OneForOne), vec![permanent("a"), permanent("b")]);
+    let a = world.key("a");
+    assert!(matches!(
+        world.answer(Operation::Update(a, on("x"))),
+        Outcome::Refused(Refusal::Invalid(SpecError::UnknownDependency { .. }))
+    ));
+    assert_eq!(world.answer(Operation::Update(a, on("b"))), Outcome::Done);
+    world.finishes("a", Finish::Stubborn);
+    world.happened();
+    world.shutdown();
+    world.advance_secs(5.0);
+    assert_eq!(world.happened(), "stop a, kill a, stop b");
+}

@@ -198,12 +198,7 @@ impl Policy {
         {
             return Err(Refusal::MaxChildren(max));
         }
-        if let Some(dependency) = spec.depends_on.iter().find(|on| !self.ids.contains_key(*on)) {
-            return Err(Refusal::Invalid(SpecError::UnknownDependency {
-                child: spec.id.clone(),
-                dependency: dependency.clone(),
-            }));
-        }
+        self.check_dependencies_of(&spec.id, &spec.depends_on)?;
         let autostart = spec.autostart;
         let key = self.insert(spec);
         self.report(key, ChildReport::Added, out);
@@ -381,9 +376,10 @@ impl Policy {
 
     fn update(&mut self, key: ChildKey, spec: ChildSpec) -> Result<Option<Outcome>, Refusal> {
         spec.validate(&self.spec)?;
-        let child = self.child_mut(key)?;
-        let id = child.spec.id.clone();
-        child.spec = ChildSpec { id, ..spec };
+        let id = self.child_mut(key)?.spec.id.clone();
+        self.check_dependencies_of(&id, &spec.depends_on)?;
+        self.has_dependencies |= !spec.depends_on.is_empty();
+        self.child_mut(key)?.spec = ChildSpec { id, ..spec };
         Ok(Some(Outcome::Done))
     }
 

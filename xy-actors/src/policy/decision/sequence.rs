@@ -266,6 +266,34 @@ impl Policy {
         })
     }
 
+    /// Checks the dependencies that a child is to get: they exist, and none leads back to the child.
+    ///
+    /// A circle would never be stopped: each of its members waits for another to be gone.
+    pub(super) fn check_dependencies_of(
+        &self,
+        id: &ChildId,
+        depends_on: &[ChildId],
+    ) -> Result<(), SpecError> {
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<&ChildId> = depends_on.iter().collect();
+        while let Some(next) = open.pop() {
+            if next == id {
+                return Err(SpecError::DependencyCycle(id.clone()));
+            }
+            if seen.insert(next)
+                && let Some(child) = self.ids.get(next).and_then(|key| self.children.get(key))
+            {
+                open.extend(&child.spec.depends_on);
+            }
+        }
+        match depends_on.iter().find(|on| !self.ids.contains_key(*on)) {
+            Some(dependency) => {
+                Err(SpecError::UnknownDependency { child: id.clone(), dependency: dependency.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Checks that dependencies exist and are not circular.
     pub(super) fn check_dependencies(&self) -> Result<(), SpecError> {
         if !self.has_dependencies {
