@@ -98,3 +98,27 @@ fn an_update_names_dependencies_that_exist_and_are_heeded() {
     world.advance_secs(5.0);
     assert_eq!(world.happened(), "stop a, kill a, stop b");
 }
+
+#[test]
+fn a_start_of_a_member_that_its_group_stops_is_answered_although_the_group_leaves_it_down() {
+    let kept = ChildSpec { retain: true, ..child("t", RestartType::Temporary) };
+    let children = vec![permanent("a"), ChildSpec { autostart: false, ..kept }];
+    let mut world = World::started(flags(Strategy::OneForAll, 5, 60), children);
+    world.begins("t", &[Begin::Hang]);
+    let start = world.ask(Operation::Start(world.key("t")));
+    world.crash("a");
+    assert_eq!(world.states(), "a:running t:stopped");
+    assert_eq!(world.answers.get(&start), Some(&Outcome::Refused(Refusal::Superseded)));
+}
+
+#[test]
+fn a_start_asked_for_while_the_group_stops_a_temporary_member_starts_it() {
+    let kept = ChildSpec { retain: true, ..child("t", RestartType::Temporary) };
+    let mut world = World::started(flags(Strategy::OneForAll, 5, 60), vec![permanent("a"), kept]);
+    world.finishes("t", Finish::Stubborn);
+    world.crash("a");
+    let start = world.ask(Operation::Start(world.key("t")));
+    world.advance_secs(5.0);
+    assert_eq!(world.states(), "a:running t:running");
+    assert!(matches!(world.answers.get(&start), Some(Outcome::Started { .. })));
+}

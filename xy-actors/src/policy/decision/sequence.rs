@@ -115,6 +115,8 @@ impl Policy {
             let child = &self.children[&key];
             if child.phase == Phase::Stopped && !child.paused && self.comes_back(key) {
                 self.set_phase(key, Phase::Queued(Origin::Automatic), out);
+            } else if child.phase == Phase::Stopped {
+                self.refuse_ready_waiters(key, Refusal::Superseded, out);
             }
         }
         self.rebuild = None;
