@@ -380,7 +380,7 @@ impl Policy {
         match input {
             Input::Start => self.on_start(out),
             Input::Ready { child, incarnation } => self.on_ready(child, incarnation, now, out),
-            Input::Ignored { child, incarnation } => self.on_ignored(child, incarnation, out),
+            Input::Ignored { child, incarnation } => self.on_ignored(child, incarnation, now, out),
             Input::StartFailed { child, incarnation, failure } => {
                 self.on_start_failed(child, incarnation, failure, now, out);
             }
@@ -485,22 +485,20 @@ impl Policy {
         self.answer_waiters(key, Goal::Ready, outcome, out);
     }
 
-    fn on_ignored(&mut self, key: ChildKey, incarnation: Incarnation, out: &mut Vec<Action>) {
-        let Some(phase) = self.current(key, incarnation) else { return };
-        self.disarm(key, out);
-        self.report(key, ChildReport::Ignored, out);
-        let remove = match phase {
-            Phase::Stopping { after: After::Remove, .. } => true,
-            _ => self.is_dynamic() || self.is_dropped_when_ended(key),
-        };
-        let child = (!remove).then_some(key);
-        self.answer_waiters(key, Goal::Ready, Outcome::Ignored { child }, out);
-        if remove {
-            self.remove(key, out);
-        } else {
-            self.set_phase(key, Phase::Stopped, out);
+    fn on_ignored(&mut self, key: ChildKey, incarnation: Incarnation, now: Instant, out: &mut Vec<Action>) {
+        match self.current(key, incarnation) {
+            Some(Phase::Starting(_)) => {
+                self.disarm(key, out);
+                self.report(key, ChildReport::Ignored, out);
+                let child = (!self.is_dropped_when_ended(key)).then_some(key);
+                self.answer_waiters(key, Goal::Ready, Outcome::Ignored { child }, out);
+                self.answer_gone(key, Exit::Normal, out);
+                self.rest(key, out);
+            }
+            // Nothing of it runs: that is what the stop asked for, and what follows the stop still follows.
+            Some(Phase::Stopping { after, .. }) => self.gone(key, after, Exit::Shutdown, now, out),
+            _ => {}
         }
-        self.answer_gone(key, Exit::Normal, out);
     }
 
     fn on_start_failed(

@@ -122,3 +122,23 @@ fn a_start_asked_for_while_the_group_stops_a_temporary_member_starts_it() {
     assert_eq!(world.states(), "a:running t:running");
     assert!(matches!(world.answers.get(&start), Some(Outcome::Started { .. })));
 }
+
+#[test]
+fn an_ignoring_start_that_is_being_stopped_answers_the_stop_and_not_the_restart_that_follows() {
+    let mut world = World::started(flags(Strategy::OneForOne, 5, 60), vec![]);
+    world.begins("a", &[Begin::Hang]);
+    world.finishes("a", Finish::Stubborn);
+    world.ask(Operation::StartChild(permanent("a")));
+    let (key, incarnation) = (world.key("a"), world.incarnation("a"));
+    let restart = world.ask(Operation::Restart(key));
+    world.input(Input::Ignored { child: key, incarnation });
+    assert_eq!(world.states(), "a:running");
+    assert!(matches!(world.answers.get(&restart), Some(Outcome::Started { .. })));
+    world.begins("t", &[Begin::Hang]);
+    world.finishes("t", Finish::Stubborn);
+    world.ask(Operation::StartChild(child("t", RestartType::Temporary)));
+    let (key, incarnation) = (world.key("t"), world.incarnation("t"));
+    let stop = world.ask(Operation::TerminateChild(key));
+    world.input(Input::Ignored { child: key, incarnation });
+    assert!(matches!(world.answers.get(&stop), Some(Outcome::Stopped { .. })));
+}
