@@ -714,15 +714,28 @@ impl Policy {
         let ends = match self.spec.auto_shutdown {
             AutoShutdown::Never => false,
             AutoShutdown::AnySignificant => true,
-            AutoShutdown::AllSignificant => !self.children.values().any(|child| {
-                child.spec.significant
-                    && (child.phase.is_alive()
-                        || matches!(child.phase, Phase::Queued(_) | Phase::Waiting { .. }))
-            }),
+            AutoShutdown::AllSignificant => {
+                !self.children.iter().any(|(&key, child)| child.spec.significant && self.is_left(key, child))
+            }
         };
         if ends {
             out.push(Action::ReportSelf { report: SupervisorReport::AutoShutdown });
             self.end(Exit::Shutdown, None, out);
+        }
+    }
+
+    /// Returns whether a child runs or is to run again without anybody asking for it (OTP S55).
+    fn is_left(&self, key: ChildKey, child: &Child) -> bool {
+        match child.phase {
+            Phase::Queued(_)
+            | Phase::Waiting { .. }
+            | Phase::Held
+            | Phase::Starting(_)
+            | Phase::Ready { .. } => true,
+            Phase::Stopping { after: After::Start | After::StartFailed(_), .. } => true,
+            Phase::Stopping { after: After::Group, .. } => self.comes_back(key),
+            Phase::Stopping { after: After::Rest | After::Remove, .. } | Phase::Failed => false,
+            Phase::Stopped => self.is_rebuilding(key) && !child.paused && self.comes_back(key),
         }
     }
 

@@ -142,3 +142,41 @@ fn an_ignoring_start_that_is_being_stopped_answers_the_stop_and_not_the_restart_
     world.input(Input::Ignored { child: key, incarnation });
     assert!(matches!(world.answers.get(&stop), Some(Outcome::Stopped { .. })));
 }
+
+fn transient(id: &str) -> ChildSpec {
+    ChildSpec { significant: true, ..child(id, RestartType::Transient) }
+}
+
+#[test]
+fn a_significant_child_that_is_being_stopped_by_hand_is_not_left() {
+    let spec =
+        SupervisorSpec { auto_shutdown: AutoShutdown::AllSignificant, ..flags(Strategy::OneForOne, 5, 60) };
+    let mut world = World::started(spec, vec![transient("a"), transient("b")]);
+    world.finishes("a", Finish::Stubborn);
+    world.ask(Operation::TerminateChild(world.key("a")));
+    world.exits("b", Exit::Normal);
+    world.advance_secs(5.0);
+    assert_eq!(world.end, Some((Exit::Shutdown, None)));
+}
+
+#[test]
+fn a_significant_member_of_a_group_that_comes_back_is_left_while_it_is_down() {
+    let spec =
+        SupervisorSpec { auto_shutdown: AutoShutdown::AllSignificant, ..flags(Strategy::RestForOne, 5, 60) };
+    let mut world = World::started(spec, vec![transient("a"), backing_off("b"), transient("c")]);
+    world.crash("b");
+    world.exits("a", Exit::Normal);
+    world.advance_secs(1.0);
+    assert_eq!((world.states().as_str(), world.end), ("a:stopped b:running c:running", None));
+}
+
+#[test]
+fn a_significant_child_whose_restart_is_held_by_a_pause_is_left() {
+    let spec =
+        SupervisorSpec { auto_shutdown: AutoShutdown::AllSignificant, ..flags(Strategy::OneForOne, 5, 60) };
+    let mut world = World::started(spec, vec![transient("a"), transient("b")]);
+    world.ask(Operation::Pause(world.key("a")));
+    world.crash("a");
+    world.exits("b", Exit::Normal);
+    assert_eq!(world.end, None);
+}
