@@ -532,6 +532,9 @@ impl Policy {
         now: Instant,
         out: &mut Vec<Action>,
     ) {
+        if let Some(Phase::Ready { since }) = self.current(key, incarnation) {
+            self.note_stable_run(key, since, now);
+        }
         match self.current(key, incarnation) {
             Some(Phase::Stopping { after, .. }) => self.gone(key, after, exit, now, out),
             Some(Phase::Starting(_) | Phase::Ready { .. }) if self.consumes_exit_of(key) => {
@@ -549,10 +552,9 @@ impl Policy {
                     self.ended_by_itself(key, exit, out);
                 }
             }
-            Some(Phase::Ready { since }) => {
+            Some(Phase::Ready { .. }) => {
                 let restart_type = self.children[&key].spec.restart;
                 if restart::is_restarted(restart_type, exit) {
-                    self.note_stable_run(key, since, now);
                     self.crashed(key, Failure::Exit(exit), now, out);
                 } else {
                     self.ended_by_itself(key, exit, out);
@@ -772,7 +774,7 @@ impl Policy {
         }
     }
 
-    fn note_stable_run(&mut self, key: ChildKey, since: Instant, now: Instant) {
+    pub(super) fn note_stable_run(&mut self, key: ChildKey, since: Instant, now: Instant) {
         let Some(child) = self.children.get_mut(&key) else { return };
         let ready_for = now.saturating_duration_since(since);
         let reset = child.spec.backoff.as_ref().is_none_or(|spec| backoff::is_reset(spec, ready_for));

@@ -180,3 +180,16 @@ fn a_significant_child_whose_restart_is_held_by_a_pause_is_left() {
     world.exits("b", Exit::Normal);
     assert_eq!(world.end, None);
 }
+
+#[test]
+fn a_stable_run_resets_the_backoff_however_it_ended() {
+    let children = vec![permanent("a"), backing_off("b")];
+    let mut world = World::started(flags(Strategy::OneForAll, 9, 9), children);
+    world.crash("b");
+    world.advance_secs(1.0);
+    // Ready for long enough, and ended by the group's restart.
+    world.advance_secs(30.0);
+    world.crash("a");
+    world.crash("b");
+    assert_eq!(world.delays("b"), [1.0, 1.0]);
+}

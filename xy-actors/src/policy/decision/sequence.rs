@@ -215,6 +215,9 @@ impl Policy {
 
     /// Begins the stop ladder of a living child.
     pub(super) fn stop(&mut self, key: ChildKey, after: After, now: Instant, out: &mut Vec<Action>) {
+        if let Phase::Ready { since } = self.children[&key].phase {
+            self.note_stable_run(key, since, now);
+        }
         let rung = shutdown::first(self.children[&key].spec.shutdown, self.spec.kill_timeout, now);
         self.stop_with(key, rung, after, out);
     }
