@@ -813,6 +813,7 @@ impl Policy {
     fn remove(&mut self, key: ChildKey, out: &mut Vec<Action>) {
         self.disarm(key, out);
         self.set_phase(key, Phase::Stopped, out);
+        self.initial.remove(&key);
         self.answer_waiters(key, Goal::Ready, Outcome::Refused(Refusal::Superseded), out);
         self.answer_waiters(key, Goal::Gone, Outcome::NotRunning { child: key }, out);
         self.report(key, ChildReport::Removed, out);
@@ -874,7 +875,13 @@ impl Policy {
         mark(&mut self.queued, key, queued(from), queued(phase));
         let waiting = |phase| matches!(phase, Phase::Waiting { .. });
         mark(&mut self.waiting, key, waiting(from), waiting(phase));
-        if matches!(phase, Phase::Ready { .. } | Phase::Stopped | Phase::Failed | Phase::Held) {
+        let settled = match phase {
+            Phase::Ready { .. } | Phase::Failed | Phase::Held => true,
+            // A group restart may still bring it back.
+            Phase::Stopped => !self.is_rebuilding(key),
+            _ => false,
+        };
+        if settled {
             self.initial.remove(&key);
         }
         if from.state() != phase.state() {

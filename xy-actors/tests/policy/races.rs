@@ -193,3 +193,15 @@ fn a_stable_run_resets_the_backoff_however_it_ended() {
     world.crash("b");
     assert_eq!(world.delays("b"), [1.0, 1.0]);
 }
+
+#[test]
+fn a_supervisor_has_not_started_while_a_group_restart_interrupts_its_first_starts() {
+    let mut world = World::new(flags(Strategy::OneForAll, 5, 60), vec![permanent("a"), permanent("b")]);
+    world.begins("b", &[Begin::Hang, Begin::Hang]);
+    world.input(Input::Start);
+    world.crash("a");
+    assert_eq!(world.happened(), "start a, start b, stop b, start a, start b");
+    assert!(!world.policy.is_started());
+    world.ready("b");
+    assert!(world.policy.is_started());
+}

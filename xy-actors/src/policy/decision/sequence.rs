@@ -117,6 +117,7 @@ impl Policy {
                 self.set_phase(key, Phase::Queued(Origin::Automatic), out);
             } else if child.phase == Phase::Stopped {
                 self.refuse_ready_waiters(key, Refusal::Superseded, out);
+                self.initial.remove(&key);
             }
         }
         self.rebuild = None;
