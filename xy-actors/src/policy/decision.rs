@@ -753,12 +753,27 @@ impl Policy {
                 self.rest(key, out);
             }
             After::Remove => self.remove(key, out),
-            // Whoever waits for a member of a group to be ready goes on waiting: it is started again.
-            After::Group => self.rest(key, out),
+            After::Group => self.member_gone(key, now, out),
             After::Start => self.start_when_allowed(key, Origin::Asked, now, out),
             After::StartFailed(origin) => {
                 self.start_failed(key, origin, Failure::Start(StartFailure::Failed), now, out);
             }
+        }
+    }
+
+    /// A member that was stopped by a group restart is gone; the restart may have gone on without it if it was paused.
+    fn member_gone(&mut self, key: ChildKey, now: Instant, out: &mut Vec<Action>) {
+        if !self.comes_back(key) {
+            self.refuse_ready_waiters(key, Refusal::Superseded, out);
+            self.rest(key, out);
+        } else if self.children[&key].paused {
+            self.refuse_ready_waiters(key, Refusal::Superseded, out);
+            self.set_phase(key, Phase::Held, out);
+        } else if self.is_rebuilding(key) {
+            // Whoever waits for it to be ready goes on waiting: it is started again.
+            self.rest(key, out);
+        } else {
+            self.start_when_allowed(key, Origin::Automatic, now, out);
         }
     }
 

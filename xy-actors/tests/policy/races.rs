@@ -205,3 +205,35 @@ fn a_supervisor_has_not_started_while_a_group_restart_interrupts_its_first_start
     world.ready("b");
     assert!(world.policy.is_started());
 }
+
+#[test]
+fn a_member_paused_while_its_group_restarts_is_held_and_comes_back_with_resume() {
+    for again in [false, true] {
+        let children = vec![backing_off("a"), permanent("b")];
+        let mut world = World::started(flags(Strategy::OneForAll, 5, 60), children);
+        if again {
+            world.finishes("b", Finish::Stubborn);
+        }
+        world.crash("a");
+        // `b` is down already, or still on its way down.
+        let b = world.key("b");
+        world.ask(Operation::Pause(b));
+        world.advance_secs(5.0);
+        assert_eq!(world.states(), "a:running b:stopped");
+        assert!(world.policy.child(b).expect("child").held);
+        world.ask(Operation::Resume(b));
+        assert_eq!(world.states(), "a:running b:running");
+    }
+}
+
+#[test]
+fn a_member_resumed_before_it_is_down_comes_back_though_its_group_went_on_without_it() {
+    let mut world = World::started(flags(Strategy::OneForAll, 5, 60), vec![permanent("a"), permanent("b")]);
+    world.finishes("b", Finish::Stubborn);
+    world.crash("a");
+    world.ask(Operation::Pause(world.key("b")));
+    assert_eq!(world.states(), "a:running b:stopping");
+    world.ask(Operation::Resume(world.key("b")));
+    world.advance_secs(5.0);
+    assert_eq!(world.states(), "a:running b:running");
+}

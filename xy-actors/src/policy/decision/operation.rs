@@ -342,10 +342,15 @@ impl Policy {
         let child = self.child_mut(key)?;
         if !child.paused {
             child.paused = true;
-            let planned = matches!(child.phase, Phase::Waiting { .. } | Phase::Queued(Origin::Automatic));
+            let planned = match child.phase {
+                Phase::Waiting { .. } | Phase::Queued(Origin::Automatic) => true,
+                Phase::Stopped => self.is_rebuilding(key) && self.comes_back(key),
+                _ => false,
+            };
             self.report(key, ChildReport::Paused, out);
             if planned {
                 self.disarm(key, out);
+                self.refuse_ready_waiters(key, Refusal::Superseded, out);
                 self.set_phase(key, Phase::Held, out);
             }
         }
