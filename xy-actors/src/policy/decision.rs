@@ -625,11 +625,12 @@ impl Policy {
         let next = match origin {
             Origin::Initial => Next::SupervisorEnds,
             Origin::Added => Next::Removed,
+            _ if self.is_dynamic() => Next::Removed,
             Origin::Asked | Origin::Automatic => Next::Rest,
         };
         self.report(key, failure.report(next), out);
         self.refuse_ready_waiters(key, Refusal::StartFailed { child: key }, out);
-        if origin == Origin::Added {
+        if next == Next::Removed {
             return self.remove(key, out);
         }
         self.set_phase(key, Phase::Stopped, out);

@@ -237,3 +237,26 @@ fn a_member_resumed_before_it_is_down_comes_back_though_its_group_went_on_withou
     world.advance_secs(5.0);
     assert_eq!(world.states(), "a:running b:running");
 }
+
+#[test]
+fn a_dynamic_child_that_cannot_be_started_again_is_dropped() {
+    let mut world = World::started(flags(Strategy::SimpleOneForOne, 5, 60), vec![]);
+    let Outcome::Started { child, .. } = world.answer(Operation::StartChild(permanent("w"))) else {
+        panic!("the start succeeds");
+    };
+    world.begins("w", &[Begin::Fail]);
+    world.ask(Operation::Restart(child));
+    assert_eq!(world.counts(), [1, 0, 0, 0]);
+}
+
+#[test]
+fn a_temporary_child_terminated_before_its_first_start_is_dropped() {
+    let children = vec![ChildSpec { autostart: false, ..permanent("a") }];
+    let mut world = World::started(concurrent(Strategy::OneForOne), children);
+    let spec = ChildSpec { depends_on: vec!["a".into()], ..child("t", RestartType::Temporary) };
+    world.ask(Operation::StartChild(spec));
+    assert_eq!(world.state("t"), State::Starting);
+    let key = world.key("t");
+    assert_eq!(world.answer(Operation::TerminateChild(key)), Outcome::NotRunning { child: key });
+    assert_eq!(world.states(), "a:stopped");
+}

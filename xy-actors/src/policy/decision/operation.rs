@@ -324,13 +324,17 @@ impl Policy {
                 Ok(None)
             }
             Phase::Stopped | Phase::Failed | Phase::Held | Phase::Waiting { .. } | Phase::Queued(_) => {
-                if matches!(child.phase, Phase::Held | Phase::Waiting { .. } | Phase::Queued(_)) {
+                let called_off =
+                    matches!(child.phase, Phase::Held | Phase::Waiting { .. } | Phase::Queued(_));
+                if called_off {
                     self.report(key, ChildReport::CalledOff, out);
                 }
+                // A temporary child goes with its start, as it would have gone with its stop.
+                let dropped = called_off && self.is_dropped_when_ended(key);
                 self.disarm(key, out);
                 self.refuse_ready_waiters(key, Refusal::Superseded, out);
                 self.set_phase(key, Phase::Stopped, out);
-                if remove || dynamic {
+                if remove || dynamic || dropped {
                     self.remove(key, out);
                 }
                 Ok(Some(Outcome::NotRunning { child: key }))
