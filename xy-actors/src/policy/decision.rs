@@ -572,7 +572,11 @@ impl Policy {
         child.timer = None;
         match child.phase {
             Phase::Waiting { .. } => self.start_when_allowed(key, Origin::Automatic, now, out),
-            Phase::Starting(origin) => self.stop(key, After::StartFailed(origin), now, out),
+            Phase::Starting(origin) => {
+                let consumed = self.consumes_exit_of(key);
+                let after = if consumed { After::Group } else { After::StartFailed(origin) };
+                self.stop(key, after, now, out);
+            }
             Phase::Stopping { rung, after } => self.climb(key, rung, after, now, out),
             _ => {}
         }

@@ -260,3 +260,18 @@ fn a_temporary_child_terminated_before_its_first_start_is_dropped() {
     assert_eq!(world.answer(Operation::TerminateChild(key)), Outcome::NotRunning { child: key });
     assert_eq!(world.states(), "a:stopped");
 }
+
+#[test]
+fn a_start_that_times_out_while_its_group_is_stopped_counts_no_second_restart() {
+    let slow = ChildSpec { start_timeout: Some(Duration::from_secs(1)), ..permanent("a") };
+    let children = vec![slow, permanent("b"), permanent("c")];
+    let mut world = World::started(flags(Strategy::OneForAll, 1, 3600), children);
+    world.finishes("c", Finish::Stubborn);
+    world.ask(Operation::Pause(world.key("a")));
+    world.crash("a");
+    world.begins("a", &[Begin::Hang]);
+    world.ask(Operation::Resume(world.key("a")));
+    world.crash("b");
+    world.advance_secs(5.0);
+    assert_eq!((world.states().as_str(), world.end), ("a:running b:running c:running", None));
+}
