@@ -513,6 +513,7 @@ impl Policy {
             Some(Phase::Starting(_)) if self.consumes_exit_of(key) => {
                 self.disarm(key, out);
                 self.report(key, ChildReport::StartFailed { next: self.next_of_consumed() }, out);
+                self.answer_gone(key, Exit::Abnormal, out);
                 self.rest(key, out);
             }
             Some(Phase::Starting(origin)) => {
@@ -540,6 +541,7 @@ impl Policy {
             Some(Phase::Starting(_) | Phase::Ready { .. }) if self.consumes_exit_of(key) => {
                 self.disarm(key, out);
                 self.report(key, ChildReport::Exited { exit, next: self.next_of_consumed() }, out);
+                self.answer_gone(key, exit, out);
                 self.rest(key, out);
             }
             Some(Phase::Starting(origin)) => {

@@ -275,3 +275,22 @@ fn a_start_that_times_out_while_its_group_is_stopped_counts_no_second_restart() 
     world.advance_secs(5.0);
     assert_eq!((world.states().as_str(), world.end), ("a:running b:running c:running", None));
 }
+
+#[test]
+fn a_stop_asked_of_an_ending_supervisor_is_answered_when_the_child_ends_by_itself() {
+    for ready in [true, false] {
+        let mut world =
+            World::started(flags(Strategy::OneForOne, 5, 60), vec![permanent("a"), permanent("b")]);
+        world.finishes("b", Finish::Stubborn);
+        if !ready {
+            world.begins("a", &[Begin::Hang]);
+            world.crash("a");
+        }
+        world.shutdown();
+        let key = world.key("a");
+        let stop = world.ask(Operation::Stop(key));
+        world.crash("a");
+        let outcome = Outcome::Stopped { child: key, exit: Exit::Abnormal };
+        assert_eq!(world.answers.get(&stop), Some(&outcome), "ready: {ready}");
+    }
+}
