@@ -11,13 +11,15 @@ use crate::spec::Backoff;
 pub fn delay(backoff: &Backoff, attempt: u32, unit: f64) -> Duration {
     let attempt = attempt.max(1);
     let steps = match (backoff.first, attempt) {
-        (Some(first), 1) => return vary(first, backoff.jitter, unit),
+        (Some(first), 1) => return vary(first.min(backoff.max), backoff.jitter, unit),
         (Some(_), attempt) => attempt - 2,
         (None, attempt) => attempt - 1,
     };
     let growth = backoff.factor.powi(i32::try_from(steps).unwrap_or(i32::MAX));
-    let seconds = (backoff.base.as_secs_f64() * growth).min(backoff.max.as_secs_f64());
-    vary(Duration::from_secs_f64(seconds), backoff.jitter, unit)
+    // The growth may be infinite, which makes no delay longer than `max` and none out of a base of zero.
+    let grown = if backoff.base.is_zero() { 0.0 } else { backoff.base.as_secs_f64() * growth };
+    let delay = Duration::try_from_secs_f64(grown).map_or(backoff.max, |delay| delay.min(backoff.max));
+    vary(delay, backoff.jitter, unit)
 }
 
 /// Returns whether a child that stayed ready for this long starts over at the first delay.
@@ -26,7 +28,8 @@ pub fn is_reset(backoff: &Backoff, ready_for: Duration) -> bool {
 }
 
 fn vary(delay: Duration, jitter: f64, unit: f64) -> Duration {
-    delay.mul_f64(1.0 + jitter * (2.0 * unit - 1.0))
+    let seconds = delay.as_secs_f64() * (1.0 + jitter * (2.0 * unit - 1.0));
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 /// A small generator (SplitMix64) for jitter: seeded by the host, so that a run can be repeated exactly.
@@ -84,6 +87,25 @@ mod tests {
     fn a_huge_attempt_neither_overflows_nor_exceeds_the_maximum() {
         let backoff = Backoff { jitter: 0.0, ..Backoff::default() };
         assert_eq!(delay(&backoff, u32::MAX, 0.5), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_base_of_zero_never_grows_into_a_delay() {
+        let backoff = Backoff { base: Duration::ZERO, ..Backoff::default() };
+        assert_eq!(delay(&backoff, 5000, 0.5), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_longest_durations_do_not_overflow() {
+        let backoff = Backoff { max: Duration::MAX, jitter: 1.0, ..Backoff::default() };
+        assert_eq!(delay(&backoff, 5000, 0.75), Duration::MAX);
+    }
+
+    #[test]
+    fn no_delay_exceeds_the_maximum_the_first_included() {
+        let first = Some(Duration::from_secs(60));
+        let backoff = Backoff { first, jitter: 0.0, ..Backoff::default() };
+        assert_eq!(delay(&backoff, 1, 0.5), Duration::from_secs(30));
     }
 
     #[test]
