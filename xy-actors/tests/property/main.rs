@@ -1,0 +1,4 @@
+//! The small pure modules against naive models.
+
+mod backoff;
+mod intensity;
