@@ -512,7 +512,7 @@ impl Policy {
         match self.current(key, incarnation) {
             Some(Phase::Starting(_)) if self.consumes_exit_of(key) => {
                 self.disarm(key, out);
-                self.report(key, ChildReport::StartFailed { next: self.next_of_consumed() }, out);
+                self.report(key, ChildReport::StartFailed { next: self.next_of_consumed(key) }, out);
                 self.answer_gone(key, Exit::Abnormal, out);
                 self.rest(key, out);
             }
@@ -540,7 +540,7 @@ impl Policy {
             Some(Phase::Stopping { after, .. }) => self.gone(key, after, exit, now, out),
             Some(Phase::Starting(_) | Phase::Ready { .. }) if self.consumes_exit_of(key) => {
                 self.disarm(key, out);
-                self.report(key, ChildReport::Exited { exit, next: self.next_of_consumed() }, out);
+                self.report(key, ChildReport::Exited { exit, next: self.next_of_consumed(key) }, out);
                 self.answer_gone(key, exit, out);
                 self.rest(key, out);
             }
@@ -880,11 +880,15 @@ impl Policy {
         self.rebuild.is_some_and(|rebuild| key >= rebuild.from)
     }
 
-    fn next_of_consumed(&self) -> Next {
+    fn next_of_consumed(&self, key: ChildKey) -> Next {
         if self.is_ending() {
             Next::SupervisorEnds
-        } else {
+        } else if self.comes_back(key) {
             Next::Restart { delay: std::time::Duration::ZERO, nth: 0, of: None }
+        } else if self.is_dropped_when_ended(key) {
+            Next::Removed
+        } else {
+            Next::Rest
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use xy_actors::event::{ChildReport, Next};
 use xy_actors::exit::Exit;
 use xy_actors::policy::{Input, Operation, Outcome, Refusal, State};
 use xy_actors::spec::{
@@ -293,4 +294,17 @@ fn a_stop_asked_of_an_ending_supervisor_is_answered_when_the_child_ends_by_itsel
         let outcome = Outcome::Stopped { child: key, exit: Exit::Abnormal };
         assert_eq!(world.answers.get(&stop), Some(&outcome), "ready: {ready}");
     }
+}
+
+#[test]
+fn a_member_that_its_group_leaves_down_is_not_announced_to_be_restarted() {
+    let mut world = World::started(
+        flags(Strategy::OneForAll, 5, 60),
+        vec![permanent("a"), child("t", RestartType::Temporary), permanent("c")],
+    );
+    world.finishes("c", Finish::Stubborn);
+    world.crash("a");
+    world.exits("t", Exit::Normal);
+    let gone = ChildReport::Exited { exit: Exit::Normal, next: Next::Removed };
+    assert!(world.reports.contains(&("t".to_owned(), gone)), "{:?}", world.reports);
 }
