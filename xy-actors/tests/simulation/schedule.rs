@@ -252,6 +252,11 @@ impl Schedule {
         let known: Vec<&str> = IDS.into_iter().filter(|id| self.world.key(id).is_some()).collect();
         let id = old.id.to_string();
         let new = child(&mut self.random, &self.world.spec, &id, &known);
+        let mut new = new;
+        // Something for the check of circles to refuse.
+        if self.world.spec.order == Order::Concurrent && self.random.percent(20) && !known.is_empty() {
+            new.depends_on.push(self.random.pick(&known).into());
+        }
         ChildSpec { shutdown: old.shutdown, restart: old.restart, significant: old.significant, ..new }
     }
 
@@ -315,7 +320,7 @@ fn child(random: &mut Random, supervisor: &SupervisorSpec, id: &str, known: &[&s
     let mut depends_on = Vec::new();
     if supervisor.order == Order::Concurrent {
         for other in known {
-            if *other < id && random.percent(25) {
+            if *other < id && random.percent(20) {
                 depends_on.push((*other).into());
             }
         }

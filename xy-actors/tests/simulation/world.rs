@@ -213,6 +213,10 @@ impl World {
         if matches!(input, Input::Shutdown { .. } | Input::Kill) {
             assert!(self.ending, "a supervisor that is told to end begins to");
         }
+        if input == Input::Kill {
+            let spared = |child: &Child| child.live.is_some_and(|live| live.asked != Asked::Kill);
+            assert!(!self.children.values().any(spared), "a kill spares nobody");
+        }
         self.check();
     }
 
@@ -368,7 +372,16 @@ impl World {
 
     fn perform(&mut self, action: &Action, input: &Input) {
         match *action {
-            Action::Start { child, incarnation } => self.start(child, incarnation),
+            Action::Start { child, incarnation } => {
+                let failed = matches!(input, Input::StartFailed { child: failed, .. } if *failed == child);
+                let asked = self.children[&child].asked_up || self.children[&child].incarnation == 0;
+                // So that a stop can get in between.
+                assert!(
+                    !failed || asked || self.is_group(),
+                    "a failed start of {child:?} is tried again in a step of its own"
+                );
+                self.start(child, incarnation);
+            }
             Action::Stop { child, incarnation } => self.ask(child, incarnation, Asked::Stop, input),
             Action::Kill { child, incarnation } => self.ask(child, incarnation, Asked::Kill, input),
             Action::Abandon { child: key, incarnation } => {
