@@ -467,7 +467,8 @@ impl Policy {
         self.life = Life::Running;
         let keys: Vec<ChildKey> = self.children.keys().copied().collect();
         for key in keys {
-            if self.children[&key].wanted == Wanted::Up {
+            let child = &self.children[&key];
+            if child.wanted == Wanted::Up && child.phase == Phase::Stopped {
                 self.initial.insert(key);
                 self.set_phase(key, Phase::Queued(Origin::Initial), out);
             }

@@ -308,3 +308,12 @@ fn a_member_that_its_group_leaves_down_is_not_announced_to_be_restarted() {
     let gone = ChildReport::Exited { exit: Exit::Normal, next: Next::Removed };
     assert!(world.reports.contains(&("t".to_owned(), gone)), "{:?}", world.reports);
 }
+
+#[test]
+fn a_child_started_before_its_supervisor_is_not_started_twice() {
+    let mut world = World::new(flags(Strategy::OneForOne, 5, 60), vec![permanent("a"), permanent("b")]);
+    world.ask(Operation::Start(world.key("b")));
+    world.input(Input::Start);
+    assert_eq!(world.happened(), "start b, start a");
+    assert!(world.policy.is_started());
+}
