@@ -11,9 +11,6 @@ use schedule::Schedule;
 
 const DEFAULT_STEPS: u64 = 300_000;
 
-/// Seeds that once found a bug.
-const FOUND: [u64; 0] = [];
-
 fn number(variable: &str, default: u64) -> u64 {
     match std::env::var(variable) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("`{variable}` is no number: {text}")),
@@ -53,11 +50,4 @@ fn random_schedules_keep_the_laws() {
         runs += 1;
     }
     println!("{steps} steps in {runs} runs");
-}
-
-#[test]
-fn seeds_that_once_found_a_bug_keep_the_laws() {
-    for seed in FOUND {
-        run(seed);
-    }
 }
