@@ -1,0 +1,128 @@
+//! Servers that crash come back, those that cannot are given up, and waiting costs nothing.
+
+use nix::sys::signal::Signal;
+use xy_daemon::protocol::error::ErrorKind;
+use xy_daemon::protocol::method::{
+    Events, EventsParams, Notification, OperationParams, Start, State, Wanted,
+};
+
+use super::support::{
+    World, children, free_port, hold_port, lines, list, marker, processes_with, ready, script, send, status,
+    stop, until_status, within,
+};
+
+const QUICK: &str = r#"restart: (backoff_initial: "10ms", backoff_max: "80ms")"#;
+
+#[tokio::test]
+async fn a_killed_server_comes_back_and_nothing_of_the_old_start_is_left() {
+    let port = free_port();
+    // The port is held by a grandchild in a session of its own.
+    let steps = format!("spawn 3 setsid serve {port} sleep-forever");
+    let mut world = World::with(&[("web", script(&steps, &format!("port: {port}, {QUICK}")))]);
+    let client = world.boot().await;
+    for round in 1..=3 {
+        let pid = ready(&client, "web").await;
+        let old = marker(pid);
+        assert_eq!(processes_with(&old).len(), 2, "main process and grandchild");
+        send(pid, Signal::SIGKILL);
+        let back = until_status(&client, "web", |now| {
+            now.summary.restart_count == round && now.summary.state == State::Running
+        })
+        .await;
+        assert!(back.summary.ready);
+        assert_eq!(processes_with(&old), Vec::<u32>::new());
+        assert_ne!(marker(back.summary.pid.expect("ready")), old);
+        let cause = back.summary.last_exit.expect("it was killed").cause;
+        assert!(cause.contains("SIGKILL"), "{cause}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_helper_lost_its_parent_is_replaced_whole() {
+    let port = free_port();
+    // main -> helper -> the holder of the port; the helper dies, then the main process.
+    let steps = format!("spawn 6 spawn 3 setsid serve {port} sleep-forever sleep-forever");
+    let mut world = World::with(&[("web", script(&steps, &format!("port: {port}, {QUICK}")))]);
+    let client = world.boot().await;
+    let pid = ready(&client, "web").await;
+    let old = marker(pid);
+    let helper = *children(pid).first().expect("the helper runs");
+    send(helper, Signal::SIGKILL);
+    send(pid, Signal::SIGKILL);
+    until_status(&client, "web", |now| now.summary.restart_count == 1 && now.summary.ready).await;
+    assert_eq!(processes_with(&old), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn a_crash_loop_slows_down_and_ends_and_touches_nobody_else() {
+    let mut world = World::with(&[
+        ("bystander", script("sleep-forever", "")),
+        ("loop", script("exit 1", &format!("autostart: false, {QUICK}"))),
+    ]);
+    let client = world.boot().await;
+    let bystander = ready(&client, "bystander").await;
+    let mut events = client.subscribe::<Events>(EventsParams::default()).await.expect("subscribed");
+    // Started is ready, so the start itself succeeds or fails depending on who sees what first.
+    let _either =
+        within("start", client.call::<Start>(OperationParams::named("loop"))).await.expect("answered");
+
+    let mut delays = Vec::new();
+    loop {
+        let next = within("the next event", events.next()).await.expect("connected");
+        let Some(Notification::Event(event)) = next else { panic!("{next:?}") };
+        if event.path != "loop" || event.event_type != "child_exited" {
+            continue;
+        }
+        match event.payload.get("delay_ms").and_then(serde_json::Value::as_u64) {
+            Some(delay) => delays.push(delay),
+            None => {
+                assert_eq!(event.payload["next"], "failed");
+                break;
+            }
+        }
+    }
+    assert_eq!(delays.len(), 5, "the sixth exit within a minute is the last: {delays:?}");
+    assert!(delays.windows(2).take(3).all(|pair| pair[0] < pair[1]), "{delays:?}");
+
+    let failed = status(&client, "loop").await.summary;
+    assert_eq!((failed.state, failed.restart_count), (State::Failed, 5));
+    assert!(failed.last_exit.expect("it ended").cause.contains("exit code 1"));
+    assert_eq!(ready(&client, "bystander").await, bystander);
+}
+
+#[tokio::test]
+async fn a_stop_during_a_delay_is_answered_at_once() {
+    let slow = r#"restart: (backoff_initial: "60s", backoff_max: "60s")"#;
+    let mut world = World::with(&[("crasher", script("exit 1", slow))]);
+    let client = world.boot().await;
+    let waits = until_status(&client, "crasher", |now| now.summary.state == State::Restarting).await;
+    let next = waits.summary.next.expect("a restart is planned");
+    assert!(next.starts_with("restart 1 of 5"), "{next}");
+    // `within` is shorter than the delay.
+    stop(&client, "crasher").await;
+    let stopped = status(&client, "crasher").await.summary;
+    assert_eq!((stopped.state, stopped.wanted, stopped.next), (State::Stopped, Wanted::Down, None));
+}
+
+#[tokio::test]
+async fn a_foreign_holder_of_the_port_is_named_and_costs_nothing() {
+    let holder = hold_port();
+    let port = holder.local_addr().expect("bound").port();
+    let mut world = World::new();
+    let starts = world.path("starts");
+    let steps = format!("alone {} serve {port}", starts.display());
+    world.write("web", &script(&steps, &format!("port: {port}, autostart: false")));
+    let client = world.boot().await;
+
+    let started =
+        within("start", client.call::<Start>(OperationParams::named("web"))).await.expect("answered");
+    let [failed] = started.failed.as_slice() else { panic!("{started:?}") };
+    assert_eq!(failed.kind, ErrorKind::PortConflict);
+    assert!(failed.message.contains(&std::process::id().to_string()), "{}", failed.message);
+    assert!(failed.message.contains("daemon"), "the command is named: {}", failed.message);
+
+    drop(holder);
+    ready(&client, "web").await;
+    assert_eq!(lines(&starts), 1, "nothing was started against a held port");
+    assert!(list(&client).await.iter().all(|server| server.restart_count == 0));
+}

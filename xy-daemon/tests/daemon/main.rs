@@ -1,0 +1,11 @@
+//! The real `xyd` in a directory of its own, asked through the typed client.
+
+#![cfg(target_os = "linux")]
+
+mod boot;
+mod crashes;
+mod ends;
+mod logs;
+mod operations;
+mod reload;
+mod support;

@@ -1,0 +1,265 @@
+//! A directory with servers, the daemon that runs them, and what is seen from outside.
+
+use std::fs::{self, DirBuilder, File};
+use std::future::Future;
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use xy_daemon::client::Client;
+use xy_daemon::protocol::method::{
+    List, ListParams, OperationParams, ServerSummary, State, Status, StatusParams, StatusResult, Stop,
+    StopResult,
+};
+
+/// How long anything may take before a test fails.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The scripted server.
+pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_xy-testserver");
+
+/// Has every process below a daemon of these tests in its environment, with the directory of its test.
+const TAG: &str = "XY_TEST_DIRECTORY";
+
+/// Polls until `probe` answers; for what only the system can be asked.
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut probe: impl FnMut() -> F) -> T {
+    let polled = async {
+        loop {
+            if let Some(found) = probe().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(what, polled).await
+}
+
+/// Fails the test if `future` takes too long.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what} took too long"))
+}
+
+/// Picks a port that nobody uses.
+pub(crate) fn free_port() -> u16 {
+    hold_port().local_addr().expect("a bound socket").port()
+}
+
+pub(crate) fn hold_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("a free port")
+}
+
+/// Writes a server file's text: the scripted server with these steps, and more keys.
+pub(crate) fn script(steps: &str, more: &str) -> String {
+    let args: Vec<String> = steps.split_whitespace().map(|step| format!("{step:?}")).collect();
+    format!("Process(command: {SERVER:?}, args: [{}], {more})", args.join(", "))
+}
+
+/// The directories of one user, and at most one daemon that a test looks at.
+pub(crate) struct World {
+    pub(crate) directory: TempDir,
+    daemon: Option<Child>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let world = Self { directory, daemon: None };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(world.path("config/xy/servers"))
+            .expect("created");
+        world
+    }
+
+    pub(crate) fn with(servers: &[(&str, String)]) -> Self {
+        let world = Self::new();
+        for (name, text) in servers {
+            world.write(name, text);
+        }
+        world
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes a server's file.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        fs::write(self.file(name), text).expect("written");
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path(&format!("config/xy/servers/{name}.ron"))
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("run/xy/xyd.sock")
+    }
+
+    /// What the daemon said on its stderr.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(self.path("xyd.log")).unwrap_or_default()
+    }
+
+    /// The daemon's command with an environment of its own.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xyd"));
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", self.directory.path())
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env("XDG_STATE_HOME", self.path("state"))
+            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env(TAG, self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command
+    }
+
+    /// Starts the daemon without waiting for anything.
+    pub(crate) fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(self.path("xyd.log")).expect("opened");
+        self.daemon = Some(self.command().stderr(log).spawn().expect("xyd can be run"));
+    }
+
+    /// Starts the daemon and connects to it.
+    pub(crate) async fn boot(&mut self) -> Client {
+        self.start();
+        self.connect().await
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        let socket = self.socket();
+        until("the socket", || async { Client::connect(&socket).await.ok() }).await
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("a daemon was started").id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(self.pid(), signal);
+    }
+
+    /// Waits for the daemon's own end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let daemon = self.daemon.as_mut().expect("a daemon was started");
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = daemon.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "the end of xyd took too long");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Returns the live processes of this test except the daemon.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let tag = format!("{TAG}={}", self.directory.path().display());
+        let own = self.daemon.as_ref().map(Child::id);
+        processes_with(&tag).into_iter().filter(|pid| Some(*pid) != own).collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(daemon) = &mut self.daemon {
+            // It may have ended long ago.
+            let _ended = daemon.kill();
+            let _reaped = daemon.wait();
+        }
+        for pid in self.processes() {
+            let _gone = kill(pid_of(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+pub(crate) fn pid_of(pid: u32) -> Pid {
+    Pid::from_raw(i32::try_from(pid).expect("a pid"))
+}
+
+pub(crate) fn send(pid: u32, signal: Signal) {
+    kill(pid_of(pid), signal).expect("the process exists");
+}
+
+/// Returns the processes, zombies excepted, whose environment has this line.
+pub(crate) fn processes_with(line: &str) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    // A zombie's environment reads as empty.
+    pids.filter(|pid| {
+        environment(*pid).is_some_and(|environment| environment.iter().any(|entry| entry == line))
+    })
+    .collect()
+}
+
+fn environment(pid: u32) -> Option<Vec<String>> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    Some(bytes.split(|byte| *byte == 0).map(|entry| String::from_utf8_lossy(entry).into_owned()).collect())
+}
+
+/// Returns the environment entry that marks all processes of one start of a server.
+pub(crate) fn marker(pid: u32) -> String {
+    let entries = environment(pid).expect("the process is alive");
+    entries.into_iter().find(|entry| entry.starts_with("XY_INSTANCE=")).expect("it is marked")
+}
+
+/// Returns the children of a process.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+pub(crate) fn lines(path: &Path) -> usize {
+    fs::read_to_string(path).unwrap_or_default().lines().count()
+}
+
+pub(crate) async fn list(client: &Client) -> Vec<ServerSummary> {
+    within("list", client.call::<List>(ListParams {})).await.expect("answered").servers
+}
+
+pub(crate) async fn status(client: &Client, name: &str) -> StatusResult {
+    within("status", client.call::<Status>(StatusParams::new(name))).await.expect("answered")
+}
+
+/// Waits until a server's status is as wanted.
+pub(crate) async fn until_status(
+    client: &Client,
+    name: &str,
+    wanted: impl Fn(&StatusResult) -> bool,
+) -> StatusResult {
+    let mut last = None;
+    let polled = async {
+        loop {
+            let now = status(client, name).await;
+            if wanted(&now) {
+                return now;
+            }
+            last = Some(now);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    match tokio::time::timeout(DEADLINE, polled).await {
+        Ok(found) => found,
+        Err(_) => panic!("`{name}` did not come to be as wanted: {last:#?}"),
+    }
+}
+
+/// Waits until a server is ready and returns its main process.
+pub(crate) async fn ready(client: &Client, name: &str) -> u32 {
+    let found =
+        until_status(client, name, |status| status.summary.state == State::Running && status.summary.ready);
+    found.await.summary.pid.expect("a ready server has a process")
+}
+
+pub(crate) async fn stop(client: &Client, name: &str) -> StopResult {
+    within("stop", client.call::<Stop>(OperationParams::named(name))).await.expect("answered")
+}

@@ -1,0 +1,121 @@
+//! A server that does what its command line says, for tests of the daemon.
+//!
+//! Each argument, or several, is one step; the steps run in order, and the program ends with code 0 after the last.
+//!
+//! | step | does |
+//! |---|---|
+//! | `exit CODE` | ends with this code |
+//! | `ignore-term` | lets SIGTERM pass by from here on |
+//! | `sleep-forever` | waits until it is killed (ten minutes at most, then exit code 98) |
+//! | `lines COUNT` | writes `line 0` to `line COUNT-1` |
+//! | `touch PATH` | creates a file |
+//! | `wait-for PATH` | waits until a file exists |
+//! | `alone PATH` | holds a lock on the file for life and adds a line to it; if another process holds it, adds a line to `PATH.doubled` and ends with code 97 |
+//! | `serve PORT` | listens on 127.0.0.1 and answers each request with 200 and its pid, until it is killed |
+//! | `setsid` | leads a session of its own from here on |
+//! | `spawn COUNT STEPS..` | starts a child with the next COUNT arguments as its steps, and goes on |
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+
+fn main() -> ExitCode {
+    let mut steps = std::env::args().skip(1);
+    while let Some(step) = steps.next() {
+        match run(&step, &mut steps) {
+            Ok(None) => {}
+            Ok(Some(code)) => return ExitCode::from(code),
+            Err(error) => {
+                eprintln!("xy-testserver: {step}: {error}");
+                return ExitCode::from(99);
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Performs one step; `Some` ends the program with this code.
+fn run(step: &str, steps: &mut impl Iterator<Item = String>) -> io::Result<Option<u8>> {
+    let mut text = || steps.next().ok_or_else(|| io::Error::other("an argument is missing"));
+    match step {
+        "exit" => return Ok(Some(number(&text()?)?)),
+        "ignore-term" => {
+            // A blocked signal stays pending for ever, which to the sender is the same as an ignored one.
+            let mut mask = SigSet::empty();
+            mask.add(Signal::SIGTERM);
+            sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
+        }
+        "sleep-forever" => {
+            pause(Duration::from_secs(600));
+            return Ok(Some(98));
+        }
+        "lines" => {
+            let mut out = io::BufWriter::new(io::stdout().lock());
+            for line in 0..number::<u64>(&text()?)? {
+                writeln!(out, "line {line}")?;
+            }
+            out.flush()?;
+        }
+        "touch" => drop(File::create(text()?)?),
+        "wait-for" => {
+            let path = text()?;
+            while !Path::new(&path).exists() {
+                pause(Duration::from_millis(2));
+            }
+        }
+        "alone" => {
+            let path = text()?;
+            let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+            if file.try_lock().is_err() {
+                let mut doubled = OpenOptions::new().create(true).append(true).open(path + ".doubled")?;
+                writeln!(doubled, "{}", std::process::id())?;
+                return Ok(Some(97));
+            }
+            writeln!(file, "{}", std::process::id())?;
+            // Kept locked until the program ends.
+            std::mem::forget(file);
+        }
+        "serve" => {
+            let listener = TcpListener::bind(("127.0.0.1", number(&text()?)?))?;
+            for stream in listener.incoming() {
+                // A client that goes away ends its own connection only.
+                let _ = answer(stream?);
+            }
+        }
+        "setsid" => drop(nix::unistd::setsid()?),
+        "spawn" => {
+            let count: usize = number(&text()?)?;
+            let script = (0..count).map(|_| text()).collect::<io::Result<Vec<_>>>()?;
+            Command::new(fs::read_link("/proc/self/exe")?).args(script).stdin(Stdio::null()).spawn()?;
+        }
+        _ => return Err(io::Error::other("unknown step")),
+    }
+    Ok(None)
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> io::Result<T> {
+    text.parse().map_err(|_| io::Error::other(format!("{text} is no value for this step")))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this program's job is to wait")]
+fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+fn answer(mut stream: TcpStream) -> io::Result<()> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && head.len() < 64 << 10 {
+        if stream.read(&mut byte)? == 0 {
+            return Ok(());
+        }
+        head.push(byte[0]);
+    }
+    let body = std::process::id().to_string();
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
