@@ -86,7 +86,8 @@ async fn without_a_place_for_logs_servers_run_and_the_daemon_says_so() {
     fs::write(world.path("state/xy/logs"), "a plain file").expect("written");
     let client = world.boot().await;
     ready(&client, "good").await;
-    until("the complaint", || async { world.said().contains("logs").then_some(()) }).await;
+    until("the complaint", || async { world.said().contains("log file cannot be written").then_some(()) })
+        .await;
 }
 
 #[test]

@@ -7,8 +7,8 @@ use xy_daemon::protocol::method::{
 };
 
 use super::support::{
-    World, children, free_port, hold_port, lines, list, marker, processes_with, ready, script, send, status,
-    stop, until_status, within,
+    World, children, free_port, hold_port, lines, marker, processes_with, ready, script, send, status, stop,
+    until_status, within,
 };
 
 const QUICK: &str = r#"restart: (backoff_initial: "10ms", backoff_max: "80ms")"#;
@@ -124,5 +124,21 @@ async fn a_foreign_holder_of_the_port_is_named_and_costs_nothing() {
     drop(holder);
     ready(&client, "web").await;
     assert_eq!(lines(&starts), 1, "nothing was started against a held port");
-    assert!(list(&client).await.iter().all(|server| server.restart_count == 0));
+    // Each event up to this one: no attempt used up the budget.
+    let mut events = client.subscribe::<Events>(EventsParams { from: Some(1) }).await.expect("subscribed");
+    let mut attempts = 0;
+    loop {
+        let next = within("the next event", events.next()).await.expect("connected");
+        let Some(Notification::Event(event)) = next else { panic!("{next:?}") };
+        match event.event_type.as_str() {
+            "child_start_failed" => {
+                attempts += 1;
+                assert_eq!(event.payload["nth"], 0, "{event:?}");
+            }
+            "child_exited" => panic!("{event:?}"),
+            "child_ready" => break,
+            _ => {}
+        }
+    }
+    assert!(attempts > 0, "the port was held at first");
 }
