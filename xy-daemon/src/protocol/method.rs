@@ -656,7 +656,8 @@ pub struct LogLine {
     pub line_base64: Option<String>,
     /// When it was read, in milliseconds since the Unix epoch.
     pub ts_unix_ms: u64,
-    /// Its number among the server's lines, without holes.
+    /// Its number among the lines that the daemon has read from the server, without holes; 0 for each of those that
+    /// were read back from files, which come before all others.
     pub number: u64,
     /// Whether the line goes on in the next one, because it is longer than a line may be.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
