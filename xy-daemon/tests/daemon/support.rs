@@ -171,6 +171,9 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("xyd said:\n{}", self.said());
+        }
         if let Some(daemon) = &mut self.daemon {
             // It may have ended long ago.
             let _ended = daemon.kill();
