@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use xy_actors::event::ChildReport;
 use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream};
 use xy_actors::exit::ExitReport;
@@ -27,6 +28,9 @@ use crate::socket::{BindError, Listener};
 
 /// What a kill at the end of the shutdown time may still take.
 const KILL_TIME: Duration = Duration::from_secs(5);
+
+/// How long what another instance holds may still be given up.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where a daemon finds and keeps things.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,13 +130,22 @@ pub const EXIT_INTERNAL: u8 = 70;
 pub const EXIT_ANOTHER_INSTANCE: u8 = 75;
 
 impl RunError {
+    /// Returns whether somebody else holds a lock or the socket.
+    fn is_held(&self) -> bool {
+        matches!(
+            self,
+            Self::Instance(LockError::AlreadyRunning { .. })
+                | Self::Socket(
+                    BindError::Lock(LockError::AlreadyRunning { .. }) | BindError::Occupied { .. }
+                )
+                | Self::Host(HostError::LedgerInUse(_))
+        )
+    }
+
     /// Returns the exit code of `xyd`.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Instance(LockError::AlreadyRunning { .. })
-            | Self::Socket(BindError::Lock(LockError::AlreadyRunning { .. }) | BindError::Occupied { .. }) => {
-                EXIT_ANOTHER_INSTANCE
-            }
+            held if held.is_held() => EXIT_ANOTHER_INSTANCE,
             Self::Config(_) | Self::Socket(BindError::Path(_)) => EXIT_CONFIG,
             _ => EXIT_INTERNAL,
         }
@@ -159,15 +172,16 @@ pub async fn run(
     mut signals: mpsc::Receiver<DaemonSignal>,
     listening: impl FnOnce(Listening),
 ) -> Result<RunReport, RunError> {
-    let _instance = InstanceLock::acquire(&options.state_dir)?;
+    let _instance = patiently(async || Ok(InstanceLock::acquire(&options.state_dir)?)).await?;
     let source = source(&options);
     let config = source.load().await?;
-    let listener = Listener::bind(&options.socket)?;
-    let ledger = options.state_dir.join("processes.ledger");
-    let (host, sweep) = blocking(move || {
-        ProcessHost::start(HostOptions { subreaper: true, parent_death_signal: true, ledger: Some(ledger) })
+    let listener = patiently(async || Ok(Listener::bind(&options.socket)?)).await?;
+    let (host, sweep) = patiently(async || {
+        let ledger = Some(options.state_dir.join("processes.ledger"));
+        let options = HostOptions { subreaper: true, parent_death_signal: true, ledger };
+        Ok(blocking(move || ProcessHost::start(options)).await??)
     })
-    .await??;
+    .await?;
     let swept = report_sweep(&sweep);
     for file in &config.rejected {
         for error in &file.errors {
@@ -213,6 +227,22 @@ pub async fn run(
     // A panic in the accept loop has been reported by the runtime; the socket is gone either way.
     let _panicked = served.await;
     ended
+}
+
+/// Tries again for a moment while somebody else holds what is needed.
+///
+/// A daemon that is killed while it spawns leaves a child that is about to execute its program. Until then, or until it
+/// dies with its parent, that child has copies of the daemon's locks and of its listening socket.
+async fn patiently<T>(mut attempt: impl AsyncFnMut() -> Result<T, RunError>) -> Result<T, RunError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match attempt().await {
+            Err(error) if error.is_held() && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 fn source(options: &RunOptions) -> Source {
