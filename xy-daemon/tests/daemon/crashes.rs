@@ -125,7 +125,8 @@ async fn a_foreign_holder_of_the_port_is_named_and_costs_nothing() {
     ready(&client, "web").await;
     assert_eq!(lines(&starts), 1, "nothing was started against a held port");
     // Each event up to this one: no attempt used up the budget.
-    let mut events = client.subscribe::<Events>(EventsParams { from: Some(1), follow: true }).await.expect("subscribed");
+    let mut events =
+        client.subscribe::<Events>(EventsParams { from: Some(1), follow: true }).await.expect("subscribed");
     let mut attempts = 0;
     loop {
         let next = within("the next event", events.next()).await.expect("connected");

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use xy_daemon::client::Client;
 use xy_daemon::protocol::method::{
     List, ListParams, OperationParams, ServerSummary, State, Status, StatusParams, StatusResult, Stop,
-    StopResult,
+    StopResult, Version, VersionParams,
 };
 
 /// How long anything may take before a test fails.
@@ -137,7 +137,13 @@ impl World {
 
     pub(crate) async fn connect(&self) -> Client {
         let socket = self.socket();
-        until("the socket", || async { Client::connect(&socket).await.ok() }).await
+        // An answer, not just a connection: for a moment after a kill, a child that was being spawned keeps the dead
+        // daemon's socket open, where nobody answers.
+        until("an answer on the socket", || async {
+            let client = Client::connect(&socket).await.ok()?;
+            client.call::<Version>(VersionParams {}).await.ok().map(|_| client)
+        })
+        .await
     }
 
     pub(crate) fn pid(&self) -> u32 {
