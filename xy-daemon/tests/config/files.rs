@@ -139,10 +139,10 @@ fn a_file_that_others_can_write_is_refused_even_behind_a_link() {
 #[test]
 fn a_link_into_a_shared_directory_is_refused() {
     let directory = Directory::new();
-    fs::create_dir(directory.path("shared")).expect("a directory");
-    directory.write("shared/web", SOUND);
-    symlink("../shared/web", directory.path("servers/web.ron")).expect("a link");
-    chmod(directory.path("shared"), 0o1777);
+    fs::create_dir(directory.path("elsewhere")).expect("a directory");
+    directory.write("elsewhere/web", SOUND);
+    symlink("../elsewhere/web", directory.path("servers/web.ron")).expect("a link");
+    chmod(directory.path("elsewhere"), 0o1777);
     let text = errors(&directory.load());
     assert!(text.starts_with("servers/web.ron: its directory is writable by everybody"), "{text}");
 }
