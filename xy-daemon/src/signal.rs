@@ -1,11 +1,19 @@
 //! Operating system signals as what they mean to the daemon.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::daemon::DaemonSignal;
+
+/// How long after the first signal another one is the same request.
+///
+/// Many programs in front of a daemon signal it and then its process group (`timeout`), or pass on what the terminal has
+/// sent to all of them. One Ctrl-C or one SIGTERM must not kill servers that would have ended politely.
+const SAME_REQUEST: Duration = Duration::from_millis(300);
 
 /// What SIGHUP means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +26,8 @@ pub enum HangUp {
 
 /// Listens for signals: SIGINT and SIGTERM ask to end, a second one to end at once, SIGHUP means what `hang_up` says.
 ///
+/// What follows the first within 300 ms repeats it and means nothing more.
+///
 /// Must be called within a tokio runtime.
 ///
 /// # Errors
@@ -28,23 +38,57 @@ pub fn listen(hang_up: HangUp) -> io::Result<mpsc::Receiver<DaemonSignal>> {
     let mut hang_ups = signal(SignalKind::hangup())?;
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
-        let mut asked = false;
+        let mut asked = Asked::default();
         loop {
             let ends = tokio::select! {
                 _ = interrupt.recv() => true,
                 _ = terminate.recv() => true,
                 _ = hang_ups.recv() => hang_up == HangUp::Shutdown,
             };
-            let meaning = match (ends, asked) {
-                (true, false) => DaemonSignal::Shutdown,
-                (true, true) => DaemonSignal::ShutdownNow,
-                (false, _) => DaemonSignal::Reload,
+            let meaning = match ends {
+                true => asked.end(Instant::now()),
+                false => Some(DaemonSignal::Reload),
             };
-            asked |= ends;
+            let Some(meaning) = meaning else { continue };
             if sender.send(meaning).await.is_err() {
                 return;
             }
         }
     });
     Ok(receiver)
+}
+
+/// When the end was asked for first.
+#[derive(Debug, Default)]
+struct Asked {
+    first: Option<Instant>,
+}
+
+impl Asked {
+    /// Returns what one more request to end means; `None` if it repeats the first one.
+    fn end(&mut self, now: Instant) -> Option<DaemonSignal> {
+        match self.first {
+            None => {
+                self.first = Some(now);
+                Some(DaemonSignal::Shutdown)
+            }
+            Some(first) if now.duration_since(first) < SAME_REQUEST => None,
+            Some(_) => Some(DaemonSignal::ShutdownNow),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_right_after_the_first_repeats_it_and_a_later_one_kills() {
+        let (mut asked, start) = (Asked::default(), Instant::now());
+        assert_eq!(asked.end(start), Some(DaemonSignal::Shutdown));
+        assert_eq!(asked.end(start), None);
+        assert_eq!(asked.end(start + SAME_REQUEST - Duration::from_nanos(1)), None);
+        assert_eq!(asked.end(start + SAME_REQUEST), Some(DaemonSignal::ShutdownNow));
+        assert_eq!(asked.end(start + SAME_REQUEST), Some(DaemonSignal::ShutdownNow));
+    }
 }

@@ -59,7 +59,12 @@ async fn a_second_sigterm_kills_at_once() {
     until("the first signal's effect", || async { (world.processes().len() == 1).then_some(()) }).await;
     drop(client);
     let asked = Instant::now();
-    world.signal(Signal::SIGTERM);
+    // Until it counts: one that comes right after the first only repeats it.
+    until("the kill", || async {
+        world.signal(Signal::SIGTERM);
+        world.processes().is_empty().then_some(())
+    })
+    .await;
     assert_eq!(world.ended().await.code(), Some(0), "{}", world.said());
     assert!(asked.elapsed() < Duration::from_secs(10), "neither grace nor shutdown time was waited for");
     assert_eq!(world.processes(), Vec::<u32>::new());
