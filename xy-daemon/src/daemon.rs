@@ -183,11 +183,6 @@ pub async fn run(
     })
     .await?;
     let swept = report_sweep(&sweep);
-    for file in &config.rejected {
-        for error in &file.errors {
-            tracing::error!(child = file.name, "configuration: {error}");
-        }
-    }
     let logs = LogHub::new(Some(options.state_dir.join("logs")));
     let root = spawn_root(&config, &host, &logs).await?;
     let (own_signals, mut asked) = mpsc::channel(4);

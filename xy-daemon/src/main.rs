@@ -49,6 +49,11 @@ fn run(options: RunOptions) -> ExitCode {
     let result = runtime.block_on(async {
         let signals = signal::listen(HangUp::Reload).map_err(daemon::RunError::Thread)?;
         daemon::run(options, signals, |listening| {
+            for file in &listening.rejected {
+                for error in &file.errors {
+                    tracing::error!(child = file.name, "configuration: {error}");
+                }
+            }
             tracing::info!(
                 socket = %listening.socket.display(),
                 servers = listening.servers,

@@ -50,3 +50,21 @@ fn a_second_daemon_is_refused_with_the_way_out() {
     signal(&child, Signal::SIGTERM);
     assert_eq!(finish(child).code, Some(0));
 }
+
+#[test]
+fn a_rejected_file_is_reported_once() {
+    let home = tempfile::tempdir().unwrap();
+    let (servers, socket) = (home.path().join("servers"), home.path().join("run/xyd.sock"));
+    std::fs::create_dir(&servers).unwrap();
+    std::fs::write(servers.join("bad.ron"), "Process(comand: \"x\")").unwrap();
+    let mut child = start_in(home.path(), &socket, &["up", servers.to_str().unwrap()]);
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("comand") {
+        assert_ne!(errors.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    signal(&child, Signal::SIGTERM);
+    errors.read_to_string(&mut said).unwrap();
+    assert_eq!(said.matches("bad.ron").count(), 1, "{said}");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
