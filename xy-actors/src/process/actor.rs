@@ -171,6 +171,12 @@ impl ProcessState {
         {
             tracing::warn!(child = self.process.label(), reason = %error, "stop signal was not sent");
         }
+        // A process that is suspended hears the signal only when it goes on.
+        if self.exit.is_none()
+            && let Err(error) = self.process.signal_group(libc::SIGCONT)
+        {
+            tracing::debug!(child = self.process.label(), reason = %error, "SIGCONT was not sent");
+        }
     }
 
     fn on_kill(&mut self) {

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use xy_daemon::protocol::method::{OperationParams, Restart, Start, State, Targets};
 
-use super::support::{World, free_port, marker, processes_with, ready, script, status, stop, within};
+use super::support::{World, free_port, marker, processes_with, ready, script, send, status, stop, within};
 
 #[tokio::test]
 async fn a_stop_is_answered_when_the_whole_tree_is_gone_and_the_port_free() {
@@ -46,6 +46,19 @@ async fn whoever_ignores_the_stop_signal_is_killed_after_the_grace_and_named() {
     let [killed] = stopped.killed.as_slice() else { panic!("{stopped:?}") };
     assert_eq!(killed.name, "stubborn");
     assert!(killed.processes.iter().any(|process| process.pid == pid), "{killed:?}");
+    assert_eq!(world.processes(), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn a_suspended_server_hears_its_stop_signal() {
+    let mut world = World::with(&[("frozen", script("sleep-forever", r#"stop: (grace: "60s")"#))]);
+    let client = world.boot().await;
+    let pid = ready(&client, "frozen").await;
+    send(pid, nix::sys::signal::Signal::SIGSTOP);
+
+    let stopped = stop(&client, "frozen").await;
+    assert_eq!(stopped.stopped, ["frozen"], "{stopped:?}");
+    assert!(stopped.killed.is_empty(), "{stopped:?}");
     assert_eq!(world.processes(), Vec::<u32>::new());
 }
 
