@@ -91,10 +91,12 @@ pub(super) fn scan(
     is_main_of_another: impl Fn(u32) -> bool,
 ) -> io::Result<Vec<Stat>> {
     let stats = match reach {
-        Reach::Children => nearby(scope, is_main_of_another),
+        Reach::Children => nearby(scope, &is_main_of_another),
         Reach::All => everything()?,
     };
-    Ok(attribute(&stats, scope, &above(), |pid| has_marker(pid, scope.marker)))
+    // A main process has the marker of its own tree, and reading that of each would make ends of many trees quadratic.
+    let carries_marker = |pid| !is_main_of_another(pid) && has_marker(pid, scope.marker);
+    Ok(attribute(&stats, scope, &above(), carries_marker))
 }
 
 /// Reads every process there is.

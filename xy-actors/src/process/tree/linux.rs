@@ -1,7 +1,7 @@
 //! The process table of Linux, as `/proc` tells it.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 
 use super::Stat;
 
@@ -30,9 +30,17 @@ fn parse(text: &[u8]) -> Option<Stat> {
     })
 }
 
+/// More than `/proc/PID/stat` can hold: 52 numbers of at most 20 digits and a name of at most 64 bytes.
+const STAT_LIMIT: usize = 2048;
+
 /// Reads one process; `None` if there is none of that pid.
+///
+/// A thorough look reads every process there is, so this is one read instead of the five of [`fs::read`], which cannot
+/// know the size.
 pub(super) fn read(pid: u32) -> Option<Stat> {
-    parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    let mut text = [0; STAT_LIMIT];
+    let length = fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut text).ok()?;
+    parse(text.get(..length)?)
 }
 
 /// Returns the pid of every process.
