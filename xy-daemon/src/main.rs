@@ -26,6 +26,11 @@ fn main() -> ExitCode {
         Ok(directories) => directories,
         Err(error) => return fail(&error, EXIT_CONFIG),
     };
+    if let Some(path) = &arguments.config
+        && let Err(source) = std::fs::read_dir(path)
+    {
+        return fail(&NamedDirectory { path: path.clone(), source }, EXIT_CONFIG);
+    }
     let config_dir = arguments.config.clone().unwrap_or_else(|| directories.config.clone());
     if arguments.check {
         return check(&config_dir);
@@ -38,6 +43,15 @@ fn main() -> ExitCode {
         working_dir: LoadOptions::new(home()).default_dir,
     };
     run(options)
+}
+
+/// A directory that was named must be there; only the default one may be missing, which means no servers.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration directory `{}` cannot be read", path.display())]
+struct NamedDirectory {
+    path: PathBuf,
+    #[source]
+    source: std::io::Error,
 }
 
 fn run(options: RunOptions) -> ExitCode {

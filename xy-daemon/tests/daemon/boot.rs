@@ -102,6 +102,16 @@ fn exit_codes_tell_usage_from_configuration() {
     assert_eq!(output(&mut world.command()).0, Some(3));
 }
 
+#[test]
+fn a_configuration_directory_that_was_named_must_be_there() {
+    let world = World::with(&[]);
+    for more in [&["--check"][..], &[]] {
+        let (code, said) = output(world.command().args(["--config", "no-such-directory"]).args(more));
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.contains("`no-such-directory`"), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn garbage_on_the_socket_stops_no_server() {
     let mut world = World::with(&[("a", script("sleep-forever", "")), ("b", script("sleep-forever", ""))]);
