@@ -21,6 +21,7 @@ pub mod lifecycle;
 pub mod restart;
 pub mod shutdown;
 pub mod strategy;
+pub(crate) mod table;
 
 pub use decision::{
     Action, ChildView, Input, Operation, OperationId, Outcome, Policy, Refusal, StartFailure, TimerToken,

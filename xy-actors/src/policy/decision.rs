@@ -13,7 +13,7 @@
 //! that restarts does the same down to its first member and then queues itself, and the queue starts the next child when
 //! the one whose turn it is has settled.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use crate::event::{ChildReport, Next, SupervisorReport};
@@ -22,6 +22,7 @@ use crate::policy::backoff::{self, Jitter};
 use crate::policy::intensity::{RestartWindow, Verdict};
 use crate::policy::lifecycle::{After, ChildKey, Incarnation, Origin, Phase, State, Wanted};
 use crate::policy::shutdown::{self, Rung};
+use crate::policy::table::{Ascending, KeySet, Table};
 use crate::policy::{restart, strategy};
 use crate::spec::{
     AutoShutdown, ChildId, ChildSpec, ChildType, OnLimit, Order, RestartType, Shutdown, SpecError, Strategy,
@@ -40,6 +41,12 @@ pub struct OperationId(pub u64);
 /// Names one armed timer; a timer that fires with another token than the child's current one is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimerToken(u64);
+
+impl Ascending for TimerToken {
+    fn number(self) -> u64 {
+        self.0
+    }
+}
 
 /// What happened, or what somebody asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -310,13 +317,13 @@ const SHORTAGE_BACKOFF: crate::spec::Backoff = crate::spec::Backoff {
 #[derive(Debug, Clone)]
 pub struct Policy {
     spec: SupervisorSpec,
-    children: BTreeMap<ChildKey, Child>,
+    children: Table<ChildKey, Child>,
     ids: HashMap<ChildId, ChildKey>,
-    alive: BTreeSet<ChildKey>,
-    queued: BTreeSet<ChildKey>,
-    waiting: BTreeSet<ChildKey>,
+    alive: KeySet,
+    queued: KeySet,
+    waiting: KeySet,
     /// Initial children that have not settled yet; the supervisor has started when none is left.
-    initial: BTreeSet<ChildKey>,
+    initial: KeySet,
     started: bool,
     /// The child that an ordered sequence of starts waits for.
     turn: Option<ChildKey>,
@@ -342,12 +349,12 @@ impl Policy {
         spec.validate()?;
         let mut policy = Self {
             spec,
-            children: BTreeMap::new(),
-            ids: HashMap::new(),
-            alive: BTreeSet::new(),
-            queued: BTreeSet::new(),
-            waiting: BTreeSet::new(),
-            initial: BTreeSet::new(),
+            children: Table::with_capacity(children.len()),
+            ids: HashMap::with_capacity(children.len()),
+            alive: KeySet::default(),
+            queued: KeySet::default(),
+            waiting: KeySet::default(),
+            initial: KeySet::default(),
             started: false,
             turn: None,
             rebuild: None,
@@ -425,12 +432,17 @@ impl Policy {
 
     /// Returns what can be seen of a child.
     pub fn child(&self, key: ChildKey) -> Option<ChildView<'_>> {
-        self.children.get(&key).map(|child| self.view(key, child))
+        self.children.get(key).map(|child| self.view(key, child))
     }
 
     /// Returns all children in start order, oldest first.
     pub fn children(&self) -> impl Iterator<Item = ChildView<'_>> {
-        self.children.iter().map(|(&key, child)| self.view(key, child))
+        self.children.iter().map(|(key, child)| self.view(key, child))
+    }
+
+    /// Returns whether this is a child's current incarnation, and alive.
+    pub fn is_current(&self, key: ChildKey, incarnation: Incarnation) -> bool {
+        self.current(key, incarnation).is_some()
     }
 
     fn view<'a>(&'a self, key: ChildKey, child: &'a Child) -> ChildView<'a> {
@@ -465,7 +477,7 @@ impl Policy {
             return;
         }
         self.life = Life::Running;
-        let keys: Vec<ChildKey> = self.children.keys().copied().collect();
+        let keys: Vec<ChildKey> = self.children.iter().map(|(key, _)| key).collect();
         for key in keys {
             let child = &self.children[&key];
             if child.wanted == Wanted::Up && child.phase == Phase::Stopped {
@@ -568,7 +580,7 @@ impl Policy {
     }
 
     fn on_timer(&mut self, key: ChildKey, token: TimerToken, now: Instant, out: &mut Vec<Action>) {
-        let Some(child) = self.children.get_mut(&key) else { return };
+        let Some(child) = self.children.get_mut(key) else { return };
         if child.timer != Some(token) {
             return;
         }
@@ -587,7 +599,7 @@ impl Policy {
 
     fn on_kill(&mut self, now: Instant, out: &mut Vec<Action>) {
         self.end(Exit::Killed, None, out);
-        let alive: Vec<ChildKey> = self.alive.iter().rev().copied().collect();
+        let alive: Vec<ChildKey> = self.alive.descending_to(ChildKey::FIRST).collect();
         for key in alive {
             match self.children[&key].phase {
                 Phase::Stopping { rung: Rung::Killed, .. } => {}
@@ -658,7 +670,7 @@ impl Policy {
             return self.limit_reached(key, failure, out);
         };
         let unit = self.jitter.next_unit();
-        let Some(child) = self.children.get_mut(&key) else { return };
+        let Some(child) = self.children.get_mut(key) else { return };
         child.attempt = child.attempt.saturating_add(1);
         child.planned = (nth, of);
         let delay = match (&child.spec.backoff, failure.counts()) {
@@ -684,7 +696,7 @@ impl Policy {
 
     /// Counts a restart; `None` if the limit is reached.
     fn count(&mut self, key: ChildKey, failure: Failure, now: Instant) -> Option<(u32, Option<u32>)> {
-        let child = self.children.get_mut(&key)?;
+        let child = self.children.get_mut(key)?;
         let (limit, window) = match (&child.spec.limit, &self.spec.intensity) {
             (Some(own), _) => (own.intensity, &mut child.window),
             (None, Some(shared)) => (*shared, &mut self.window),
@@ -725,7 +737,7 @@ impl Policy {
             AutoShutdown::Never => false,
             AutoShutdown::AnySignificant => true,
             AutoShutdown::AllSignificant => {
-                !self.children.iter().any(|(&key, child)| child.spec.significant && self.is_left(key, child))
+                !self.children.iter().any(|(key, child)| child.spec.significant && self.is_left(key, child))
             }
         };
         if ends {
@@ -798,7 +810,7 @@ impl Policy {
     }
 
     pub(super) fn note_stable_run(&mut self, key: ChildKey, since: Instant, now: Instant) {
-        let Some(child) = self.children.get_mut(&key) else { return };
+        let Some(child) = self.children.get_mut(key) else { return };
         let ready_for = now.saturating_duration_since(since);
         let reset = child.spec.backoff.as_ref().is_none_or(|spec| backoff::is_reset(spec, ready_for));
         if reset {
@@ -836,11 +848,11 @@ impl Policy {
     fn remove(&mut self, key: ChildKey, out: &mut Vec<Action>) {
         self.disarm(key, out);
         self.set_phase(key, Phase::Stopped, out);
-        self.initial.remove(&key);
+        self.initial.remove(key);
         self.answer_waiters(key, Goal::Ready, Outcome::Refused(Refusal::Superseded), out);
         self.answer_waiters(key, Goal::Gone, Outcome::NotRunning { child: key }, out);
         self.report(key, ChildReport::Removed, out);
-        if let Some(child) = self.children.remove(&key)
+        if let Some(child) = self.children.remove(key)
             && self.ids.get(&child.spec.id) == Some(&key)
         {
             self.ids.remove(&child.spec.id);
@@ -868,7 +880,7 @@ impl Policy {
 
     /// Returns the phase of the child if `incarnation` is its current one and alive.
     fn current(&self, key: ChildKey, incarnation: Incarnation) -> Option<Phase> {
-        let child = self.children.get(&key)?;
+        let child = self.children.get(key)?;
         (child.incarnation == incarnation && child.phase.is_alive()).then_some(child.phase)
     }
 
@@ -894,7 +906,7 @@ impl Policy {
     }
 
     fn set_phase(&mut self, key: ChildKey, phase: Phase, out: &mut Vec<Action>) {
-        let Some(child) = self.children.get_mut(&key) else { return };
+        let Some(child) = self.children.get_mut(key) else { return };
         let from = child.phase;
         child.phase = phase;
         mark(&mut self.alive, key, from.is_alive(), phase.is_alive());
@@ -909,7 +921,7 @@ impl Policy {
             _ => false,
         };
         if settled {
-            self.initial.remove(&key);
+            self.initial.remove(key);
         }
         if from.state() != phase.state() {
             out.push(Action::Transition { child: key, from: from.state(), to: phase.state() });
@@ -917,7 +929,7 @@ impl Policy {
     }
 
     fn report(&self, key: ChildKey, report: ChildReport, out: &mut Vec<Action>) {
-        if let Some(child) = self.children.get(&key) {
+        if let Some(child) = self.children.get(key) {
             out.push(Action::Report { child: key, incarnation: child.incarnation, report });
         }
     }
@@ -926,20 +938,20 @@ impl Policy {
         self.disarm(key, out);
         let token = TimerToken(self.next_token);
         self.next_token += 1;
-        if let Some(child) = self.children.get_mut(&key) {
+        if let Some(child) = self.children.get_mut(key) {
             child.timer = Some(token);
             out.push(Action::Arm { child: key, token, at });
         }
     }
 
     fn disarm(&mut self, key: ChildKey, out: &mut Vec<Action>) {
-        if let Some(token) = self.children.get_mut(&key).and_then(|child| child.timer.take()) {
+        if let Some(token) = self.children.get_mut(key).and_then(|child| child.timer.take()) {
             out.push(Action::Disarm { token });
         }
     }
 
     fn answer_waiters(&mut self, key: ChildKey, goal: Goal, outcome: Outcome, out: &mut Vec<Action>) {
-        let Some(child) = self.children.get_mut(&key) else { return };
+        let Some(child) = self.children.get_mut(key) else { return };
         child.waiters.retain(|waiter| {
             let answered = waiter.goal == goal;
             if answered {
@@ -960,7 +972,7 @@ impl Policy {
     /// Returns what `count_children` answers: specs, active, supervisors, workers (OTP S48).
     pub fn counts(&self) -> crate::snapshot::Counts {
         let mut counts = crate::snapshot::Counts::default();
-        for child in self.children.values() {
+        for child in self.children.iter().map(|(_, child)| child) {
             counts.specs += 1;
             counts.active += usize::from(child.phase.is_alive());
             match child.spec.child_type {
@@ -981,14 +993,10 @@ impl Policy {
 }
 
 /// Keeps an index in step with a membership that may have changed.
-fn mark(index: &mut BTreeSet<ChildKey>, key: ChildKey, was: bool, is: bool) {
+fn mark(index: &mut KeySet, key: ChildKey, was: bool, is: bool) {
     match (was, is) {
-        (false, true) => {
-            index.insert(key);
-        }
-        (true, false) => {
-            index.remove(&key);
-        }
+        (false, true) => index.insert(key),
+        (true, false) => index.remove(key),
         _ => {}
     }
 }

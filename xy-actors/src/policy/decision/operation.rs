@@ -394,7 +394,7 @@ impl Policy {
 
     /// An operator's start begins with a clean slate: limit, backoff and count of restarts.
     fn start_afresh(&mut self, key: ChildKey) {
-        if let Some(child) = self.children.get_mut(&key) {
+        if let Some(child) = self.children.get_mut(key) {
             child.window.clear();
             child.attempt = 0;
             child.restarts = 0;
@@ -402,12 +402,12 @@ impl Policy {
     }
 
     fn wait_until_ready(&mut self, id: OperationId, key: ChildKey) {
-        if let Some(child) = self.children.get_mut(&key) {
+        if let Some(child) = self.children.get_mut(key) {
             child.waiters.push(Waiter { id, goal: Goal::Ready });
         }
     }
 
     fn child_mut(&mut self, key: ChildKey) -> Result<&mut Child, Refusal> {
-        self.children.get_mut(&key).ok_or(Refusal::NotFound)
+        self.children.get_mut(key).ok_or(Refusal::NotFound)
     }
 }

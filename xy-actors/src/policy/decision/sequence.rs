@@ -38,7 +38,7 @@ impl Policy {
         self.terminated.clear();
         self.turn = None;
         out.push(Action::ReportSelf { report: SupervisorReport::Ending });
-        let keys: Vec<ChildKey> = self.children.keys().copied().collect();
+        let keys: Vec<ChildKey> = self.children.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.refuse_ready_waiters(key, Refusal::ShuttingDown, out);
             match self.children[&key].phase {
@@ -74,7 +74,7 @@ impl Policy {
         out: &mut Vec<Action>,
     ) {
         self.disarm(key, out);
-        let Some(child) = self.children.get(&key) else { return };
+        let Some(child) = self.children.get(key) else { return };
         if self.is_rebuilding(key) || self.unmet_dependencies(child).next().is_some() {
             self.set_phase(key, Phase::Queued(origin), out);
         } else {
@@ -83,7 +83,7 @@ impl Policy {
     }
 
     fn begin_start(&mut self, key: ChildKey, origin: Origin, now: Instant, out: &mut Vec<Action>) {
-        let Some(child) = self.children.get_mut(&key) else { return };
+        let Some(child) = self.children.get_mut(key) else { return };
         child.incarnation = child.incarnation.next();
         if origin == Origin::Automatic {
             child.restarts += 1;
@@ -107,17 +107,17 @@ impl Policy {
             }
             return;
         }
-        if self.waiting.range(from..).next().is_some() {
+        if self.waiting.ascending_from(from).next().is_some() {
             return;
         }
-        let keys: Vec<ChildKey> = self.children.range(from..).map(|(&key, _)| key).collect();
+        let keys: Vec<ChildKey> = self.children.iter_from(from).map(|(key, _)| key).collect();
         for key in keys {
             let child = &self.children[&key];
             if child.phase == Phase::Stopped && !child.paused && self.comes_back(key) {
                 self.set_phase(key, Phase::Queued(Origin::Automatic), out);
             } else if child.phase == Phase::Stopped {
                 self.refuse_ready_waiters(key, Refusal::Superseded, out);
-                self.initial.remove(&key);
+                self.initial.remove(key);
             }
         }
         self.rebuild = None;
@@ -144,7 +144,7 @@ impl Policy {
                 }
                 self.turn = None;
             }
-            let Some(&key) = self.queued.first() else { return };
+            let Some(key) = self.queued.first() else { return };
             if self.is_rebuilding(key) {
                 return;
             }
@@ -155,7 +155,7 @@ impl Policy {
         if self.queued.is_empty() {
             return;
         }
-        let queued: Vec<ChildKey> = self.queued.iter().copied().collect();
+        let queued: Vec<ChildKey> = self.queued.ascending_from(ChildKey::FIRST).collect();
         for key in queued {
             let startable =
                 !self.is_rebuilding(key) && self.unmet_dependencies(&self.children[&key]).next().is_none();
@@ -172,7 +172,7 @@ impl Policy {
     }
 
     fn is_unsettled(&self, key: ChildKey) -> bool {
-        self.children.get(&key).is_some_and(|child| match child.phase {
+        self.children.get(key).is_some_and(|child| match child.phase {
             Phase::Queued(_) | Phase::Waiting { .. } | Phase::Starting(_) => true,
             Phase::Stopping { after, .. } => matches!(after, After::Start | After::StartFailed(_)),
             _ => false,
@@ -183,11 +183,11 @@ impl Policy {
     /// supervisor ends.
     fn stop_group(&mut self, from: ChildKey, asked: bool, now: Instant, out: &mut Vec<Action>) -> bool {
         let ending = self.is_ending();
-        let belongs = |policy: &Self, key: &ChildKey| ending || !policy.children[key].paused;
+        let belongs = |policy: &Self, key: ChildKey| ending || !policy.children[&key].paused;
         let after = if ending { After::Rest } else { After::Group };
         let together = !self.is_ordered() || self.is_dynamic();
         if !together {
-            let Some(newest) = self.alive.range(from..).rev().find(|key| belongs(self, key)).copied() else {
+            let Some(newest) = self.alive.descending_to(from).find(|&key| belongs(self, key)) else {
                 return true;
             };
             if !matches!(self.children[&newest].phase, Phase::Stopping { .. }) {
@@ -196,10 +196,10 @@ impl Policy {
             return false;
         }
         if asked && !self.has_dependencies {
-            return !self.alive.range(from..).any(|key| belongs(self, key));
+            return !self.alive.ascending_from(from).any(|key| belongs(self, key));
         }
         let alive: Vec<ChildKey> =
-            self.alive.range(from..).filter(|key| belongs(self, key)).copied().collect();
+            self.alive.ascending_from(from).filter(|&key| belongs(self, key)).collect();
         let needed: BTreeSet<ChildId> = if self.has_dependencies {
             alive.iter().flat_map(|key| self.children[key].spec.depends_on.iter().cloned()).collect()
         } else {
@@ -267,7 +267,7 @@ impl Policy {
     /// Returns the dependencies of a child that are not ready.
     pub(super) fn unmet_dependencies<'a>(&'a self, child: &'a Child) -> impl Iterator<Item = &'a ChildId> {
         child.spec.depends_on.iter().filter(|id| {
-            let dependency = self.ids.get(*id).and_then(|key| self.children.get(key));
+            let dependency = self.ids.get(*id).and_then(|&key| self.children.get(key));
             !dependency.is_some_and(|dependency| matches!(dependency.phase, Phase::Ready { .. }))
         })
     }
@@ -287,7 +287,7 @@ impl Policy {
                 return Err(SpecError::DependencyCycle(id.clone()));
             }
             if seen.insert(next)
-                && let Some(child) = self.ids.get(next).and_then(|key| self.children.get(key))
+                && let Some(child) = self.ids.get(next).and_then(|&key| self.children.get(key))
             {
                 open.extend(&child.spec.depends_on);
             }
@@ -306,7 +306,7 @@ impl Policy {
             return Ok(());
         }
         // Take away children whose dependencies are all taken away, until nothing changes; what is left is a circle.
-        let mut left: BTreeSet<ChildKey> = self.children.keys().copied().collect();
+        let mut left: BTreeSet<ChildKey> = self.children.iter().map(|(key, _)| key).collect();
         loop {
             let free: Vec<ChildKey> = left
                 .iter()

@@ -1,0 +1,306 @@
+//! Storage by growing keys: dense where keys are, in key order, and as large as what it holds.
+
+use std::collections::VecDeque;
+use std::ops::Index;
+
+use crate::policy::ChildKey;
+
+/// A key that is handed out in ascending order.
+pub(crate) trait Ascending: Copy {
+    /// Returns the key's place in that order.
+    fn number(self) -> u64;
+}
+
+impl Ascending for u64 {
+    fn number(self) -> u64 {
+        self
+    }
+}
+
+impl Ascending for ChildKey {
+    fn number(self) -> u64 {
+        self.get()
+    }
+}
+
+/// A map in key order.
+///
+/// While no key is missing in the middle, a look-up is one array access; after removals it is a binary search at worst.
+/// Removed entries leave a hole, and the holes are closed once they outnumber the rest.
+#[derive(Debug, Clone)]
+pub(crate) struct Table<K, T> {
+    entries: VecDeque<Entry<K, T>>,
+    live: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Entry<K, T> {
+    key: K,
+    value: Option<T>,
+}
+
+impl<K, T> Default for Table<K, T> {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), live: 0 }
+    }
+}
+
+impl<K: Ascending, T> Table<K, T> {
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self { entries: VecDeque::with_capacity(capacity), live: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.live
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    pub(crate) fn get(&self, key: K) -> Option<&T> {
+        self.entries[self.position(key).ok()?].value.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut T> {
+        let position = self.position(key).ok()?;
+        self.entries[position].value.as_mut()
+    }
+
+    pub(crate) fn contains(&self, key: K) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Inserts a value, in place of one that is there. Cheap at the end, where new keys belong.
+    pub(crate) fn insert(&mut self, key: K, value: T) {
+        match self.position(key) {
+            Ok(position) => {
+                let entry = &mut self.entries[position];
+                self.live += usize::from(entry.value.is_none());
+                entry.value = Some(value);
+            }
+            Err(position) => {
+                self.live += 1;
+                self.entries.insert(position, Entry { key, value: Some(value) });
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: K) -> Option<T> {
+        let position = self.position(key).ok()?;
+        let value = self.entries[position].value.take()?;
+        self.live -= 1;
+        self.close_holes();
+        Some(value)
+    }
+
+    /// Returns the entries in key order.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (K, &T)> {
+        self.entries.iter().filter_map(|entry| Some((entry.key, entry.value.as_ref()?)))
+    }
+
+    /// Returns the entries from this key on, in key order.
+    pub(crate) fn iter_from(&self, from: K) -> impl DoubleEndedIterator<Item = (K, &T)> {
+        let position = self.position(from).unwrap_or_else(|position| position);
+        self.entries.range(position..).filter_map(|entry| Some((entry.key, entry.value.as_ref()?)))
+    }
+
+    /// Returns where the entry of a key is, or where it belongs.
+    fn position(&self, key: K) -> Result<usize, usize> {
+        let Some(first) = self.entries.front() else { return Err(0) };
+        let Some(distance) = key.number().checked_sub(first.key.number()) else { return Err(0) };
+        let last = self.entries.len() - 1;
+        // Keys are distinct and ascend, so an entry is never further from the first than its key.
+        let guess = usize::try_from(distance).map_or(last, |distance| distance.min(last));
+        let guessed = self.entries[guess].key.number();
+        if guessed == key.number() {
+            return Ok(guess);
+        }
+        if guessed < key.number() {
+            return Err(self.entries.len());
+        }
+        self.entries.binary_search_by_key(&key.number(), |entry| entry.key.number())
+    }
+
+    fn close_holes(&mut self) {
+        while self.entries.back().is_some_and(|entry| entry.value.is_none()) {
+            self.entries.pop_back();
+        }
+        while self.entries.front().is_some_and(|entry| entry.value.is_none()) {
+            self.entries.pop_front();
+        }
+        if self.entries.len() > 2 * self.live + 8 {
+            self.entries.retain(|entry| entry.value.is_some());
+        }
+        if self.entries.capacity() > 64 + 8 * self.entries.len() {
+            self.entries.shrink_to(2 * self.entries.len());
+        }
+    }
+}
+
+impl<K: Ascending, T> Index<&K> for Table<K, T> {
+    type Output = T;
+
+    /// # Panics
+    /// If there is no entry with this key.
+    fn index(&self, key: &K) -> &T {
+        self.get(*key).expect("an entry with this key")
+    }
+}
+
+/// A set of children in key order, a bit for each.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KeySet {
+    /// The keys that share all but their lowest six bits, none of them empty.
+    words: Table<u64, u64>,
+}
+
+impl KeySet {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    pub(crate) fn insert(&mut self, key: ChildKey) {
+        let (word, bit) = place(key);
+        match self.words.get_mut(word) {
+            Some(bits) => *bits |= bit,
+            None => self.words.insert(word, bit),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: ChildKey) {
+        let (word, bit) = place(key);
+        let Some(bits) = self.words.get_mut(word) else { return };
+        *bits &= !bit;
+        if *bits == 0 {
+            self.words.remove(word);
+        }
+    }
+
+    pub(crate) fn first(&self) -> Option<ChildKey> {
+        self.ascending_from(ChildKey::FIRST).next()
+    }
+
+    /// Returns the keys from this one on, lowest first.
+    pub(crate) fn ascending_from(&self, from: ChildKey) -> impl Iterator<Item = ChildKey> {
+        self.words_from(from).flat_map(|(word, mut bits)| {
+            std::iter::from_fn(move || {
+                let bit = (bits != 0).then(|| bits.trailing_zeros())?;
+                bits &= bits - 1;
+                Some(ChildKey::new(word << 6 | u64::from(bit)))
+            })
+        })
+    }
+
+    /// Returns the keys down to this one, highest first.
+    pub(crate) fn descending_to(&self, from: ChildKey) -> impl Iterator<Item = ChildKey> {
+        self.words_from(from).rev().flat_map(|(word, mut bits)| {
+            std::iter::from_fn(move || {
+                let bit = bits.checked_ilog2()?;
+                bits ^= 1 << bit;
+                Some(ChildKey::new(word << 6 | u64::from(bit)))
+            })
+        })
+    }
+
+    fn words_from(&self, from: ChildKey) -> impl DoubleEndedIterator<Item = (u64, u64)> {
+        let (first, bit) = place(from);
+        self.words.iter_from(first).map(move |(word, &bits)| {
+            let below = if word == first { bit - 1 } else { 0 };
+            (word, bits & !below)
+        })
+    }
+}
+
+fn place(key: ChildKey) -> (u64, u64) {
+    (key.get() >> 6, 1 << (key.get() & 63))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Insert the next key, after leaving out this many.
+        Push(u64),
+        /// Insert a key that was handed out before, by its number modulo all.
+        Insert(u64),
+        Remove(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            (0..3_u64).prop_map(Step::Push),
+            (0..2000_u64).prop_map(Step::Push),
+            any::<u64>().prop_map(Step::Insert),
+            any::<u64>().prop_map(Step::Remove),
+            any::<u64>().prop_map(Step::Remove),
+        ];
+        proptest::collection::vec(step, 0..300)
+    }
+
+    proptest! {
+        #[test]
+        fn a_table_is_a_map_in_key_order(steps in steps(), from in any::<u64>()) {
+            let mut table = Table::default();
+            let mut model = BTreeMap::new();
+            let mut next = 1;
+            for (value, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Push(skip) => {
+                        next += skip + 1;
+                        table.insert(next, value);
+                        model.insert(next, value);
+                    }
+                    Step::Insert(key) => {
+                        table.insert(key % next, value);
+                        model.insert(key % next, value);
+                    }
+                    Step::Remove(key) => prop_assert_eq!(table.remove(key % next), model.remove(&(key % next))),
+                }
+                prop_assert_eq!(table.len(), model.len());
+                prop_assert!(table.entries.len() <= 2 * model.len() + 8);
+            }
+            for key in 0..=next {
+                prop_assert_eq!(table.get(key), model.get(&key));
+            }
+            let from = from % (next + 2);
+            prop_assert!(table.iter().eq(model.iter().map(|(&key, value)| (key, value))));
+            prop_assert!(table.iter_from(from).eq(model.range(from..).map(|(&key, value)| (key, value))));
+        }
+
+        #[test]
+        fn a_key_set_is_a_set_in_key_order(steps in steps(), from in any::<u64>()) {
+            let mut set = KeySet::default();
+            let mut model = BTreeSet::new();
+            let mut next = 1;
+            for step in steps {
+                match step {
+                    Step::Push(skip) => {
+                        next += skip + 1;
+                        set.insert(ChildKey::new(next));
+                        model.insert(ChildKey::new(next));
+                    }
+                    Step::Insert(key) => {
+                        set.insert(ChildKey::new(key % next));
+                        model.insert(ChildKey::new(key % next));
+                    }
+                    Step::Remove(key) => {
+                        set.remove(ChildKey::new(key % next));
+                        model.remove(&ChildKey::new(key % next));
+                    }
+                }
+                prop_assert_eq!(set.is_empty(), model.is_empty());
+                prop_assert_eq!(set.first(), model.first().copied());
+            }
+            let from = ChildKey::new(from % (next + 2));
+            prop_assert!(set.ascending_from(from).eq(model.range(from..).copied()));
+            prop_assert!(set.descending_to(from).eq(model.range(from..).rev().copied()));
+        }
+    }
+}
