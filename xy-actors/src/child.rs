@@ -86,6 +86,9 @@ pub trait Running: Send + 'static {
     /// Ends it without asking. Called at most once.
     fn kill(&mut self);
 
+    /// Called at most once, before the drop: its exit was reported, so that nothing is left to end.
+    fn ended(&mut self) {}
+
     /// Sends an operating system signal to it; `None` if it is no process.
     fn signal(&mut self, _signal: i32) -> Option<std::io::Result<()>> {
         None
@@ -156,6 +159,10 @@ impl Reporter {
         incarnation: Incarnation,
     ) -> Self {
         Self { supervisor, child, incarnation }
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 
     /// Reports that the incarnation can serve.

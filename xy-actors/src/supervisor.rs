@@ -16,6 +16,7 @@ use crate::snapshot::Counts;
 use crate::spec::{ChildId, ChildSpec, ChildType, SpecError, SupervisorSpec};
 
 mod actor;
+mod by_actor;
 pub(crate) mod message;
 mod nested;
 mod record;

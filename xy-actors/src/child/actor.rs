@@ -40,7 +40,9 @@ where
         Box::pin(async move {
             let spawned = A::spawn_linked(None, handler, arguments, context.supervisor()).await;
             match spawned {
-                Ok((actor, _join)) => Ok(Started::Ready(Box::new(RunningActor { cell: actor.get_cell() }))),
+                Ok((actor, _join)) => {
+                    Ok(Started::Ready(Box::new(RunningActor { cell: actor.get_cell(), ended: false })))
+                }
                 Err(error) => Err(start_error(&error)),
             }
         })
@@ -58,6 +60,7 @@ fn start_error(error: &SpawnErr) -> StartError {
 /// A living actor. It is linked, so it never outlives its supervisor.
 struct RunningActor {
     cell: ActorCell,
+    ended: bool,
 }
 
 /// The reason given to an actor that its supervisor stops.
@@ -75,11 +78,17 @@ impl Running for RunningActor {
     fn actor(&self) -> Option<ActorCell> {
         Some(self.cell.clone())
     }
+
+    fn ended(&mut self) {
+        self.ended = true;
+    }
 }
 
 impl Drop for RunningActor {
     fn drop(&mut self) {
-        // An actor that has ended is not disturbed by this; one that leaked is told once more.
-        self.cell.kill();
+        // One that leaked is told once more.
+        if !self.ended {
+            self.cell.kill();
+        }
     }
 }

@@ -5,9 +5,10 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Poll;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::{Child, Reporter, Running, StartContext, StartFuture, Started, panic_text};
@@ -55,19 +56,42 @@ impl TaskChild {
     }
 }
 
-/// What a task is given.
+/// What a task is given. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct TaskContext {
+pub struct TaskContext(Arc<Shared>);
+
+/// What an incarnation and its supervisor's side share.
+#[derive(Debug)]
+struct Shared {
     path: TreePath,
-    incarnation: Incarnation,
     reporter: Reporter,
-    stop: watch::Receiver<bool>,
+    /// One of the three below.
+    stop: AtomicU8,
+    changed: Notify,
+}
+
+const NOT_ASKED: u8 = 0;
+const ASKED: u8 = 1;
+/// Nobody is left to ask: the incarnation is over, or its supervisor is.
+const OVER: u8 = 2;
+
+impl Shared {
+    fn is_asked(&self) -> bool {
+        self.stop.load(Ordering::Acquire) == ASKED
+    }
+
+    /// Moves on from not asked; what came first stays.
+    fn stop(&self, to: u8) {
+        if self.stop.compare_exchange(NOT_ASKED, to, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.changed.notify_waiters();
+        }
+    }
 }
 
 impl TaskContext {
     /// Reports that the task can serve; only of use with [`TaskChild::signals_ready`].
     pub fn ready(&self) {
-        self.reporter.ready();
+        self.0.reporter.ready();
     }
 
     /// Waits until the task is asked to stop.
@@ -75,70 +99,84 @@ impl TaskContext {
     /// # Cancel safety
     /// Cancel safe: a stop that was asked for stays asked for.
     pub async fn stopped(&self) {
-        let mut stop = self.stop.clone();
-        // The sender is dropped only with the supervisor, which is a stop too.
-        let _dropped = stop.wait_for(|stop| *stop).await;
+        while self.0.stop.load(Ordering::Acquire) == NOT_ASKED {
+            // Made before the second look, so that it sees every change after that.
+            let changed = self.0.changed.notified();
+            if self.0.stop.load(Ordering::Acquire) == NOT_ASKED {
+                changed.await;
+            }
+        }
     }
 
     /// Returns whether the task has been asked to stop.
     pub fn is_stopped(&self) -> bool {
-        *self.stop.borrow()
+        self.0.is_asked()
     }
 
     /// Returns the task's path in its tree.
     pub fn path(&self) -> &TreePath {
-        &self.path
+        &self.0.path
     }
 
     /// Returns which start of the task this is.
     pub fn incarnation(&self) -> Incarnation {
-        self.incarnation
+        self.0.reporter.incarnation()
     }
 }
 
 impl Child for TaskChild {
     fn start(&self, context: StartContext) -> StartFuture {
-        let (sender, stop) = watch::channel(false);
-        let StartContext { path, incarnation, reporter, .. } = context;
-        let task_context = TaskContext { path, incarnation, reporter: reporter.clone(), stop: stop.clone() };
-        let make = self.make.clone();
-        let mut guard = ExitGuard { reporter: Some(reporter), stop };
+        let StartContext { path, reporter, .. } = context;
+        let stop = AtomicU8::new(NOT_ASKED);
+        let shared = Arc::new(Shared { path, reporter, stop, changed: Notify::new() });
+        let mut body = Body::Made { make: self.make.clone(), context: TaskContext(shared.clone()) };
+        let mut guard = ExitGuard { shared: Some(shared.clone()) };
         let handle = tokio::spawn(async move {
-            let mut future: Option<TaskFuture> = None;
-            let outcome = std::future::poll_fn(|cx| {
-                let poll = catch_unwind(AssertUnwindSafe(|| {
-                    let future = future.get_or_insert_with(|| make(task_context.clone()));
-                    future.as_mut().poll(cx)
-                }));
-                match poll {
-                    Ok(Poll::Pending) => Poll::Pending,
-                    Ok(Poll::Ready(result)) => Poll::Ready(result.map_err(|error| error.to_string())),
-                    Err(payload) => Poll::Ready(Err(panic_text(&*payload))),
-                }
+            let outcome = std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| body.poll(cx))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(result)) => Poll::Ready(result.map_err(|error| error.to_string())),
+                Err(payload) => Poll::Ready(Err(panic_text(&*payload))),
             })
             .await;
-            drop(future);
+            drop(body);
             guard.report(outcome);
         });
-        let running = Box::new(RunningTask { stop: sender, abort: handle.abort_handle() });
+        let running = Box::new(RunningTask { shared, abort: handle.abort_handle(), ended: false });
         let started = if self.signals_ready { Started::Running(running) } else { Started::Ready(running) };
         Box::pin(std::future::ready(Ok(started)))
     }
 }
 
+/// The task's own future, made at the first poll: making it may panic, and runs on the task.
+enum Body {
+    Made { make: Arc<dyn Fn(TaskContext) -> TaskFuture + Send + Sync>, context: TaskContext },
+    Begun(TaskFuture),
+}
+
+impl Body {
+    /// Polls the future in place: one that panics is dropped later, outside the unwinding.
+    fn poll(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Result<(), TaskError>> {
+        if let Self::Made { make, context } = self {
+            let future = make(context.clone());
+            *self = Self::Begun(future);
+        }
+        match self {
+            Self::Begun(future) => future.as_mut().poll(cx),
+            Self::Made { .. } => Poll::Pending,
+        }
+    }
+}
+
 /// Reports the exit of a task exactly once, also when the task is aborted.
 struct ExitGuard {
-    reporter: Option<Reporter>,
-    stop: watch::Receiver<bool>,
+    shared: Option<Arc<Shared>>,
 }
 
 impl ExitGuard {
     fn report(&mut self, outcome: Result<(), String>) {
-        let Some(reporter) = self.reporter.take() else { return };
-        reporter.exited(match outcome {
-            Ok(()) if *self.stop.borrow() => {
-                ExitReport::new(Exit::Shutdown, Cause::Finished { reason: None })
-            }
+        let Some(shared) = self.shared.take() else { return };
+        shared.reporter.exited(match outcome {
+            Ok(()) if shared.is_asked() => ExitReport::new(Exit::Shutdown, Cause::Finished { reason: None }),
             Ok(()) => ExitReport::new(Exit::Normal, Cause::Finished { reason: None }),
             Err(message) => ExitReport::new(Exit::Abnormal, Cause::Error { message }),
         });
@@ -147,30 +185,38 @@ impl ExitGuard {
 
 impl Drop for ExitGuard {
     fn drop(&mut self) {
-        if let Some(reporter) = self.reporter.take() {
-            reporter.exited(ExitReport::new(Exit::Killed, Cause::Aborted));
+        if let Some(shared) = self.shared.take() {
+            shared.reporter.exited(ExitReport::new(Exit::Killed, Cause::Aborted));
         }
     }
 }
 
 struct RunningTask {
-    stop: watch::Sender<bool>,
+    shared: Arc<Shared>,
     abort: AbortHandle,
+    ended: bool,
 }
 
 impl Running for RunningTask {
     fn stop(&mut self) {
-        self.stop.send_replace(true);
+        self.shared.stop(ASKED);
     }
 
     fn kill(&mut self) {
         self.abort.abort();
     }
+
+    fn ended(&mut self) {
+        self.ended = true;
+    }
 }
 
 impl Drop for RunningTask {
     fn drop(&mut self) {
-        // Nobody is left to stop it.
-        self.abort.abort();
+        // Nobody is left to stop it, nor what it may have left behind.
+        self.shared.stop(OVER);
+        if !self.ended {
+            self.abort.abort();
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::event::{ChildReport, SupervisorReport};
 use crate::exit::ExitReport;
@@ -63,7 +63,7 @@ pub struct EventLog(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     ring: Mutex<Ring>,
-    latest: watch::Sender<u64>,
+    changed: Notify,
 }
 
 #[derive(Debug)]
@@ -72,6 +72,8 @@ struct Ring {
     capacity: usize,
     next_seq: u64,
     closed: bool,
+    /// Whether a subscriber waits: publishing costs nothing more while none does.
+    awaited: bool,
 }
 
 /// Where a subscription begins.
@@ -102,46 +104,55 @@ pub enum EventItem {
 pub struct EventStream {
     log: EventLog,
     next: u64,
-    latest: watch::Receiver<u64>,
 }
 
 impl EventLog {
     /// Creates a log that holds the latest `capacity` events.
     pub fn new(capacity: usize) -> Self {
-        let ring = Ring { events: VecDeque::new(), capacity: capacity.max(1), next_seq: 1, closed: false };
-        Self(Arc::new(Shared { ring: Mutex::new(ring), latest: watch::Sender::new(0) }))
+        let ring = Ring {
+            events: VecDeque::new(),
+            capacity: capacity.max(1),
+            next_seq: 1,
+            closed: false,
+            awaited: false,
+        };
+        Self(Arc::new(Shared { ring: Mutex::new(ring), changed: Notify::new() }))
     }
 
     /// Appends an event and wakes subscribers.
-    pub(crate) fn publish(&self, path: TreePath, kind: EventKind) {
-        let at_unix_ms = unix_ms();
-        let seq = {
-            let mut ring = self.ring();
-            let seq = ring.next_seq;
-            ring.next_seq += 1;
-            if ring.events.len() == ring.capacity {
-                ring.events.pop_front();
-            }
-            ring.events.push_back(Event { seq, at_unix_ms, path, kind });
-            seq
-        };
-        self.0.latest.send_replace(seq);
+    pub(crate) fn publish(&self, path: TreePath, at_unix_ms: u64, kind: EventKind) {
+        let mut ring = self.ring();
+        let seq = ring.next_seq;
+        ring.next_seq += 1;
+        if ring.events.len() == ring.capacity {
+            ring.events.pop_front();
+        }
+        ring.events.push_back(Event { seq, at_unix_ms, path, kind });
+        self.wake(ring);
     }
 
     /// Ends all subscriptions once they have read what is there.
     pub(crate) fn close(&self) {
-        self.ring().closed = true;
-        self.0.latest.send_modify(|_| {});
+        let mut ring = self.ring();
+        ring.closed = true;
+        self.wake(ring);
+    }
+
+    fn wake(&self, mut ring: MutexGuard<'_, Ring>) {
+        let awaited = std::mem::take(&mut ring.awaited);
+        drop(ring);
+        if awaited {
+            self.0.changed.notify_waiters();
+        }
     }
 
     /// Subscribes.
     pub fn subscribe(&self, from: EventCursor) -> EventStream {
-        let latest = self.0.latest.subscribe();
         let next = match from {
             EventCursor::Now => self.ring().next_seq,
             EventCursor::Seq(seq) => seq.max(1),
         };
-        EventStream { log: self.clone(), next, latest }
+        EventStream { log: self.clone(), next }
     }
 
     /// Returns the number of the latest event, 0 before the first.
@@ -162,12 +173,18 @@ impl EventStream {
     /// Cancel safe: nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<EventItem> {
         loop {
-            self.latest.mark_unchanged();
-            match self.try_next() {
-                Ok(item) => return Some(item),
-                Err(true) => return None,
-                Err(false) => self.latest.changed().await.ok()?,
-            }
+            let changed = {
+                let mut ring = self.log.ring();
+                match ring.read(&mut self.next) {
+                    Ok(item) => return Some(item),
+                    Err(true) => return None,
+                    Err(false) => {}
+                }
+                // Under the lock, so that no event comes between the look and the wait.
+                ring.awaited = true;
+                self.log.0.changed.notified()
+            };
+            changed.await;
         }
     }
 
@@ -176,24 +193,28 @@ impl EventStream {
     /// # Errors
     /// `Err(true)` after the last event of an ended tree, `Err(false)` if there is none yet.
     pub fn try_next(&mut self) -> Result<EventItem, bool> {
-        let ring = self.log.ring();
-        if self.next >= ring.next_seq {
-            return Err(ring.closed);
+        self.log.ring().read(&mut self.next)
+    }
+}
+
+impl Ring {
+    fn read(&self, next: &mut u64) -> Result<EventItem, bool> {
+        if *next >= self.next_seq {
+            return Err(self.closed);
         }
-        let held = ring.next_seq - ring.events.len() as u64;
-        if self.next < held {
-            let gap = EventItem::Gap { first: self.next, last: held - 1 };
-            self.next = held;
+        let held = self.next_seq - self.events.len() as u64;
+        if *next < held {
+            let gap = EventItem::Gap { first: *next, last: held - 1 };
+            *next = held;
             return Ok(gap);
         }
-        let index = usize::try_from(self.next - held).unwrap_or(usize::MAX);
-        match ring.events.get(index) {
+        let index = usize::try_from(*next - held).unwrap_or(usize::MAX);
+        match self.events.get(index) {
             Some(event) => {
-                let event = event.clone();
-                self.next += 1;
-                Ok(EventItem::Event(event))
+                *next += 1;
+                Ok(EventItem::Event(event.clone()))
             }
-            None => Err(ring.closed),
+            None => Err(self.closed),
         }
     }
 }
@@ -201,7 +222,7 @@ impl EventStream {
 /// Returns the wall clock in milliseconds since the Unix epoch.
 pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    since.as_secs().saturating_mul(1000) + u64::from(since.subsec_millis())
 }
 
 #[cfg(test)]
@@ -210,7 +231,7 @@ mod tests {
 
     fn publish(log: &EventLog, count: usize) {
         for _ in 0..count {
-            log.publish(TreePath::root(), EventKind::Supervisor { report: SupervisorReport::Started });
+            log.publish(TreePath::root(), 0, EventKind::Supervisor { report: SupervisorReport::Started });
         }
     }
 

@@ -236,12 +236,12 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             (0..3_u64).prop_map(Step::Push),
-            (0..2000_u64).prop_map(Step::Push),
+            (0..200_u64).prop_map(Step::Push),
             any::<u64>().prop_map(Step::Insert),
             any::<u64>().prop_map(Step::Remove),
             any::<u64>().prop_map(Step::Remove),
         ];
-        proptest::collection::vec(step, 0..300)
+        proptest::collection::vec(step, 0..200)
     }
 
     proptest! {

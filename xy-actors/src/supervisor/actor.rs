@@ -20,15 +20,17 @@ use crate::event::stream::{EventKind, unix_ms};
 use crate::event::{ChildReport, SupervisorReport};
 use crate::exit::{Cause, Exit, ExitReport};
 use crate::path::TreePath;
+use crate::policy::table::Table;
 use crate::policy::{
     Action, ChildKey, ChildView, Incarnation, Input, Operation, OperationId, Outcome, Policy, Refusal,
-    StartFailure, TimerToken,
+    StartFailure,
 };
 use crate::spec::{ChildId, ChildSpec, SpecError, SupervisorSpec};
+use crate::supervisor::by_actor::ByActor;
 use crate::supervisor::message::{Reply, SupervisorMessage, Target};
 use crate::supervisor::record::{Live, Record};
 use crate::supervisor::timers::Timers;
-use crate::supervisor::{ChildHistory, ChildInfo, Life, Planned, SignalError, Supervisor, Tree, policy_of};
+use crate::supervisor::{ChildHistory, ChildInfo, Life, Planned, SignalError, Supervisor, Tree};
 
 /// What a supervisor actor is made from.
 pub(crate) struct SupervisorArguments {
@@ -49,8 +51,8 @@ impl SupervisorArguments {
         tree: Tree,
         parent: Option<Reporter>,
     ) -> Result<(Self, watch::Receiver<Life>), SpecError> {
-        let policy = policy_of(spec, &children, seed)?;
-        let recipes = children.into_iter().map(|(_, recipe)| recipe).collect();
+        let (specs, recipes) = children.into_iter().unzip();
+        let policy = Policy::new(spec, specs, seed)?;
         let (life, receiver) = watch::channel(Life::Starting);
         Ok((Self { policy, recipes, path, tree, parent, life }, receiver))
     }
@@ -61,17 +63,20 @@ pub(crate) struct SupervisorState {
     policy: Policy,
     path: TreePath,
     tree: Tree,
-    records: HashMap<ChildKey, Record>,
-    by_actor: HashMap<ActorId, (ChildKey, Incarnation)>,
+    records: Table<ChildKey, Record>,
+    by_actor: ByActor<(ChildKey, Incarnation)>,
     /// Exits of actors whose start has not been taken in yet: events overtake messages.
-    early_exits: HashMap<ActorId, ExitReport>,
+    early_exits: ByActor<ExitReport>,
     pending_starts: usize,
     replies: HashMap<OperationId, oneshot::Sender<Reply>>,
     next_operation: u64,
     timers: Timers,
     /// The child whose recipe is about to be stored: `start_child` learns the key only from the policy.
     adopting: Option<Arc<dyn Child>>,
+    /// Empty between messages; kept for their memory.
     actions: Vec<Action>,
+    inputs: VecDeque<Input>,
+    clock: Clock,
     end: EndGuard,
 }
 
@@ -157,25 +162,26 @@ impl Actor for SupervisorActor {
 impl SupervisorState {
     fn new(arguments: SupervisorArguments) -> Self {
         let SupervisorArguments { policy, recipes, path, tree, parent, life } = arguments;
-        let records = policy
-            .children()
-            .zip(recipes)
-            .map(|(child, recipe)| (child.key, Record::new(recipe, path.join(&child.spec.id))))
-            .collect();
+        let mut records = Table::with_capacity(recipes.len());
+        for (child, recipe) in policy.children().zip(recipes) {
+            records.insert(child.key, Record::new(recipe, path.join(&child.spec.id)));
+        }
         let root_events = parent.is_none().then(|| tree.events.clone());
         Self {
             policy,
             path,
             tree,
             records,
-            by_actor: HashMap::new(),
-            early_exits: HashMap::new(),
+            by_actor: ByActor::default(),
+            early_exits: ByActor::default(),
             pending_starts: 0,
             replies: HashMap::new(),
             next_operation: 1,
             timers: Timers::default(),
             adopting: None,
             actions: Vec::new(),
+            inputs: VecDeque::new(),
+            clock: Clock::read(),
             end: EndGuard { parent, life, root_events, told: false },
         }
     }
@@ -183,6 +189,7 @@ impl SupervisorState {
     // ---- Messages. ----
 
     fn on_message(&mut self, myself: &ActorRef<SupervisorMessage>, message: SupervisorMessage) {
+        self.clock = Clock::read();
         match message {
             SupervisorMessage::Begin => self.feed(myself, Input::Start),
             SupervisorMessage::StartChild { spec, child, reply } => {
@@ -222,9 +229,9 @@ impl SupervisorState {
             }
             SupervisorMessage::WaitsFor { child, incarnation, what } => {
                 if self.is_current(child, incarnation)
-                    && let Some(record) = self.records.get_mut(&child)
+                    && let Some(record) = self.records.get_mut(child)
                 {
-                    record.waits_for = what;
+                    record.set_waits_for(what);
                 }
             }
             SupervisorMessage::TimersDue => self.on_timers_due(myself),
@@ -243,10 +250,10 @@ impl SupervisorState {
         let Some(key) = self.policy.key(target.id.as_str()) else {
             return refuse(reply, Refusal::NotFound);
         };
-        if let Some(record) = self.records.get_mut(&key)
-            && target.reason.is_some()
+        if let Some(reason) = target.reason
+            && let Some(record) = self.records.get_mut(key)
         {
-            record.asked = target.reason;
+            record.set_asked(reason);
         }
         self.operate(myself, operation(key), reply);
     }
@@ -262,7 +269,7 @@ impl SupervisorState {
             return refuse(reply, Refusal::NotFound);
         };
         if spec.validate(self.policy.spec()).is_ok()
-            && let (Some(recipe), Some(record)) = (child, self.records.get_mut(&key))
+            && let (Some(recipe), Some(record)) = (child, self.records.get_mut(key))
         {
             record.recipe = recipe;
         }
@@ -282,7 +289,7 @@ impl SupervisorState {
     }
 
     fn on_signal(&mut self, id: ChildId, signal: i32) -> Result<(), SignalError> {
-        let Some(record) = self.policy.key(id.as_str()).and_then(|key| self.records.get_mut(&key)) else {
+        let Some(record) = self.policy.key(id.as_str()).and_then(|key| self.records.get_mut(key)) else {
             return Err(SignalError::NotFound(id));
         };
         let Live::Running(running) = &mut record.live else {
@@ -298,17 +305,15 @@ impl SupervisorState {
     fn on_which_child(&self, id: &ChildId) -> Option<Box<(ChildInfo, ChildHistory)>> {
         let key = self.policy.key(id.as_str())?;
         let child = self.policy.child(key)?;
-        let record = self.records.get(&key)?;
-        let history = ChildHistory {
-            transitions: record.transitions.iter().cloned().collect(),
-            exits: record.exits.iter().cloned().collect(),
-        };
+        let record = self.records.get(key)?;
+        let history =
+            ChildHistory { transitions: record.transitions(), exits: record.exits.iter().cloned().collect() };
         Some(Box::new((self.info(&child, now()), history)))
     }
 
     fn child_supervisor(&self, id: &ChildId) -> Option<Supervisor> {
         let key = self.policy.key(id.as_str())?;
-        match &self.records.get(&key)?.live {
+        match &self.records.get(key)?.live {
             Live::Running(running) => running.supervisor(),
             _ => None,
         }
@@ -323,7 +328,7 @@ impl SupervisorState {
     ) {
         self.pending_starts = self.pending_starts.saturating_sub(1);
         let pending = self.is_current(child, incarnation)
-            && self.records.get(&child).is_some_and(|record| matches!(record.live, Live::Pending { .. }));
+            && self.records.get(child).is_some_and(|record| matches!(record.live, Live::Pending { .. }));
         if pending {
             let input = match result {
                 Some(result) => self.take_in(child, incarnation, result),
@@ -368,6 +373,7 @@ impl SupervisorState {
     }
 
     fn on_actor_ended(&mut self, myself: &ActorRef<SupervisorMessage>, actor: ActorId, report: ExitReport) {
+        self.clock = Clock::read();
         match self.by_actor.remove(&actor) {
             Some((child, incarnation)) => self.on_exited(myself, child, incarnation, report),
             None if self.pending_starts > 0 => {
@@ -378,7 +384,7 @@ impl SupervisorState {
     }
 
     fn on_timers_due(&mut self, myself: &ActorRef<SupervisorMessage>) {
-        for (child, token) in self.timers.take_due(now()) {
+        for (child, token) in self.timers.take_due(self.clock.now) {
             self.feed(myself, Input::Timer { child, token });
         }
         self.timers.sleep(now(), myself);
@@ -388,42 +394,43 @@ impl SupervisorState {
 
     /// Lets policy take in an input and performs what it decides, and so on with what comes back at once.
     fn feed(&mut self, myself: &ActorRef<SupervisorMessage>, input: Input) {
-        let now = now();
-        let mut inputs = VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front() {
-            let mut actions = std::mem::take(&mut self.actions);
-            self.policy.step(now, input, &mut actions);
+        let mut actions = std::mem::take(&mut self.actions);
+        let mut next = Some(input);
+        while let Some(input) = next {
+            self.policy.step(self.clock.now, input, &mut actions);
             for action in actions.drain(..) {
-                if let Some(input) = self.perform(myself, action, now) {
-                    inputs.push_back(input);
+                if let Some(input) = self.perform(myself, action) {
+                    self.inputs.push_back(input);
                 }
             }
-            self.actions = actions;
+            next = self.inputs.pop_front();
+            if next.is_some() {
+                self.clock.advance();
+            }
         }
+        // What one large step needed is not kept for the many small ones.
+        actions.shrink_to(KEPT_ACTIONS);
+        self.inputs.shrink_to(KEPT_ACTIONS);
+        self.actions = actions;
     }
 
-    fn perform(
-        &mut self,
-        myself: &ActorRef<SupervisorMessage>,
-        action: Action,
-        now: Instant,
-    ) -> Option<Input> {
+    fn perform(&mut self, myself: &ActorRef<SupervisorMessage>, action: Action) -> Option<Input> {
         match action {
             Action::Start { child, incarnation } => return self.begin_start(myself, child, incarnation),
             Action::Stop { child, incarnation } => return self.stop(child, incarnation),
             Action::Kill { child, incarnation } => return self.kill(child, incarnation),
             Action::Abandon { child, incarnation } => self.abandon(child, incarnation),
-            Action::Arm { child, token, at } => self.arm(myself, child, token, at, now),
+            Action::Arm { child, token, at } => self.timers.arm(child, token, at, self.clock.now, myself),
             Action::Disarm { token } => self.timers.disarm(token),
             Action::Report { child, incarnation, report } => self.report(child, incarnation, report),
             Action::Transition { child, from, to } => {
-                if let Some(record) = self.records.get_mut(&child) {
-                    record.moved(from, to, unix_ms());
+                if let Some(record) = self.records.get_mut(child) {
+                    record.moved(from, to, self.clock.unix_ms);
                 }
             }
             Action::Answer { id, outcome } => self.answer(id, outcome),
             Action::Forget { child } => {
-                self.records.remove(&child);
+                self.records.remove(child);
             }
             Action::ReportSelf { report } => self.report_self(report),
             Action::Started => {
@@ -449,19 +456,15 @@ impl SupervisorState {
         child: ChildKey,
         incarnation: Incarnation,
     ) -> Option<Input> {
-        let record = self.records.get_mut(&child)?;
-        record.stop_asked = false;
-        record.kill_asked = false;
-        record.waits_for = None;
-        record.waited_for = None;
+        let record = self.records.get_mut(child)?;
+        record.begin();
         let context = StartContext {
             path: record.path.clone(),
             incarnation,
             reporter: Reporter::new(myself.clone(), child, incarnation),
             tree: self.tree.clone(),
         };
-        let recipe = record.recipe.clone();
-        match poll_once(|| recipe.start(context)) {
+        match poll_once(|| record.recipe.start(context)) {
             Ok(result) => self.take_in(child, incarnation, result),
             Err(future) => {
                 let (cancel, cancelled) = oneshot::channel();
@@ -473,9 +476,7 @@ impl SupervisorState {
                     let _gone = supervisor.send_message(message);
                 });
                 self.pending_starts += 1;
-                if let Some(record) = self.records.get_mut(&child) {
-                    record.live = Live::Pending { cancel: Some(cancel), task: task.abort_handle() };
-                }
+                record.live = Live::Pending { cancel: Some(cancel), task: task.abort_handle() };
                 None
             }
         }
@@ -488,7 +489,7 @@ impl SupervisorState {
         incarnation: Incarnation,
         result: Result<Started, StartError>,
     ) -> Option<Input> {
-        let record = self.records.get_mut(&child)?;
+        let record = self.records.get_mut(child)?;
         record.live = Live::None;
         let (ready, mut running) = match result {
             Ok(Started::Ready(running)) => (true, running),
@@ -503,7 +504,7 @@ impl SupervisorState {
                     }
                 };
                 let report = ExitReport::new(Exit::Abnormal, error.cause);
-                record.ended(report, incarnation, unix_ms());
+                record.ended(report, incarnation, self.clock.unix_ms);
                 return Some(Input::StartFailed { child, incarnation, failure });
             }
         };
@@ -529,7 +530,7 @@ impl SupervisorState {
     }
 
     fn stop(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
-        let record = self.records.get_mut(&child)?;
+        let record = self.records.get_mut(child)?;
         record.stop_asked = true;
         match &mut record.live {
             Live::Running(running) => running.stop(),
@@ -540,7 +541,7 @@ impl SupervisorState {
     }
 
     fn kill(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
-        let record = self.records.get_mut(&child)?;
+        let record = self.records.get_mut(child)?;
         record.kill_asked = true;
         match &mut record.live {
             Live::Running(running) => running.kill(),
@@ -557,28 +558,17 @@ impl SupervisorState {
     }
 
     fn abandon(&mut self, child: ChildKey, incarnation: Incarnation) {
-        if let Some(record) = self.records.get_mut(&child) {
+        if let Some(record) = self.records.get_mut(child) {
             if let Live::Pending { task, .. } = &record.live {
                 task.abort();
                 self.pending_starts = self.pending_starts.saturating_sub(1);
             }
-            record.ended(ExitReport::new(Exit::Killed, Cause::Leaked), incarnation, unix_ms());
+            record.ended(ExitReport::new(Exit::Killed, Cause::Leaked), incarnation, self.clock.unix_ms);
         }
     }
 
-    fn arm(
-        &mut self,
-        myself: &ActorRef<SupervisorMessage>,
-        child: ChildKey,
-        token: TimerToken,
-        at: Instant,
-        now: Instant,
-    ) {
-        self.timers.arm(child, token, at, now, myself);
-    }
-
     fn report(&mut self, child: ChildKey, incarnation: Incarnation, report: ChildReport) {
-        let Some(record) = self.records.get_mut(&child) else {
+        let Some(record) = self.records.get_mut(child) else {
             // The first report about a child that was just added: its recipe waits for its key.
             if let (Some(recipe), Some(view)) = (self.adopting.take(), self.policy.child(child)) {
                 let path = self.path.join(&view.spec.id);
@@ -591,24 +581,19 @@ impl SupervisorState {
             && record.stop_asked
         {
             // It was stopped because its start timeout was over.
-            let message = match &record.waited_for {
+            let message = match record.waited_for() {
                 Some(what) => format!("still waiting for {what}"),
                 None => "it was still starting".to_owned(),
             };
-            let at = unix_ms();
+            let at = self.clock.unix_ms;
             record.ended(ExitReport::new(Exit::Abnormal, Cause::StartTimeout { message }), incarnation, at);
         }
         record.last_report = Some(report);
-        let exit = match report {
-            ChildReport::Exited { .. } | ChildReport::StartFailed { .. } | ChildReport::Stopped { .. } => {
-                record.last_exit.as_ref().map(|last| last.report.clone())
-            }
-            _ => None,
-        };
+        let exit = record.exit_of(report);
         let pid = record.pid();
         log_report(&self.path, &record.path, incarnation, report, exit.as_deref());
         let kind = EventKind::Child { incarnation, report, exit, pid };
-        self.tree.events.publish(record.path.clone(), kind);
+        self.tree.events.publish(record.path.clone(), self.clock.unix_ms, kind);
     }
 
     fn report_self(&self, report: SupervisorReport) {
@@ -621,7 +606,7 @@ impl SupervisorState {
             ),
             _ => tracing::debug!(supervisor = %Named(&self.path), context = report.name(), "supervisor"),
         }
-        self.tree.events.publish(self.path.clone(), EventKind::Supervisor { report });
+        self.tree.events.publish(self.path.clone(), self.clock.unix_ms, EventKind::Supervisor { report });
     }
 
     fn answer(&mut self, id: OperationId, outcome: Outcome) {
@@ -630,17 +615,17 @@ impl SupervisorState {
             Outcome::Stopped { child, .. } | Outcome::Refused(Refusal::StartFailed { child }) => Some(*child),
             _ => None,
         };
-        let record = child.and_then(|child| self.records.get(&child));
-        let exit = record.and_then(|record| record.last_exit.as_ref()).map(|last| last.report.clone());
+        let record = child.and_then(|child| self.records.get(child));
+        let exit = record.and_then(Record::last_exit).map(|last| last.report.clone());
         let start_error = record.and_then(|record| record.last_start_error);
         // A caller that is gone has no use for the answer.
         let _gone = reply.send(Reply { outcome, exit, start_error });
     }
 
     fn end(&mut self, myself: &ActorRef<SupervisorMessage>, exit: Exit, failed_start: Option<ChildKey>) {
-        let cause = match failed_start.and_then(|child| self.records.get(&child)) {
+        let cause = match failed_start.and_then(|child| self.records.get(child)) {
             Some(record) => {
-                let cause = record.last_exit.as_ref().map(|last| last.report.cause.to_string());
+                let cause = record.last_exit().map(|last| last.report.cause.to_string());
                 let why = cause.unwrap_or_else(|| "it did not start".to_owned());
                 Cause::StartFailed { message: format!("child `{}`: {why}", record.path) }
             }
@@ -657,34 +642,31 @@ impl SupervisorState {
     // ---- Notes. ----
 
     fn is_current(&self, child: ChildKey, incarnation: Incarnation) -> bool {
-        self.policy.child(child).is_some_and(|view| view.alive && view.incarnation == incarnation)
+        self.policy.is_current(child, incarnation)
     }
 
     fn note_ready(&mut self, child: ChildKey) {
-        if let Some(record) = self.records.get_mut(&child)
-            && record.ready_at.is_none()
-        {
-            record.ready_at = Some(now());
-            record.waits_for = None;
-            record.last_start_error = None;
+        if let Some(record) = self.records.get_mut(child) {
+            record.ready(self.clock.now);
         }
     }
 
     fn note_exit(&mut self, child: ChildKey, incarnation: Incarnation, mut report: ExitReport) -> Input {
-        if let Some(record) = self.records.get_mut(&child) {
+        if let Some(record) = self.records.get_mut(child) {
             // An actor that simply stopped after it was asked to has shut down.
             if record.stop_asked && report.exit == Exit::Normal {
                 report.exit = Exit::Shutdown;
             }
             let exit = report.exit;
-            record.ended(report, incarnation, unix_ms());
+            record.live.over();
+            record.ended(report, incarnation, self.clock.unix_ms);
             return Input::Exited { child, incarnation, exit };
         }
         Input::Exited { child, incarnation, exit: report.exit }
     }
 
     fn info(&self, child: &ChildView<'_>, now: Instant) -> ChildInfo {
-        let record = self.records.get(&child.key);
+        let record = self.records.get(child.key);
         let dependencies = match child.waits_for.as_slice() {
             [] => None,
             ids => {
@@ -707,14 +689,13 @@ impl SupervisorState {
             pid: record.and_then(Record::pid),
             ready_for: record.and_then(|record| record.ready_at).map(|at| now.saturating_duration_since(at)),
             restarts: child.restarts,
-            last_exit: record.and_then(|record| record.last_exit.clone()),
+            last_exit: record.and_then(Record::last_exit).cloned(),
             planned: child.restart_at.map(|(at, nth, of)| Planned {
                 due_in: at.saturating_duration_since(now),
                 nth,
                 of,
             }),
-            waits_for: dependencies
-                .or_else(|| record.and_then(|record| record.waits_for.as_deref()).map(str::to_owned)),
+            waits_for: dependencies.or_else(|| record.and_then(Record::waits_for).map(str::to_owned)),
         }
     }
 }
@@ -811,6 +792,33 @@ struct Named<'a>(&'a TreePath);
 impl std::fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.0.as_str().is_empty() { "root" } else { self.0.as_str() })
+    }
+}
+
+/// How many actions and inputs room is kept for between messages.
+const KEPT_ACTIONS: usize = 64;
+
+/// The time of the input that is taken in: one for policy and one for people.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    now: Instant,
+    unix_ms: u64,
+    /// When both clocks were read.
+    read: (Instant, u64),
+}
+
+impl Clock {
+    fn read() -> Self {
+        let (now, unix_ms) = (now(), unix_ms());
+        Self { now, unix_ms, read: (now, unix_ms) }
+    }
+
+    /// Moves on to now.
+    fn advance(&mut self) {
+        let (then, unix_ms) = self.read;
+        self.now = now();
+        let since = self.now.saturating_duration_since(then).as_millis();
+        self.unix_ms = unix_ms.saturating_add(u64::try_from(since).unwrap_or(u64::MAX));
     }
 }
 

@@ -66,7 +66,7 @@ impl Child for SupervisorChild {
             let (actor, _join) = spawned.map_err(StartError::failed)?;
             let supervisor =
                 Supervisor { actor: actor.clone(), path: context.path, tree: context.tree, life };
-            Ok(Started::Running(Box::new(RunningSupervisor { actor, supervisor })))
+            Ok(Started::Running(Box::new(RunningSupervisor { actor, supervisor, ended: false })))
         })
     }
 }
@@ -74,6 +74,7 @@ impl Child for SupervisorChild {
 struct RunningSupervisor {
     actor: ActorRef<SupervisorMessage>,
     supervisor: Supervisor,
+    ended: bool,
 }
 
 impl Running for RunningSupervisor {
@@ -88,11 +89,17 @@ impl Running for RunningSupervisor {
     fn supervisor(&self) -> Option<Supervisor> {
         Some(self.supervisor.clone())
     }
+
+    fn ended(&mut self) {
+        self.ended = true;
+    }
 }
 
 impl Drop for RunningSupervisor {
     fn drop(&mut self) {
-        // A supervisor that has ended is not disturbed by this; one that leaked is told once more.
-        let _gone = self.actor.send_message(SupervisorMessage::Kill);
+        // One that leaked is told once more.
+        if !self.ended {
+            let _gone = self.actor.send_message(SupervisorMessage::Kill);
+        }
     }
 }

@@ -86,6 +86,15 @@ pub(crate) enum Live {
     Running(Box<dyn Running>),
 }
 
+impl Live {
+    /// Says that nothing of it is left to end.
+    pub(crate) fn over(&mut self) {
+        if let Self::Running(running) = self {
+            running.ended();
+        }
+    }
+}
+
 pub(crate) struct Record {
     pub(crate) recipe: Arc<dyn Child>,
     pub(crate) path: TreePath,
@@ -94,16 +103,38 @@ pub(crate) struct Record {
     pub(crate) stop_asked: bool,
     pub(crate) kill_asked: bool,
     pub(crate) ready_at: Option<std::time::Instant>,
-    pub(crate) waits_for: Option<Arc<str>>,
-    /// What the last incarnation was waiting for when it ended.
-    pub(crate) waited_for: Option<Arc<str>>,
-    pub(crate) last_exit: Option<LastExit>,
     pub(crate) last_start_error: Option<StartErrorKind>,
-    /// What the operator said about the operation under way.
-    pub(crate) asked: Option<Arc<str>>,
     pub(crate) last_report: Option<ChildReport>,
-    pub(crate) transitions: VecDeque<Transition>,
+    /// What few children have something to say about.
+    notes: Option<Box<Notes>>,
+    steps: VecDeque<Step>,
     pub(crate) exits: VecDeque<LastExit>,
+}
+
+#[derive(Default)]
+struct Notes {
+    waits_for: Option<Arc<str>>,
+    /// What the last incarnation was waiting for when it ended.
+    waited_for: Option<Arc<str>>,
+    /// What the operator said about the operation under way.
+    asked: Option<Arc<str>>,
+}
+
+/// A transition as it is kept: small, because most have nothing to add.
+enum Step {
+    Plain { at_unix_ms: u64, report: Option<&'static ChildReport>, from: State, to: State },
+    Full(Box<Transition>),
+}
+
+impl Step {
+    fn transition(&self) -> Transition {
+        match self {
+            &Self::Plain { at_unix_ms, report, from, to } => {
+                Transition { from, to, at_unix_ms, report: report.copied(), exit: None, asked: None }
+            }
+            Self::Full(transition) => (**transition).clone(),
+        }
+    }
 }
 
 impl Record {
@@ -115,14 +146,35 @@ impl Record {
             stop_asked: false,
             kill_asked: false,
             ready_at: None,
-            waits_for: None,
-            waited_for: None,
-            last_exit: None,
             last_start_error: None,
-            asked: None,
             last_report: None,
-            transitions: VecDeque::new(),
+            notes: None,
+            steps: VecDeque::new(),
             exits: VecDeque::new(),
+        }
+    }
+
+    /// Forgets what concerned the incarnation before the one that begins.
+    pub(crate) fn begin(&mut self) {
+        self.stop_asked = false;
+        self.kill_asked = false;
+        if let Some(notes) = &mut self.notes {
+            notes.waits_for = None;
+            notes.waited_for = None;
+            if notes.asked.is_none() {
+                self.notes = None;
+            }
+        }
+    }
+
+    /// Notes that the incarnation can serve.
+    pub(crate) fn ready(&mut self, now: std::time::Instant) {
+        if self.ready_at.is_none() {
+            self.ready_at = Some(now);
+            self.last_start_error = None;
+            if let Some(notes) = &mut self.notes {
+                notes.waits_for = None;
+            }
         }
     }
 
@@ -130,25 +182,69 @@ impl Record {
     pub(crate) fn ended(&mut self, report: ExitReport, incarnation: Incarnation, at_unix_ms: u64) {
         self.live = Live::None;
         self.ready_at = None;
-        self.waited_for = self.waits_for.take().or(self.waited_for.take());
-        let last = LastExit { report: Arc::new(report), at_unix_ms, incarnation };
-        push_bounded(&mut self.exits, last.clone());
-        self.last_exit = Some(last);
+        if let Some(notes) = &mut self.notes {
+            notes.waited_for = notes.waits_for.take().or(notes.waited_for.take());
+        }
+        push_bounded(&mut self.exits, LastExit { report: Arc::new(report), at_unix_ms, incarnation });
+    }
+
+    /// Returns how the last incarnation, or the last failed start, ended.
+    pub(crate) fn last_exit(&self) -> Option<&LastExit> {
+        self.exits.back()
+    }
+
+    /// Returns the report of the last exit, if `report` is about that.
+    pub(crate) fn exit_of(&self, report: ChildReport) -> Option<Arc<ExitReport>> {
+        match report {
+            ChildReport::Exited { .. } | ChildReport::StartFailed { .. } | ChildReport::Stopped { .. } => {
+                self.last_exit().map(|last| last.report.clone())
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn moved(&mut self, from: State, to: State, at_unix_ms: u64) {
-        let exit = match self.last_report {
-            Some(
-                ChildReport::Exited { .. } | ChildReport::StartFailed { .. } | ChildReport::Stopped { .. },
-            ) => self.last_exit.as_ref().map(|last| last.report.clone()),
+        let report = self.last_report;
+        let exit = report.and_then(|report| self.exit_of(report));
+        let asked = self.notes.as_ref().and_then(|notes| notes.asked.clone());
+        let plain = match (report, &exit, &asked) {
+            (None, None, None) => Some(None),
+            (Some(report), None, None) => plain(report).map(Some),
             _ => None,
         };
-        let asked = self.asked.clone();
-        let report = self.last_report;
-        push_bounded(&mut self.transitions, Transition { from, to, at_unix_ms, report, exit, asked });
-        if matches!(to, State::Running | State::Stopped | State::Failed) {
-            self.asked = None;
+        let step = match plain {
+            Some(report) => Step::Plain { at_unix_ms, report, from, to },
+            None => Step::Full(Box::new(Transition { from, to, at_unix_ms, report, exit, asked })),
+        };
+        push_bounded(&mut self.steps, step);
+        if matches!(to, State::Running | State::Stopped | State::Failed)
+            && let Some(notes) = &mut self.notes
+        {
+            notes.asked = None;
         }
+    }
+
+    /// Returns the latest transitions, oldest first.
+    pub(crate) fn transitions(&self) -> Vec<Transition> {
+        self.steps.iter().map(Step::transition).collect()
+    }
+
+    pub(crate) fn waits_for(&self) -> Option<&str> {
+        self.notes.as_ref()?.waits_for.as_deref()
+    }
+
+    pub(crate) fn waited_for(&self) -> Option<&str> {
+        self.notes.as_ref()?.waited_for.as_deref()
+    }
+
+    pub(crate) fn set_waits_for(&mut self, what: Option<Arc<str>>) {
+        if what.is_some() || self.notes.is_some() {
+            self.notes.get_or_insert_default().waits_for = what;
+        }
+    }
+
+    pub(crate) fn set_asked(&mut self, reason: Arc<str>) {
+        self.notes.get_or_insert_default().asked = Some(reason);
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
@@ -159,9 +255,32 @@ impl Record {
     }
 }
 
+/// Returns the one copy of a report that says nothing more than its name.
+fn plain(report: ChildReport) -> Option<&'static ChildReport> {
+    Some(match report {
+        ChildReport::Added => &ChildReport::Added,
+        ChildReport::Removed => &ChildReport::Removed,
+        ChildReport::Starting => &ChildReport::Starting,
+        ChildReport::Ready => &ChildReport::Ready,
+        ChildReport::Ignored => &ChildReport::Ignored,
+        ChildReport::Stopping => &ChildReport::Stopping,
+        ChildReport::Killing => &ChildReport::Killing,
+        ChildReport::CalledOff => &ChildReport::CalledOff,
+        ChildReport::Leaked => &ChildReport::Leaked,
+        ChildReport::Paused => &ChildReport::Paused,
+        ChildReport::Resumed => &ChildReport::Resumed,
+        ChildReport::StartFailed { .. } | ChildReport::Exited { .. } | ChildReport::Stopped { .. } => {
+            return None;
+        }
+    })
+}
+
+/// Appends to a history, which grows with what it holds.
 fn push_bounded<T>(queue: &mut VecDeque<T>, item: T) {
     if queue.len() == HISTORY {
         queue.pop_front();
+    } else if queue.len() == queue.capacity() {
+        queue.reserve_exact((2 * queue.len()).clamp(2, HISTORY) - queue.len());
     }
     queue.push_back(item);
 }

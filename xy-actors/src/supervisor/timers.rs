@@ -1,18 +1,21 @@
 //! A supervisor's table of deadlines, with one sleeping task for the earliest of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::Instant;
 
 use ractor::ActorRef;
 use tokio::task::AbortHandle;
 
+use crate::policy::table::Table;
 use crate::policy::{ChildKey, TimerToken};
 use crate::supervisor::message::SupervisorMessage;
 
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    due: BTreeMap<(Instant, TimerToken), ChildKey>,
-    at: HashMap<TimerToken, Instant>,
+    armed: Table<TimerToken, ChildKey>,
+    /// The deadlines of what is armed, and of some that no longer are.
+    due: BinaryHeap<Reverse<(Instant, TimerToken)>>,
     sleeper: Option<(Instant, AbortHandle)>,
 }
 
@@ -25,15 +28,17 @@ impl Timers {
         now: Instant,
         supervisor: &ActorRef<SupervisorMessage>,
     ) {
-        self.due.insert((at, token), child);
-        self.at.insert(token, at);
+        self.armed.insert(token, child);
+        self.due.push(Reverse((at, token)));
         self.sleep(now, supervisor);
     }
 
     /// Forgets a timer. The sleeper is left alone: waking up once for nothing is cheaper than a new task.
     pub(crate) fn disarm(&mut self, token: TimerToken) {
-        if let Some(at) = self.at.remove(&token) {
-            self.due.remove(&(at, token));
+        self.armed.remove(token);
+        if self.due.len() > 2 * self.armed.len() + 64 {
+            self.due.retain(|Reverse((_, token))| self.armed.contains(*token));
+            self.due.shrink_to(2 * self.due.len());
         }
     }
 
@@ -44,19 +49,18 @@ impl Timers {
             self.sleeper = None;
         }
         let mut taken = Vec::new();
-        while let Some((&(at, token), &child)) = self.due.first_key_value()
+        while let Some((at, token)) = self.earliest()
             && at <= now
         {
-            self.due.remove(&(at, token));
-            self.at.remove(&token);
-            taken.push((child, token));
+            self.due.pop();
+            taken.extend(self.armed.remove(token).map(|child| (child, token)));
         }
         taken
     }
 
     /// Sees to it that the sleeper wakes up for the earliest timer.
     pub(crate) fn sleep(&mut self, now: Instant, supervisor: &ActorRef<SupervisorMessage>) {
-        let Some((&(at, _), _)) = self.due.first_key_value() else { return };
+        let Some((at, _)) = self.earliest() else { return };
         if self.sleeper.as_ref().is_some_and(|(wakes, _)| *wakes <= at) {
             return;
         }
@@ -74,6 +78,17 @@ impl Timers {
             let _gone = supervisor.send_message(SupervisorMessage::TimersDue);
         });
         self.sleeper = Some((at, task.abort_handle()));
+    }
+
+    /// Returns the earliest armed timer, forgetting the deadlines before it.
+    fn earliest(&mut self) -> Option<(Instant, TimerToken)> {
+        while let Some(&Reverse((at, token))) = self.due.peek() {
+            if self.armed.contains(token) {
+                return Some((at, token));
+            }
+            self.due.pop();
+        }
+        None
     }
 }
 
