@@ -17,7 +17,8 @@ impl TreePath {
 
     /// Returns the path of a child of this supervisor.
     pub fn join(&self, id: &ChildId) -> Self {
-        if self.0.is_empty() { Self(Arc::from(id.as_str())) } else { Self(Arc::from(format!("{self}/{id}"))) }
+        // Most children are the root's, and their path is their id.
+        if self.0.is_empty() { Self(id.text().clone()) } else { Self(Arc::from(format!("{self}/{id}"))) }
     }
 
     /// Returns the path as text.

@@ -21,6 +21,10 @@ impl ChildId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    pub(crate) fn text(&self) -> &Arc<str> {
+        &self.0
+    }
 }
 
 impl fmt::Debug for ChildId {

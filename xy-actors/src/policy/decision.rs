@@ -14,6 +14,7 @@
 //! the one whose turn it is has settled.
 
 use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroU64;
 use std::time::Instant;
 
 use crate::event::{ChildReport, Next, SupervisorReport};
@@ -40,11 +41,11 @@ pub struct OperationId(pub u64);
 
 /// Names one armed timer; a timer that fires with another token than the child's current one is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TimerToken(u64);
+pub struct TimerToken(NonZeroU64);
 
 impl Ascending for TimerToken {
     fn number(self) -> u64 {
-        self.0
+        self.0.get()
     }
 }
 
@@ -246,12 +247,18 @@ struct Child {
     paused: bool,
     /// Automatic restarts since the backoff was last reset.
     attempt: u32,
-    /// Which restart within the period the planned one is, and of how many.
-    planned: (u32, Option<u32>),
     restarts: u64,
-    window: RestartWindow,
+    /// What only children that wait for a restart or have a limit of their own need.
+    own: Option<Box<Own>>,
     timer: Option<TimerToken>,
     waiters: Vec<Waiter>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Own {
+    /// Which restart within the period the planned one is, and of how many.
+    planned: (u32, Option<u32>),
+    window: RestartWindow,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -334,7 +341,7 @@ pub struct Policy {
     window: RestartWindow,
     has_dependencies: bool,
     next_key: u64,
-    next_token: u64,
+    next_token: NonZeroU64,
     jitter: Jitter,
 }
 
@@ -363,7 +370,7 @@ impl Policy {
             window: RestartWindow::default(),
             has_dependencies: false,
             next_key: 1,
-            next_token: 1,
+            next_token: NonZeroU64::MIN,
             jitter: Jitter::new(seed),
         };
         for child in &children {
@@ -447,7 +454,10 @@ impl Policy {
 
     fn view<'a>(&'a self, key: ChildKey, child: &'a Child) -> ChildView<'a> {
         let restart_at = match child.phase {
-            Phase::Waiting { until } => Some((until, child.planned.0, child.planned.1)),
+            Phase::Waiting { until } => {
+                let (nth, of) = child.own.as_ref().map_or((0, None), |own| own.planned);
+                Some((until, nth, of))
+            }
             _ => None,
         };
         let waits_for = match child.phase {
@@ -672,7 +682,6 @@ impl Policy {
         let unit = self.jitter.next_unit();
         let Some(child) = self.children.get_mut(key) else { return };
         child.attempt = child.attempt.saturating_add(1);
-        child.planned = (nth, of);
         let delay = match (&child.spec.backoff, failure.counts()) {
             (Some(backoff), _) => backoff::delay(backoff, child.attempt, unit),
             (None, true) => std::time::Duration::ZERO,
@@ -688,6 +697,9 @@ impl Policy {
         if at_once {
             self.start_when_allowed(key, Origin::Automatic, now, out);
         } else {
+            if let Some(child) = self.children.get_mut(key) {
+                child.own.get_or_insert_default().planned = (nth, of);
+            }
             let until = now.checked_add(delay).unwrap_or(now);
             self.set_phase(key, Phase::Waiting { until }, out);
             self.arm(key, until, out);
@@ -698,7 +710,7 @@ impl Policy {
     fn count(&mut self, key: ChildKey, failure: Failure, now: Instant) -> Option<(u32, Option<u32>)> {
         let child = self.children.get_mut(key)?;
         let (limit, window) = match (&child.spec.limit, &self.spec.intensity) {
-            (Some(own), _) => (own.intensity, &mut child.window),
+            (Some(own), _) => (own.intensity, &mut child.own.get_or_insert_default().window),
             (None, Some(shared)) => (*shared, &mut self.window),
             (None, None) => return Some((0, None)),
         };
@@ -835,9 +847,8 @@ impl Policy {
             wanted,
             paused: false,
             attempt: 0,
-            planned: (0, None),
             restarts: 0,
-            window: RestartWindow::default(),
+            own: None,
             timer: None,
             waiters: Vec::new(),
         };
@@ -937,7 +948,7 @@ impl Policy {
     fn arm(&mut self, key: ChildKey, at: Instant, out: &mut Vec<Action>) {
         self.disarm(key, out);
         let token = TimerToken(self.next_token);
-        self.next_token += 1;
+        self.next_token = self.next_token.saturating_add(1);
         if let Some(child) = self.children.get_mut(key) {
             child.timer = Some(token);
             out.push(Action::Arm { child: key, token, at });

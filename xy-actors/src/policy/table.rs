@@ -1,6 +1,5 @@
 //! Storage by growing keys: dense where keys are, in key order, and as large as what it holds.
 
-use std::collections::VecDeque;
 use std::ops::Index;
 
 use crate::policy::ChildKey;
@@ -25,11 +24,15 @@ impl Ascending for ChildKey {
 
 /// A map in key order.
 ///
-/// While no key is missing in the middle, a look-up is one array access; after removals it is a binary search at worst.
+/// While no key was removed from the middle, a look-up is one array access; else it is a binary search at worst.
 /// Removed entries leave a hole, and the holes are closed once they outnumber the rest.
 #[derive(Debug, Clone)]
 pub(crate) struct Table<K, T> {
-    entries: VecDeque<Entry<K, T>>,
+    entries: Vec<Entry<K, T>>,
+    /// The number of the first entry's key.
+    origin: u64,
+    /// Before this position there are only holes.
+    head: usize,
     live: usize,
 }
 
@@ -41,13 +44,13 @@ struct Entry<K, T> {
 
 impl<K, T> Default for Table<K, T> {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), live: 0 }
+        Self { entries: Vec::new(), origin: 0, head: 0, live: 0 }
     }
 }
 
 impl<K: Ascending, T> Table<K, T> {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
-        Self { entries: VecDeque::with_capacity(capacity), live: 0 }
+        Self { entries: Vec::with_capacity(capacity), ..Self::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -58,10 +61,16 @@ impl<K: Ascending, T> Table<K, T> {
         self.live == 0
     }
 
+    #[inline]
     pub(crate) fn get(&self, key: K) -> Option<&T> {
-        self.entries[self.position(key).ok()?].value.as_ref()
+        let guess = self.guess(key);
+        match self.entries.get(guess) {
+            Some(entry) if entry.key.number() == key.number() => entry.value.as_ref(),
+            _ => self.entries[self.search(key).ok()?].value.as_ref(),
+        }
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut T> {
         let position = self.position(key).ok()?;
         self.entries[position].value.as_mut()
@@ -73,17 +82,23 @@ impl<K: Ascending, T> Table<K, T> {
 
     /// Inserts a value, in place of one that is there. Cheap at the end, where new keys belong.
     pub(crate) fn insert(&mut self, key: K, value: T) {
-        match self.position(key) {
+        let position = match self.position(key) {
             Ok(position) => {
                 let entry = &mut self.entries[position];
                 self.live += usize::from(entry.value.is_none());
                 entry.value = Some(value);
+                position
             }
             Err(position) => {
                 self.live += 1;
+                if position == 0 {
+                    self.origin = key.number();
+                }
                 self.entries.insert(position, Entry { key, value: Some(value) });
+                position
             }
-        }
+        };
+        self.head = self.head.min(position);
     }
 
     pub(crate) fn remove(&mut self, key: K) -> Option<T> {
@@ -96,42 +111,53 @@ impl<K: Ascending, T> Table<K, T> {
 
     /// Returns the entries in key order.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (K, &T)> {
-        self.entries.iter().filter_map(|entry| Some((entry.key, entry.value.as_ref()?)))
+        self.entries[self.head..].iter().filter_map(|entry| Some((entry.key, entry.value.as_ref()?)))
     }
 
     /// Returns the entries from this key on, in key order.
     pub(crate) fn iter_from(&self, from: K) -> impl DoubleEndedIterator<Item = (K, &T)> {
-        let position = self.position(from).unwrap_or_else(|position| position);
-        self.entries.range(position..).filter_map(|entry| Some((entry.key, entry.value.as_ref()?)))
+        let position = self.position(from).unwrap_or_else(|position| position).max(self.head);
+        self.entries[position..].iter().filter_map(|entry| Some((entry.key, entry.value.as_ref()?)))
+    }
+
+    /// Returns where the entry of a key is while there are no gaps.
+    #[inline]
+    fn guess(&self, key: K) -> usize {
+        usize::try_from(key.number().wrapping_sub(self.origin)).unwrap_or(usize::MAX)
     }
 
     /// Returns where the entry of a key is, or where it belongs.
+    #[inline]
     fn position(&self, key: K) -> Result<usize, usize> {
-        let Some(first) = self.entries.front() else { return Err(0) };
-        let Some(distance) = key.number().checked_sub(first.key.number()) else { return Err(0) };
-        let last = self.entries.len() - 1;
-        // Keys are distinct and ascend, so an entry is never further from the first than its key.
-        let guess = usize::try_from(distance).map_or(last, |distance| distance.min(last));
-        let guessed = self.entries[guess].key.number();
-        if guessed == key.number() {
-            return Ok(guess);
+        let guess = self.guess(key);
+        match self.entries.get(guess) {
+            Some(entry) if entry.key.number() == key.number() => Ok(guess),
+            _ => self.search(key),
         }
-        if guessed < key.number() {
-            return Err(self.entries.len());
+    }
+
+    fn search(&self, key: K) -> Result<usize, usize> {
+        match self.entries.last() {
+            Some(last) if last.key.number() >= key.number() => {
+                self.entries.binary_search_by_key(&key.number(), |entry| entry.key.number())
+            }
+            _ => Err(self.entries.len()),
         }
-        self.entries.binary_search_by_key(&key.number(), |entry| entry.key.number())
     }
 
     fn close_holes(&mut self) {
-        while self.entries.back().is_some_and(|entry| entry.value.is_none()) {
-            self.entries.pop_back();
+        while self.entries.last().is_some_and(|entry| entry.value.is_none()) {
+            self.entries.pop();
         }
-        while self.entries.front().is_some_and(|entry| entry.value.is_none()) {
-            self.entries.pop_front();
+        while self.entries.get(self.head).is_some_and(|entry| entry.value.is_none()) {
+            self.head += 1;
         }
         if self.entries.len() > 2 * self.live + 8 {
             self.entries.retain(|entry| entry.value.is_some());
+            self.head = 0;
+            self.origin = self.entries.first().map_or(0, |entry| entry.key.number());
         }
+        self.head = self.head.min(self.entries.len());
         if self.entries.capacity() > 64 + 8 * self.entries.len() {
             self.entries.shrink_to(2 * self.entries.len());
         }
@@ -178,7 +204,8 @@ impl KeySet {
     }
 
     pub(crate) fn first(&self) -> Option<ChildKey> {
-        self.ascending_from(ChildKey::FIRST).next()
+        let (word, bits) = self.words.iter().next()?;
+        Some(ChildKey::new(word << 6 | u64::from(bits.trailing_zeros())))
     }
 
     /// Returns the keys from this one on, lowest first.

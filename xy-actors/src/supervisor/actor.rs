@@ -306,8 +306,7 @@ impl SupervisorState {
         let key = self.policy.key(id.as_str())?;
         let child = self.policy.child(key)?;
         let record = self.records.get(key)?;
-        let history =
-            ChildHistory { transitions: record.transitions(), exits: record.exits.iter().cloned().collect() };
+        let history = ChildHistory { transitions: record.transitions(), exits: record.exits() };
         Some(Box::new((self.info(&child, now()), history)))
     }
 

@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 
 use crate::child::{Child, Running, StartErrorKind};
 use crate::event::ChildReport;
-use crate::exit::{ExitReport, ProcessRef};
+use crate::exit::{Exit, ExitReport, ProcessRef};
 use crate::path::TreePath;
 use crate::policy::{Incarnation, State};
 
@@ -108,7 +108,7 @@ pub(crate) struct Record {
     /// What few children have something to say about.
     notes: Option<Box<Notes>>,
     steps: VecDeque<Step>,
-    pub(crate) exits: VecDeque<LastExit>,
+    exits: Option<Box<VecDeque<LastExit>>>,
 }
 
 #[derive(Default)]
@@ -123,6 +123,7 @@ struct Notes {
 /// A transition as it is kept: small, because most have nothing to add.
 enum Step {
     Plain { at_unix_ms: u64, report: Option<&'static ChildReport>, from: State, to: State },
+    Stopped { at_unix_ms: u64, report: Arc<ExitReport>, from: State, to: State, exit: Exit, clean: bool },
     Full(Box<Transition>),
 }
 
@@ -132,6 +133,14 @@ impl Step {
             &Self::Plain { at_unix_ms, report, from, to } => {
                 Transition { from, to, at_unix_ms, report: report.copied(), exit: None, asked: None }
             }
+            &Self::Stopped { at_unix_ms, ref report, from, to, exit, clean } => Transition {
+                from,
+                to,
+                at_unix_ms,
+                report: Some(ChildReport::Stopped { exit, clean }),
+                exit: Some(report.clone()),
+                asked: None,
+            },
             Self::Full(transition) => (**transition).clone(),
         }
     }
@@ -150,7 +159,7 @@ impl Record {
             last_report: None,
             notes: None,
             steps: VecDeque::new(),
-            exits: VecDeque::new(),
+            exits: None,
         }
     }
 
@@ -185,12 +194,18 @@ impl Record {
         if let Some(notes) = &mut self.notes {
             notes.waited_for = notes.waits_for.take().or(notes.waited_for.take());
         }
-        push_bounded(&mut self.exits, LastExit { report: Arc::new(report), at_unix_ms, incarnation });
+        let exits = self.exits.get_or_insert_default();
+        push_bounded(exits, LastExit { report: Arc::new(report), at_unix_ms, incarnation });
     }
 
     /// Returns how the last incarnation, or the last failed start, ended.
     pub(crate) fn last_exit(&self) -> Option<&LastExit> {
-        self.exits.back()
+        self.exits.as_ref()?.back()
+    }
+
+    /// Returns the latest exits and failed starts, oldest first.
+    pub(crate) fn exits(&self) -> Vec<LastExit> {
+        self.exits.iter().flat_map(|exits| exits.iter().cloned()).collect()
     }
 
     /// Returns the report of the last exit, if `report` is about that.
@@ -207,14 +222,17 @@ impl Record {
         let report = self.last_report;
         let exit = report.and_then(|report| self.exit_of(report));
         let asked = self.notes.as_ref().and_then(|notes| notes.asked.clone());
-        let plain = match (report, &exit, &asked) {
-            (None, None, None) => Some(None),
-            (Some(report), None, None) => plain(report).map(Some),
-            _ => None,
-        };
-        let step = match plain {
-            Some(report) => Step::Plain { at_unix_ms, report, from, to },
-            None => Step::Full(Box::new(Transition { from, to, at_unix_ms, report, exit, asked })),
+        let step = match (report, exit, asked) {
+            (None, None, None) => Step::Plain { at_unix_ms, report: None, from, to },
+            (Some(ChildReport::Stopped { exit, clean }), Some(report), None) => {
+                Step::Stopped { at_unix_ms, report, from, to, exit, clean }
+            }
+            (report, exit, asked) => match report.and_then(plain) {
+                Some(report) if exit.is_none() && asked.is_none() => {
+                    Step::Plain { at_unix_ms, report: Some(report), from, to }
+                }
+                _ => Step::Full(Box::new(Transition { from, to, at_unix_ms, report, exit, asked })),
+            },
         };
         push_bounded(&mut self.steps, step);
         if matches!(to, State::Running | State::Stopped | State::Failed)

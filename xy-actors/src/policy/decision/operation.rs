@@ -395,7 +395,9 @@ impl Policy {
     /// An operator's start begins with a clean slate: limit, backoff and count of restarts.
     fn start_afresh(&mut self, key: ChildKey) {
         if let Some(child) = self.children.get_mut(key) {
-            child.window.clear();
+            if let Some(own) = &mut child.own {
+                own.window.clear();
+            }
             child.attempt = 0;
             child.restarts = 0;
         }
