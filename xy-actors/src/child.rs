@@ -17,9 +17,11 @@ use crate::policy::{ChildKey, Incarnation};
 use crate::supervisor::message::SupervisorMessage;
 
 mod actor;
+mod info;
 mod task;
 
 pub use actor::{ActorChild, actor};
+pub use info::StartInfo;
 pub use task::{TaskChild, TaskContext, TaskError, task};
 
 /// The future of one start.
@@ -101,6 +103,11 @@ pub trait Running: Send + 'static {
 
     /// Returns the actor, if it is one.
     fn actor(&self) -> Option<ActorCell> {
+        None
+    }
+
+    /// Returns what the start hands back to whoever asked for it.
+    fn info(&self) -> Option<StartInfo> {
         None
     }
 

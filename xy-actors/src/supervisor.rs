@@ -7,9 +7,9 @@ use std::time::Duration;
 use ractor::{Actor, ActorRef};
 use tokio::sync::{oneshot, watch};
 
-use crate::child::{Child, StartErrorKind};
-use crate::event::stream::{EventCursor, EventLog, EventStream};
-use crate::exit::{Cause, ExitReport};
+use crate::child::{Child, StartErrorKind, StartInfo};
+use crate::event::stream::{EventCursor, EventItem, EventLog, EventStream};
+use crate::exit::{Cause, Exit, ExitReport};
 use crate::path::TreePath;
 use crate::policy::{ChildKey, Incarnation, Operation, Outcome, Policy, Refusal, State, Wanted};
 use crate::snapshot::Counts;
@@ -20,10 +20,16 @@ mod by_actor;
 pub(crate) mod message;
 mod nested;
 mod record;
+mod reference;
+mod shutdown;
+mod template;
 mod timers;
 
 pub use nested::{SupervisorChild, supervisor};
 pub use record::{LastExit, Transition};
+pub use reference::ChildRef;
+pub use shutdown::ShutdownReport;
+pub use template::Template;
 
 use actor::{SupervisorActor, SupervisorArguments};
 use message::{Reply, SupervisorMessage, Target};
@@ -42,7 +48,7 @@ pub(crate) struct Tree {
 pub(crate) enum Life {
     Starting,
     Started,
-    Ended(Arc<ExitReport>),
+    Ended(Arc<ExitReport>, Arc<ShutdownReport>),
 }
 
 /// A running supervisor. Cheap to clone; dropping it stops nothing.
@@ -152,14 +158,14 @@ pub enum SpawnTreeError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OperationError {
-    /// No child has this id.
+    /// There is no such child.
     #[error("no child is called `{0}`")]
-    NotFound(ChildId),
+    NotFound(ChildRef),
     /// The child's state forbids it, or another operation came in between.
     #[error("child `{child}`: {refusal}")]
     Refused {
         /// The child.
-        child: ChildId,
+        child: ChildRef,
         /// Why.
         #[source]
         refusal: Refusal,
@@ -168,7 +174,7 @@ pub enum OperationError {
     #[error("child `{child}` did not start: {cause}")]
     StartFailed {
         /// The child.
-        child: ChildId,
+        child: ChildRef,
         /// Why.
         cause: Cause,
         /// What kind of failure.
@@ -180,7 +186,7 @@ pub enum OperationError {
 }
 
 /// What a start came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartOutcome {
     /// The child is ready.
@@ -189,6 +195,8 @@ pub enum StartOutcome {
         child: ChildKey,
         /// Which start of it.
         incarnation: Incarnation,
+        /// What its start handed back.
+        info: Option<StartInfo>,
     },
     /// It was ready already.
     AlreadyRunning,
@@ -289,7 +297,7 @@ impl Supervisor {
         let mut life = self.life.clone();
         let life = life.wait_for(|life| !matches!(life, Life::Starting)).await;
         match life.as_deref() {
-            Ok(Life::Ended(report)) => Err(SpawnTreeError::Ended(report.clone())),
+            Ok(Life::Ended(report, _)) => Err(SpawnTreeError::Ended(report.clone())),
             Ok(_) => Ok(()),
             Err(_) => Err(SpawnTreeError::Runtime),
         }
@@ -301,11 +309,26 @@ impl Supervisor {
     /// Cancel safe.
     pub async fn ended(&self) -> Arc<ExitReport> {
         let mut life = self.life.clone();
-        let report = match life.wait_for(|life| matches!(life, Life::Ended(_))).await.as_deref() {
-            Ok(Life::Ended(report)) => Some(report.clone()),
-            _ => None,
-        };
-        report.unwrap_or_else(|| Arc::new(ExitReport::new(crate::exit::Exit::Killed, Cause::Aborted)))
+        match life.wait_for(|life| matches!(life, Life::Ended(..))).await.as_deref() {
+            Ok(Life::Ended(report, _)) => report.clone(),
+            // The sender tells the end before it goes.
+            _ => Arc::new(ExitReport::new(Exit::Killed, Cause::Aborted)),
+        }
+    }
+
+    async fn ended_with_children(&self) -> Arc<ShutdownReport> {
+        let mut life = self.life.clone();
+        match life.wait_for(|life| matches!(life, Life::Ended(..))).await.as_deref() {
+            Ok(Life::Ended(_, children)) => children.clone(),
+            _ => Arc::default(),
+        }
+    }
+
+    /// Adds what became of everything below this supervisor, if it has ended.
+    pub(crate) fn merge_end_into(&self, report: &mut ShutdownReport) {
+        if let Life::Ended(_, children) = &*self.life.borrow() {
+            report.merge(children);
+        }
     }
 
     /// Adds a child and waits until it is ready (OTP's start_child).
@@ -321,10 +344,17 @@ impl Supervisor {
         spec: ChildSpec,
         child: impl Child,
     ) -> Result<StartOutcome, OperationError> {
+        self.start_recipe(spec, Arc::new(child)).await
+    }
+
+    async fn start_recipe(
+        &self,
+        spec: ChildSpec,
+        child: Arc<dyn Child>,
+    ) -> Result<StartOutcome, OperationError> {
         let id = spec.id.clone();
-        let child: Arc<dyn Child> = Arc::new(child);
         let reply = self.ask(|reply| SupervisorMessage::StartChild { spec, child, reply }).await?;
-        start_outcome(id, reply)
+        start_outcome(id.into(), reply)
     }
 
     /// Stops a child; a group restart brings it back (OTP's terminate_child).
@@ -334,10 +364,10 @@ impl Supervisor {
     ///
     /// # Cancel safety
     /// If the future is dropped, the child is stopped all the same.
-    pub async fn terminate_child(&self, id: impl Into<ChildId>) -> Result<StopOutcome, OperationError> {
-        let id = id.into();
-        let reply = self.operate(&id, Operation::TerminateChild, None).await?;
-        stop_outcome(id, reply)
+    pub async fn terminate_child(&self, child: impl Into<ChildRef>) -> Result<StopOutcome, OperationError> {
+        let child = child.into();
+        let reply = self.operate(&child, Operation::TerminateChild, None).await?;
+        stop_outcome(child, reply)
     }
 
     /// Starts a stopped child and waits until it is ready (OTP's restart_child).
@@ -347,10 +377,10 @@ impl Supervisor {
     ///
     /// # Cancel safety
     /// If the future is dropped, the child is started all the same.
-    pub async fn restart_child(&self, id: impl Into<ChildId>) -> Result<StartOutcome, OperationError> {
-        let id = id.into();
-        let reply = self.operate(&id, Operation::RestartChild, None).await?;
-        start_outcome(id, reply)
+    pub async fn restart_child(&self, child: impl Into<ChildRef>) -> Result<StartOutcome, OperationError> {
+        let child = child.into();
+        let reply = self.operate(&child, Operation::RestartChild, None).await?;
+        start_outcome(child, reply)
     }
 
     /// Drops the spec of a stopped child (OTP's delete_child).
@@ -360,10 +390,10 @@ impl Supervisor {
     ///
     /// # Cancel safety
     /// If the future is dropped, the spec is dropped all the same.
-    pub async fn delete_child(&self, id: impl Into<ChildId>) -> Result<(), OperationError> {
-        let id = id.into();
-        let reply = self.operate(&id, Operation::DeleteChild, None).await?;
-        done(id, reply)
+    pub async fn delete_child(&self, child: impl Into<ChildRef>) -> Result<(), OperationError> {
+        let child = child.into();
+        let reply = self.operate(&child, Operation::DeleteChild, None).await?;
+        done(child, reply)
     }
 
     /// The operator's start: wanted up, and started now, whatever it was waiting for. Waits until it is ready.
@@ -375,12 +405,12 @@ impl Supervisor {
     /// If the future is dropped, the child is started all the same.
     pub async fn start(
         &self,
-        id: impl Into<ChildId>,
+        child: impl Into<ChildRef>,
         reason: Option<String>,
     ) -> Result<StartOutcome, OperationError> {
-        let id = id.into();
-        let reply = self.operate(&id, Operation::Start, reason).await?;
-        start_outcome(id, reply)
+        let child = child.into();
+        let reply = self.operate(&child, Operation::Start, reason).await?;
+        start_outcome(child, reply)
     }
 
     /// The operator's stop: wanted down until somebody starts it. Waits until everything of it is gone.
@@ -392,12 +422,12 @@ impl Supervisor {
     /// If the future is dropped, the child is stopped all the same.
     pub async fn stop(
         &self,
-        id: impl Into<ChildId>,
+        child: impl Into<ChildRef>,
         reason: Option<String>,
     ) -> Result<StopOutcome, OperationError> {
-        let id = id.into();
-        let reply = self.operate(&id, Operation::Stop, reason).await?;
-        stop_outcome(id, reply)
+        let child = child.into();
+        let reply = self.operate(&child, Operation::Stop, reason).await?;
+        stop_outcome(child, reply)
     }
 
     /// The operator's restart: stopped if alive, then started; does not count. Waits until it is ready.
@@ -409,12 +439,12 @@ impl Supervisor {
     /// If the future is dropped, the child is restarted all the same.
     pub async fn restart(
         &self,
-        id: impl Into<ChildId>,
+        child: impl Into<ChildRef>,
         reason: Option<String>,
     ) -> Result<StartOutcome, OperationError> {
-        let id = id.into();
-        let reply = self.operate(&id, Operation::Restart, reason).await?;
-        start_outcome(id, reply)
+        let child = child.into();
+        let reply = self.operate(&child, Operation::Restart, reason).await?;
+        start_outcome(child, reply)
     }
 
     /// Keeps a child from being restarted automatically, without touching it.
@@ -424,10 +454,14 @@ impl Supervisor {
     ///
     /// # Cancel safety
     /// If the future is dropped, the child is paused all the same.
-    pub async fn pause(&self, id: impl Into<ChildId>, reason: Option<String>) -> Result<(), OperationError> {
-        let id = id.into();
-        let reply = self.operate(&id, Operation::Pause, reason).await?;
-        done(id, reply)
+    pub async fn pause(
+        &self,
+        child: impl Into<ChildRef>,
+        reason: Option<String>,
+    ) -> Result<(), OperationError> {
+        let child = child.into();
+        let reply = self.operate(&child, Operation::Pause, reason).await?;
+        done(child, reply)
     }
 
     /// Lifts a pause; a child that ended meanwhile is restarted.
@@ -437,10 +471,14 @@ impl Supervisor {
     ///
     /// # Cancel safety
     /// If the future is dropped, the child is resumed all the same.
-    pub async fn resume(&self, id: impl Into<ChildId>, reason: Option<String>) -> Result<(), OperationError> {
-        let id = id.into();
-        let reply = self.operate(&id, Operation::Resume, reason).await?;
-        done(id, reply)
+    pub async fn resume(
+        &self,
+        child: impl Into<ChildRef>,
+        reason: Option<String>,
+    ) -> Result<(), OperationError> {
+        let child = child.into();
+        let reply = self.operate(&child, Operation::Resume, reason).await?;
+        done(child, reply)
     }
 
     /// Replaces the policy of a child, and with `child` also what its next incarnation runs, without touching the
@@ -455,7 +493,7 @@ impl Supervisor {
         let id = spec.id.clone();
         let child = child.map(Arc::from);
         let reply = self.ask(|reply| SupervisorMessage::Update { spec, child, reply }).await?;
-        done(id, reply)
+        done(id.into(), reply)
     }
 
     /// Stops a child and drops its spec.
@@ -467,12 +505,12 @@ impl Supervisor {
     /// If the future is dropped, the child is removed all the same.
     pub async fn remove(
         &self,
-        id: impl Into<ChildId>,
+        child: impl Into<ChildRef>,
         reason: Option<String>,
     ) -> Result<StopOutcome, OperationError> {
-        let id = id.into();
-        let reply = self.operate(&id, Operation::Remove, reason).await?;
-        stop_outcome(id, reply)
+        let child = child.into();
+        let reply = self.operate(&child, Operation::Remove, reason).await?;
+        stop_outcome(child, reply)
     }
 
     /// Sends an operating system signal to a child's process group.
@@ -482,9 +520,9 @@ impl Supervisor {
     ///
     /// # Cancel safety
     /// If the future is dropped, the signal may be sent all the same.
-    pub async fn signal(&self, id: impl Into<ChildId>, signal: i32) -> Result<(), SignalError> {
-        let id = id.into();
-        self.ask_for(|reply| SupervisorMessage::Signal { id, signal, reply })
+    pub async fn signal(&self, child: impl Into<ChildRef>, signal: i32) -> Result<(), SignalError> {
+        let child = child.into();
+        self.ask_for(|reply| SupervisorMessage::Signal { child, signal, reply })
             .await
             .unwrap_or(Err(SignalError::SupervisorGone))
     }
@@ -509,8 +547,8 @@ impl Supervisor {
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn which_child(&self, id: impl Into<ChildId>) -> Result<ChildInfo, OperationError> {
-        self.which_child_with_history(id).await.map(|(info, _)| info)
+    pub async fn which_child(&self, child: impl Into<ChildRef>) -> Result<ChildInfo, OperationError> {
+        self.which_child_with_history(child).await.map(|(info, _)| info)
     }
 
     /// Returns one child and what its latest incarnations went through.
@@ -522,15 +560,74 @@ impl Supervisor {
     /// Cancel safe.
     pub async fn which_child_with_history(
         &self,
-        id: impl Into<ChildId>,
+        child: impl Into<ChildRef>,
     ) -> Result<(ChildInfo, ChildHistory), OperationError> {
-        let id = id.into();
-        let wanted = id.clone();
         let found = self
-            .ask_for(|reply| SupervisorMessage::WhichChild { id: wanted, reply })
-            .await
-            .ok_or(OperationError::SupervisorGone)?;
-        found.map(|found| *found).ok_or(OperationError::NotFound(id))
+            .ask_about(child.into(), |child, reply| SupervisorMessage::WhichChild { child, reply })
+            .await?;
+        Ok(*found)
+    }
+
+    /// Returns a child's spec, with what it was added or last updated with (OTP's get_childspec).
+    ///
+    /// # Errors
+    /// If there is no such child or the supervisor has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn child_spec(&self, child: impl Into<ChildRef>) -> Result<ChildSpec, OperationError> {
+        self.ask_about(child.into(), |child, reply| SupervisorMessage::ChildSpec { child, reply }).await
+    }
+
+    /// Waits until a child is as `condition` wants it, and returns it.
+    ///
+    /// The child is looked at at once and after each event about it, so a state that lasts only between two events of one
+    /// moment can be missed: wait for what stays, or compare incarnations.
+    ///
+    /// # Errors
+    /// If there is no such child, now or later, or the supervisor ends meanwhile.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn wait_for(
+        &self,
+        child: impl Into<ChildRef>,
+        condition: impl Fn(&ChildInfo) -> bool,
+    ) -> Result<ChildInfo, OperationError> {
+        let child = child.into();
+        let mut events = self.events(EventCursor::Now);
+        loop {
+            let info = self.which_child(child.clone()).await?;
+            if condition(&info) {
+                return Ok(info);
+            }
+            loop {
+                match events.next().await {
+                    None => return Err(OperationError::SupervisorGone),
+                    Some(EventItem::Event(event)) if event.path != info.path && event.path != self.path => {}
+                    Some(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Returns the child at a path below this supervisor, such as `group/leaf`, and the supervisor that owns it.
+    ///
+    /// # Errors
+    /// If a part of the path leads nowhere, or through something that is no living supervisor.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn lookup(&self, path: &str) -> Result<(Self, ChildInfo), OperationError> {
+        let mut owner = self.clone();
+        let mut parts = path.split('/');
+        let mut part = parts.next().unwrap_or_default();
+        for next in parts {
+            owner = owner.child_supervisor(part).await?;
+            part = next;
+        }
+        let info = owner.which_child(part).await?;
+        Ok((owner, info))
     }
 
     /// Returns how many children there are (OTP's count_children).
@@ -546,20 +643,15 @@ impl Supervisor {
             .ok_or(OperationError::SupervisorGone)
     }
 
-    /// Returns the supervisor that is the child of this id.
+    /// Returns the supervisor that is this child.
     ///
     /// # Errors
     /// If there is no such child, it is no supervisor or not alive, or this supervisor has ended.
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn child_supervisor(&self, id: impl Into<ChildId>) -> Result<Supervisor, OperationError> {
-        let id = id.into();
-        let wanted = id.clone();
-        self.ask_for(|reply| SupervisorMessage::ChildSupervisor { id: wanted, reply })
-            .await
-            .ok_or(OperationError::SupervisorGone)?
-            .ok_or(OperationError::NotFound(id))
+    pub async fn child_supervisor(&self, child: impl Into<ChildRef>) -> Result<Supervisor, OperationError> {
+        self.ask_about(child.into(), |child, reply| SupervisorMessage::ChildSupervisor { child, reply }).await
     }
 
     /// Subscribes to the events of the whole tree.
@@ -572,32 +664,44 @@ impl Supervisor {
         &self.tree.events
     }
 
-    /// Stops all children in order and ends the supervisor; returns how it ended. Answers also if it has ended before.
+    /// Stops all children in order and ends the supervisor; returns what became of them. Answers also if it has ended
+    /// before.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the supervisor ends all the same.
-    pub async fn shutdown(&self) -> Arc<ExitReport> {
-        // If the supervisor is gone, `ended` says how.
-        let _gone = self.actor.send_message(SupervisorMessage::Shutdown);
-        self.ended().await
+    /// If the future is dropped, the supervisor ends all the same: a timeout around it ends only the wait.
+    pub async fn shutdown(&self) -> Arc<ShutdownReport> {
+        self.shutdown_as(Exit::Shutdown, None).await
     }
 
-    /// Kills all children at once and ends the supervisor; returns how it ended.
+    /// Stops all children in order and ends the supervisor with this exit (OTP's `supervisor:stop`), which is what its
+    /// parent decides by: a permanent supervisor is started again. The first to ask decides.
+    ///
+    /// A child that waits here for its own supervisor is asked to stop and killed after its shutdown time like any other.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the supervisor ends all the same: a timeout around it ends only the wait.
+    pub async fn shutdown_as(&self, exit: Exit, reason: Option<String>) -> Arc<ShutdownReport> {
+        // If the supervisor is gone, its end is known.
+        let _gone = self.actor.send_message(SupervisorMessage::Shutdown { exit, reason });
+        self.ended_with_children().await
+    }
+
+    /// Kills all children at once and ends the supervisor; returns what became of them.
     ///
     /// # Cancel safety
     /// If the future is dropped, the supervisor ends all the same.
-    pub async fn kill(&self) -> Arc<ExitReport> {
+    pub async fn kill(&self) -> Arc<ShutdownReport> {
         let _gone = self.actor.send_message(SupervisorMessage::Kill);
-        self.ended().await
+        self.ended_with_children().await
     }
 
     async fn operate(
         &self,
-        id: &ChildId,
+        child: &ChildRef,
         operation: fn(ChildKey) -> Operation,
         reason: Option<String>,
     ) -> Result<Reply, OperationError> {
-        let target = Target { id: id.clone(), reason: reason.map(Arc::from) };
+        let target = Target { child: child.clone(), reason: reason.map(Arc::from) };
         self.ask(|reply| SupervisorMessage::Operate { target, operation, reply }).await
     }
 
@@ -606,6 +710,20 @@ impl Supervisor {
         message: impl FnOnce(oneshot::Sender<Reply>) -> SupervisorMessage,
     ) -> Result<Reply, OperationError> {
         self.ask_for(message).await.ok_or(OperationError::SupervisorGone)
+    }
+
+    /// Asks something about one child.
+    async fn ask_about<T>(
+        &self,
+        child: ChildRef,
+        message: impl FnOnce(ChildRef, oneshot::Sender<Result<T, Refusal>>) -> SupervisorMessage,
+    ) -> Result<T, OperationError> {
+        let asked = child.clone();
+        let answer = self.ask_for(|reply| message(asked, reply)).await;
+        answer.ok_or(OperationError::SupervisorGone)?.map_err(|refusal| match refusal {
+            Refusal::NotFound => OperationError::NotFound(child),
+            refusal => OperationError::Refused { child, refusal },
+        })
     }
 
     /// Sends a message that is answered; `None` if the supervisor ended without answering.
@@ -620,20 +738,23 @@ impl Supervisor {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignalError {
-    /// No child has this id.
+    /// There is no such child.
     #[error("no child is called `{0}`")]
-    NotFound(ChildId),
+    NotFound(ChildRef),
+    /// Children of a simple_one_for_one supervisor are named by their keys.
+    #[error("child `{0}` of a simple_one_for_one supervisor has no id of its own")]
+    SimpleOneForOne(ChildRef),
     /// Nothing of it runs.
     #[error("child `{0}` is not running")]
-    NotRunning(ChildId),
+    NotRunning(ChildRef),
     /// It is no operating system process.
     #[error("child `{0}` is no process")]
-    NoProcess(ChildId),
+    NoProcess(ChildRef),
     /// The system refused.
     #[error("failed to signal child `{child}`")]
     System {
         /// The child.
-        child: ChildId,
+        child: ChildRef,
         /// Why.
         #[source]
         source: std::io::Error,
@@ -643,36 +764,38 @@ pub enum SignalError {
     SupervisorGone,
 }
 
-fn start_outcome(id: ChildId, reply: Reply) -> Result<StartOutcome, OperationError> {
+fn start_outcome(child: ChildRef, reply: Reply) -> Result<StartOutcome, OperationError> {
     match reply.outcome {
-        Outcome::Started { child, incarnation } => Ok(StartOutcome::Started { child, incarnation }),
+        Outcome::Started { child, incarnation } => {
+            Ok(StartOutcome::Started { child, incarnation, info: reply.info })
+        }
         Outcome::AlreadyRunning { .. } => Ok(StartOutcome::AlreadyRunning),
         Outcome::Added { .. } => Ok(StartOutcome::Added),
         Outcome::Ignored { .. } => Ok(StartOutcome::Ignored),
-        outcome => Err(refused(id, outcome, reply.exit, reply.start_error)),
+        outcome => Err(refused(child, outcome, reply.exit, reply.start_error)),
     }
 }
 
-fn stop_outcome(id: ChildId, reply: Reply) -> Result<StopOutcome, OperationError> {
+fn stop_outcome(child: ChildRef, reply: Reply) -> Result<StopOutcome, OperationError> {
     match reply.outcome {
         Outcome::Stopped { exit, .. } => Ok(StopOutcome::Stopped(reply.exit.unwrap_or_else(|| {
             // Only a child that was called off before it ran has no report of its own.
             Arc::new(ExitReport::new(exit, Cause::Finished { reason: None }))
         }))),
         Outcome::NotRunning { .. } => Ok(StopOutcome::NotRunning),
-        outcome => Err(refused(id, outcome, reply.exit, reply.start_error)),
+        outcome => Err(refused(child, outcome, reply.exit, reply.start_error)),
     }
 }
 
-fn done(id: ChildId, reply: Reply) -> Result<(), OperationError> {
+fn done(child: ChildRef, reply: Reply) -> Result<(), OperationError> {
     match reply.outcome {
         Outcome::Done => Ok(()),
-        outcome => Err(refused(id, outcome, reply.exit, reply.start_error)),
+        outcome => Err(refused(child, outcome, reply.exit, reply.start_error)),
     }
 }
 
 fn refused(
-    child: ChildId,
+    child: ChildRef,
     outcome: Outcome,
     exit: Option<Arc<ExitReport>>,
     kind: Option<StartErrorKind>,

@@ -1,8 +1,6 @@
 //! Trees of mock children on a paused clock, for testing what your own program does with supervision.
 //!
 //! ```
-//! use std::time::Duration;
-//!
 //! use xy_actors::spec::{ChildSpec, SupervisorSpec};
 //! use xy_actors::testkit::{Journal, MockChild};
 //! use xy_actors::supervisor::Supervisor;
@@ -15,8 +13,7 @@
 //!     .child(ChildSpec::worker("db"), db.clone())
 //!     .start()
 //!     .await?;
-//! db.crash("lost its disk");
-//! db.wait_for_start(2).await;
+//! db.crash_and_restart("lost its disk").await;
 //! assert_eq!(journal.take(), ["start db", "start db"]);
 //! tree.shutdown().await;
 //! # Ok(())
@@ -24,5 +21,7 @@
 //! ```
 
 mod child;
+mod tree;
 
 pub use child::{Journal, MockChild, MockStart, MockStop};
+pub use tree::TestTree;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ractor::{Actor, ActorCell, SpawnErr};
 
-use super::{Child, Running, StartContext, StartError, StartFuture, Started};
+use super::{Child, Running, StartContext, StartError, StartFuture, StartInfo, Started};
 
 /// A child that is a ractor actor; see [`actor`].
 pub struct ActorChild<F> {
@@ -81,6 +81,10 @@ impl Running for RunningActor {
 
     fn ended(&mut self) {
         self.ended = true;
+    }
+
+    fn info(&self) -> Option<StartInfo> {
+        Some(StartInfo::new(self.cell.clone()))
     }
 }
 

@@ -427,6 +427,11 @@ impl Policy {
         self.ids.get(id).copied()
     }
 
+    /// Returns whether this key was ever given to a child, be it gone or not.
+    pub fn has_given(&self, key: ChildKey) -> bool {
+        key > ChildKey::FIRST && key.get() < self.next_key
+    }
+
     /// Returns how many children there are, in whatever state.
     pub fn len(&self) -> usize {
         self.children.len()

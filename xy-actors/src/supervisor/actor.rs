@@ -25,12 +25,14 @@ use crate::policy::{
     Action, ChildKey, ChildView, Incarnation, Input, Operation, OperationId, Outcome, Policy, Refusal,
     StartFailure,
 };
-use crate::spec::{ChildId, ChildSpec, SpecError, SupervisorSpec};
+use crate::spec::{ChildId, ChildSpec, SpecError, Strategy, SupervisorSpec};
 use crate::supervisor::by_actor::ByActor;
 use crate::supervisor::message::{Reply, SupervisorMessage, Target};
 use crate::supervisor::record::{Live, Record};
 use crate::supervisor::timers::Timers;
-use crate::supervisor::{ChildHistory, ChildInfo, Life, Planned, SignalError, Supervisor, Tree};
+use crate::supervisor::{
+    ChildHistory, ChildInfo, ChildRef, Life, Planned, ShutdownReport, SignalError, Supervisor, Tree,
+};
 
 /// What a supervisor actor is made from.
 pub(crate) struct SupervisorArguments {
@@ -86,6 +88,10 @@ struct EndGuard {
     life: watch::Sender<Life>,
     root_events: Option<crate::event::stream::EventLog>,
     told: bool,
+    /// What becomes of the children meanwhile.
+    children: ShutdownReport,
+    /// What whoever asked for the end said.
+    reason: Option<String>,
 }
 
 impl EndGuard {
@@ -93,7 +99,9 @@ impl EndGuard {
         if std::mem::replace(&mut self.told, true) {
             return;
         }
-        self.life.send_replace(Life::Ended(Arc::new(report.clone())));
+        let mut children = std::mem::take(&mut self.children);
+        (children.exit, children.cause) = (report.exit, report.cause.clone());
+        self.life.send_replace(Life::Ended(Arc::new(report.clone()), Arc::new(children)));
         if let Some(parent) = &self.parent {
             parent.exited(report);
         }
@@ -182,7 +190,14 @@ impl SupervisorState {
             actions: Vec::new(),
             inputs: VecDeque::new(),
             clock: Clock::read(),
-            end: EndGuard { parent, life, root_events, told: false },
+            end: EndGuard {
+                parent,
+                life,
+                root_events,
+                told: false,
+                children: ShutdownReport::default(),
+                reason: None,
+            },
         }
     }
 
@@ -201,19 +216,22 @@ impl SupervisorState {
                 self.on_operate(myself, target, operation, reply);
             }
             SupervisorMessage::Update { spec, child, reply } => self.on_update(myself, spec, child, reply),
-            SupervisorMessage::Signal { id, signal, reply } => {
-                let _gone = reply.send(self.on_signal(id, signal));
+            SupervisorMessage::Signal { child, signal, reply } => {
+                let _gone = reply.send(self.on_signal(child, signal));
             }
             SupervisorMessage::WhichChildren { reply } => {
                 let now = now();
                 let children = self.policy.children().map(|child| self.info(&child, now)).collect();
                 let _gone = reply.send(children);
             }
-            SupervisorMessage::WhichChild { id, reply } => {
-                let _gone = reply.send(self.on_which_child(&id));
+            SupervisorMessage::WhichChild { child, reply } => {
+                let _gone = reply.send(self.on_which_child(&child));
             }
-            SupervisorMessage::ChildSupervisor { id, reply } => {
-                let _gone = reply.send(self.child_supervisor(&id));
+            SupervisorMessage::ChildSpec { child, reply } => {
+                let _gone = reply.send(self.on_child_spec(&child));
+            }
+            SupervisorMessage::ChildSupervisor { child, reply } => {
+                let _gone = reply.send(self.on_child_supervisor(&child));
             }
             SupervisorMessage::CountChildren { reply } => {
                 let _gone = reply.send(self.policy.counts());
@@ -235,7 +253,12 @@ impl SupervisorState {
                 }
             }
             SupervisorMessage::TimersDue => self.on_timers_due(myself),
-            SupervisorMessage::Shutdown => self.feed(myself, Input::Shutdown { exit: Exit::Shutdown }),
+            SupervisorMessage::Shutdown { exit, reason } => {
+                if !self.policy.is_ending() {
+                    self.end.reason = reason;
+                }
+                self.feed(myself, Input::Shutdown { exit });
+            }
             SupervisorMessage::Kill => self.feed(myself, Input::Kill),
         }
     }
@@ -247,8 +270,9 @@ impl SupervisorState {
         operation: fn(ChildKey) -> Operation,
         reply: oneshot::Sender<Reply>,
     ) {
-        let Some(key) = self.policy.key(target.id.as_str()) else {
-            return refuse(reply, Refusal::NotFound);
+        let key = match self.resolve(&target.child) {
+            Ok(key) => key,
+            Err(refusal) => return self.refuse_operation(&target.child, operation, refusal, reply),
         };
         if let Some(reason) = target.reason
             && let Some(record) = self.records.get_mut(key)
@@ -288,34 +312,73 @@ impl SupervisorState {
         self.feed(myself, Input::Operation { id, operation });
     }
 
-    fn on_signal(&mut self, id: ChildId, signal: i32) -> Result<(), SignalError> {
-        let Some(record) = self.policy.key(id.as_str()).and_then(|key| self.records.get_mut(key)) else {
-            return Err(SignalError::NotFound(id));
+    fn on_signal(&mut self, child: ChildRef, signal: i32) -> Result<(), SignalError> {
+        let key = match self.resolve(&child) {
+            Ok(key) => key,
+            Err(Refusal::SimpleOneForOne) => return Err(SignalError::SimpleOneForOne(child)),
+            Err(_) => return Err(SignalError::NotFound(child)),
         };
-        let Live::Running(running) = &mut record.live else {
-            return Err(SignalError::NotRunning(id));
+        let Some(Live::Running(running)) = self.records.get_mut(key).map(|record| &mut record.live) else {
+            return Err(SignalError::NotRunning(child));
         };
         match running.signal(signal) {
-            None => Err(SignalError::NoProcess(id)),
+            None => Err(SignalError::NoProcess(child)),
             Some(Ok(())) => Ok(()),
-            Some(Err(source)) => Err(SignalError::System { child: id, source }),
+            Some(Err(source)) => Err(SignalError::System { child, source }),
         }
     }
 
-    fn on_which_child(&self, id: &ChildId) -> Option<Box<(ChildInfo, ChildHistory)>> {
-        let key = self.policy.key(id.as_str())?;
-        let child = self.policy.child(key)?;
-        let record = self.records.get(key)?;
+    /// Returns the key of the child that is meant; children of a simple_one_for_one supervisor have no ids.
+    fn resolve(&self, child: &ChildRef) -> Result<ChildKey, Refusal> {
+        match child {
+            ChildRef::Id(_) if self.policy.spec().strategy == Strategy::SimpleOneForOne => {
+                Err(Refusal::SimpleOneForOne)
+            }
+            ChildRef::Id(id) => self.policy.key(id.as_str()).ok_or(Refusal::NotFound),
+            ChildRef::Key(key) => self.policy.child(*key).map(|child| child.key).ok_or(Refusal::NotFound),
+        }
+    }
+
+    /// Answers an operation on a child that is not there: by key, what is gone already need not be ended.
+    fn refuse_operation(
+        &self,
+        child: &ChildRef,
+        operation: fn(ChildKey) -> Operation,
+        refusal: Refusal,
+        reply: oneshot::Sender<Reply>,
+    ) {
+        if let ChildRef::Key(key) = child
+            && self.policy.has_given(*key)
+            && matches!(
+                operation(*key),
+                Operation::TerminateChild(_) | Operation::Stop(_) | Operation::Remove(_)
+            )
+        {
+            return answer_at_once(reply, Outcome::NotRunning { child: *key });
+        }
+        refuse(reply, refusal);
+    }
+
+    fn on_child_spec(&self, child: &ChildRef) -> Result<ChildSpec, Refusal> {
+        let key = self.resolve(child)?;
+        self.policy.child(key).map(|view| view.spec.clone()).ok_or(Refusal::NotFound)
+    }
+
+    fn on_which_child(&self, child: &ChildRef) -> Result<Box<(ChildInfo, ChildHistory)>, Refusal> {
+        let key = self.resolve(child)?;
+        let child = self.policy.child(key).ok_or(Refusal::NotFound)?;
+        let record = self.records.get(key).ok_or(Refusal::NotFound)?;
         let history = ChildHistory { transitions: record.transitions(), exits: record.exits() };
-        Some(Box::new((self.info(&child, now()), history)))
+        Ok(Box::new((self.info(&child, now()), history)))
     }
 
-    fn child_supervisor(&self, id: &ChildId) -> Option<Supervisor> {
-        let key = self.policy.key(id.as_str())?;
-        match &self.records.get(key)?.live {
-            Live::Running(running) => running.supervisor(),
+    fn on_child_supervisor(&self, child: &ChildRef) -> Result<Supervisor, Refusal> {
+        let key = self.resolve(child)?;
+        let supervisor = match self.records.get(key).map(|record| &record.live) {
+            Some(Live::Running(running)) => running.supervisor(),
             _ => None,
-        }
+        };
+        supervisor.ok_or(Refusal::NotFound)
     }
 
     fn on_start_finished(
@@ -591,6 +654,9 @@ impl SupervisorState {
         let exit = record.exit_of(report);
         let pid = record.pid();
         log_report(&self.path, &record.path, incarnation, report, exit.as_deref());
+        if self.policy.is_ending() {
+            self.end.children.note(&record.path, report, exit.as_deref());
+        }
         let kind = EventKind::Child { incarnation, report, exit, pid };
         self.tree.events.publish(record.path.clone(), self.clock.unix_ms, kind);
     }
@@ -611,14 +677,20 @@ impl SupervisorState {
     fn answer(&mut self, id: OperationId, outcome: Outcome) {
         let Some(reply) = self.replies.remove(&id) else { return };
         let child = match &outcome {
-            Outcome::Stopped { child, .. } | Outcome::Refused(Refusal::StartFailed { child }) => Some(*child),
+            Outcome::Started { child, .. }
+            | Outcome::Stopped { child, .. }
+            | Outcome::Refused(Refusal::StartFailed { child }) => Some(*child),
             _ => None,
         };
         let record = child.and_then(|child| self.records.get(child));
         let exit = record.and_then(Record::last_exit).map(|last| last.report.clone());
         let start_error = record.and_then(|record| record.last_start_error);
+        let info = match (&outcome, record.map(|record| &record.live)) {
+            (Outcome::Started { .. }, Some(Live::Running(running))) => running.info(),
+            _ => None,
+        };
         // A caller that is gone has no use for the answer.
-        let _gone = reply.send(Reply { outcome, exit, start_error });
+        let _gone = reply.send(Reply { outcome, exit, start_error, info });
     }
 
     fn end(&mut self, myself: &ActorRef<SupervisorMessage>, exit: Exit, failed_start: Option<ChildKey>) {
@@ -628,10 +700,10 @@ impl SupervisorState {
                 let why = cause.unwrap_or_else(|| "it did not start".to_owned());
                 Cause::StartFailed { message: format!("child `{}`: {why}", record.path) }
             }
-            None if exit == Exit::Escalated => {
+            None if exit == Exit::Escalated && self.end.reason.is_none() => {
                 Cause::LimitReached { message: "restart intensity exceeded".to_owned() }
             }
-            None => Cause::Finished { reason: None },
+            None => Cause::Finished { reason: self.end.reason.take() },
         };
         let exit = if failed_start.is_some() { Exit::Abnormal } else { exit };
         self.end.tell(ExitReport::new(exit, cause));
@@ -657,6 +729,12 @@ impl SupervisorState {
                 report.exit = Exit::Shutdown;
             }
             let exit = report.exit;
+            if self.policy.is_ending()
+                && let Live::Running(running) = &record.live
+                && let Some(nested) = running.supervisor()
+            {
+                nested.merge_end_into(&mut self.end.children);
+            }
             record.live.over();
             record.ended(report, incarnation, self.clock.unix_ms);
             return Input::Exited { child, incarnation, exit };
@@ -700,7 +778,11 @@ impl SupervisorState {
 }
 
 fn refuse(reply: oneshot::Sender<Reply>, refusal: Refusal) {
-    let _gone = reply.send(Reply { outcome: Outcome::Refused(refusal), exit: None, start_error: None });
+    answer_at_once(reply, Outcome::Refused(refusal));
+}
+
+fn answer_at_once(reply: oneshot::Sender<Reply>, outcome: Outcome) {
+    let _gone = reply.send(Reply { outcome, exit: None, start_error: None, info: None });
 }
 
 fn call_off(cancel: &mut Option<oneshot::Sender<()>>) {

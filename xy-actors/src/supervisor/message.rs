@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::child::{Child, StartError, StartErrorKind, Started};
-use crate::exit::ExitReport;
-use crate::policy::{ChildKey, Incarnation, Operation, Outcome};
+use crate::child::{Child, StartError, StartErrorKind, StartInfo, Started};
+use crate::exit::{Exit, ExitReport};
+use crate::policy::{ChildKey, Incarnation, Operation, Outcome, Refusal};
 use crate::snapshot::Counts;
-use crate::spec::{ChildId, ChildSpec};
-use crate::supervisor::{ChildHistory, ChildInfo, SignalError, Supervisor};
+use crate::spec::ChildSpec;
+use crate::supervisor::{ChildHistory, ChildInfo, ChildRef, SignalError, Supervisor};
 
 /// Which child an operation is about, and why it is asked for.
 #[derive(Debug)]
 pub(crate) struct Target {
-    pub(crate) id: ChildId,
+    pub(crate) child: ChildRef,
     pub(crate) reason: Option<Arc<str>>,
 }
 
@@ -25,6 +25,8 @@ pub(crate) struct Reply {
     /// How the child's last incarnation ended, or why its last start failed.
     pub(crate) exit: Option<Arc<ExitReport>>,
     pub(crate) start_error: Option<StartErrorKind>,
+    /// What the start handed back.
+    pub(crate) info: Option<StartInfo>,
 }
 
 /// The messages of a supervisor actor.
@@ -47,7 +49,7 @@ pub(crate) enum SupervisorMessage {
         reply: oneshot::Sender<Reply>,
     },
     Signal {
-        id: ChildId,
+        child: ChildRef,
         signal: i32,
         reply: oneshot::Sender<Result<(), SignalError>>,
     },
@@ -55,12 +57,16 @@ pub(crate) enum SupervisorMessage {
         reply: oneshot::Sender<Vec<ChildInfo>>,
     },
     WhichChild {
-        id: ChildId,
-        reply: oneshot::Sender<Option<Box<(ChildInfo, ChildHistory)>>>,
+        child: ChildRef,
+        reply: oneshot::Sender<Result<Box<(ChildInfo, ChildHistory)>, Refusal>>,
+    },
+    ChildSpec {
+        child: ChildRef,
+        reply: oneshot::Sender<Result<ChildSpec, Refusal>>,
     },
     ChildSupervisor {
-        id: ChildId,
-        reply: oneshot::Sender<Option<Supervisor>>,
+        child: ChildRef,
+        reply: oneshot::Sender<Result<Supervisor, Refusal>>,
     },
     CountChildren {
         reply: oneshot::Sender<Counts>,
@@ -87,8 +93,11 @@ pub(crate) enum SupervisorMessage {
     },
     /// Timers are due.
     TimersDue,
-    /// Stop all children in order and end.
-    Shutdown,
+    /// Stop all children in order and end like this.
+    Shutdown {
+        exit: Exit,
+        reason: Option<String>,
+    },
     /// Kill all children and end.
     Kill,
 }

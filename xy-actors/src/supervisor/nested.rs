@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ractor::{Actor, ActorRef};
 
 use crate::child::{Child, Running, StartContext, StartError, StartFuture, Started};
+use crate::exit::Exit;
 use crate::spec::{ChildSpec, SpecError, SupervisorSpec};
 use crate::supervisor::actor::{SupervisorActor, SupervisorArguments};
 use crate::supervisor::message::SupervisorMessage;
@@ -79,7 +80,8 @@ struct RunningSupervisor {
 
 impl Running for RunningSupervisor {
     fn stop(&mut self) {
-        let _gone = self.actor.send_message(SupervisorMessage::Shutdown);
+        let _gone =
+            self.actor.send_message(SupervisorMessage::Shutdown { exit: Exit::Shutdown, reason: None });
     }
 
     fn kill(&mut self) {

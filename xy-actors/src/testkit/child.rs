@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::child::{
-    Child, Reporter, Running, StartContext, StartError, StartErrorKind, StartFuture, Started,
+    Child, Reporter, Running, StartContext, StartError, StartErrorKind, StartFuture, StartInfo, Started,
 };
 use crate::exit::{Cause, Exit, ExitReport};
 
@@ -25,6 +25,8 @@ pub enum MockStart {
     Hang,
     /// Its start fails with this text.
     Fail(String),
+    /// Its start takes this long, then fails with this text.
+    FailAfter(Duration, String),
     /// Its start fails for want of resources.
     Shortage,
     /// There is nothing to run.
@@ -41,6 +43,8 @@ pub enum MockStop {
     Obey,
     /// It ends after this long.
     After(Duration),
+    /// It ends at once, but with an exit of its own.
+    EndWith(Exit),
     /// It ends only when it is killed.
     Stubborn,
     /// It does not end even then.
@@ -77,19 +81,30 @@ struct Script {
     always: MockStart,
     stop: MockStop,
     current: Option<Reporter>,
+    info: Option<StartInfo>,
 }
 
 impl MockChild {
     /// Creates a mock that starts at once and stops when asked.
     pub fn new(name: &str, journal: &Journal) -> Self {
-        let script =
-            Script { next: VecDeque::new(), always: MockStart::Ready, stop: MockStop::Obey, current: None };
+        let script = Script {
+            next: VecDeque::new(),
+            always: MockStart::Ready,
+            stop: MockStop::Obey,
+            current: None,
+            info: None,
+        };
         Self {
             name: name.into(),
             journal: journal.clone(),
             script: Arc::new(Mutex::new(script)),
             starts: Arc::new(watch::Sender::new(0)),
         }
+    }
+
+    /// Returns the name it was made with.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Scripts the next starts; later ones do what [`always`](Self::always) says.
@@ -109,6 +124,28 @@ impl MockChild {
     pub fn stopping(self, stop: MockStop) -> Self {
         lock(&self.script).stop = stop;
         self
+    }
+
+    /// Gives it something that its starts hand back.
+    #[must_use]
+    pub fn with_info(self, info: StartInfo) -> Self {
+        lock(&self.script).info = Some(info);
+        self
+    }
+
+    /// Makes the current incarnation end abnormally, and waits until the next start has begun.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped before it is first polled, nothing happens; later, the incarnation has ended.
+    pub async fn crash_and_restart(&self, message: &str) {
+        let next = self.starts() + 1;
+        self.crash(message);
+        self.wait_for_start(next).await;
+    }
+
+    /// Makes the current incarnation end by itself, like this. Does nothing if none runs.
+    pub fn end(&self, exit: Exit) {
+        self.exit(ExitReport::new(exit, Cause::Finished { reason: None }));
     }
 
     /// Makes the current incarnation end abnormally. Does nothing if none runs.
@@ -166,6 +203,10 @@ impl Child for MockChild {
                 MockStart::Running => Ok(Started::Running(running)),
                 MockStart::Hang => std::future::pending().await,
                 MockStart::Fail(message) => Err(StartError::failed(message)),
+                MockStart::FailAfter(delay, message) => {
+                    tokio::time::sleep(delay).await;
+                    Err(StartError::failed(message))
+                }
                 MockStart::Shortage => {
                     Err(StartError::new(StartErrorKind::ResourceShortage, "out of processes"))
                 }
@@ -195,6 +236,7 @@ impl Running for RunningMock {
         let stop = lock(&self.mock.script).stop;
         match stop {
             MockStop::Obey => self.end(Exit::Shutdown),
+            MockStop::EndWith(exit) => self.end(exit),
             MockStop::After(delay) => {
                 let reporter = self.reporter.clone();
                 let task = tokio::spawn(async move {
@@ -216,6 +258,10 @@ impl Running for RunningMock {
         if stop != MockStop::Immortal {
             self.end(Exit::Killed);
         }
+    }
+
+    fn info(&self) -> Option<StartInfo> {
+        lock(&self.mock.script).info.clone()
     }
 }
 
