@@ -48,7 +48,12 @@ pub(crate) struct Tree {
 pub(crate) enum Life {
     Starting,
     Started,
-    Ended(Arc<ExitReport>, Arc<ShutdownReport>),
+    Ended {
+        report: Arc<ExitReport>,
+        children: Arc<ShutdownReport>,
+        /// Whether its initial children had been started.
+        started: bool,
+    },
 }
 
 /// A running supervisor. Cheap to clone; dropping it stops nothing.
@@ -297,7 +302,7 @@ impl Supervisor {
         let mut life = self.life.clone();
         let life = life.wait_for(|life| !matches!(life, Life::Starting)).await;
         match life.as_deref() {
-            Ok(Life::Ended(report, _)) => Err(SpawnTreeError::Ended(report.clone())),
+            Ok(Life::Ended { report, started: false, .. }) => Err(SpawnTreeError::Ended(report.clone())),
             Ok(_) => Ok(()),
             Err(_) => Err(SpawnTreeError::Runtime),
         }
@@ -309,8 +314,8 @@ impl Supervisor {
     /// Cancel safe.
     pub async fn ended(&self) -> Arc<ExitReport> {
         let mut life = self.life.clone();
-        match life.wait_for(|life| matches!(life, Life::Ended(..))).await.as_deref() {
-            Ok(Life::Ended(report, _)) => report.clone(),
+        match life.wait_for(|life| matches!(life, Life::Ended { .. })).await.as_deref() {
+            Ok(Life::Ended { report, .. }) => report.clone(),
             // The sender tells the end before it goes.
             _ => Arc::new(ExitReport::new(Exit::Killed, Cause::Aborted)),
         }
@@ -318,15 +323,15 @@ impl Supervisor {
 
     async fn ended_with_children(&self) -> Arc<ShutdownReport> {
         let mut life = self.life.clone();
-        match life.wait_for(|life| matches!(life, Life::Ended(..))).await.as_deref() {
-            Ok(Life::Ended(_, children)) => children.clone(),
+        match life.wait_for(|life| matches!(life, Life::Ended { .. })).await.as_deref() {
+            Ok(Life::Ended { children, .. }) => children.clone(),
             _ => Arc::default(),
         }
     }
 
     /// Adds what became of everything below this supervisor, if it has ended.
     pub(crate) fn merge_end_into(&self, report: &mut ShutdownReport) {
-        if let Life::Ended(_, children) = &*self.life.borrow() {
+        if let Life::Ended { children, .. } = &*self.life.borrow() {
             report.merge(children);
         }
     }

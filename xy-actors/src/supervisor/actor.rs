@@ -101,7 +101,12 @@ impl EndGuard {
         }
         let mut children = std::mem::take(&mut self.children);
         (children.exit, children.cause) = (report.exit, report.cause.clone());
-        self.life.send_replace(Life::Ended(Arc::new(report.clone()), Arc::new(children)));
+        let started = matches!(*self.life.borrow(), Life::Started);
+        self.life.send_replace(Life::Ended {
+            report: Arc::new(report.clone()),
+            children: Arc::new(children),
+            started,
+        });
         if let Some(parent) = &self.parent {
             parent.exited(report);
         }
