@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
-use xy_actors::child::{StartInfo, task};
+use xy_actors::child::{StartInfo, actor, task};
 use xy_actors::exit::Exit;
-use xy_actors::policy::{ChildKey, Refusal};
+use xy_actors::policy::{ChildKey, Refusal, State};
 use xy_actors::spec::{
     AutoShutdown, ChildSpec, ChildType, RestartIntensity, RestartType, Shutdown, SpecError, Strategy,
     SupervisorSpec,
@@ -121,6 +122,31 @@ pub(crate) async fn extra_return() {
     child.crash("boom");
     assert_eq!(tree.states().await, "child1:running");
     assert_eq!(tree.counts().await, [1, 1, 0, 1]);
+
+    let outcome = tree.start_child(transient("actor"), actor(|| (Quits, ()))).await.expect("starts");
+    let StartOutcome::Started { info: Some(info), .. } = outcome else { panic!("{outcome:?}") };
+    let cell: &ActorCell = info.get().expect("an actor hands back its cell");
+    ActorRef::<()>::from(cell.clone()).send_message(()).expect("lives");
+    tree.wait_for("actor", |child| child.state == State::Stopped).await.expect("has quit");
+}
+
+/// An actor that ends with its first message.
+struct Quits;
+
+#[cfg_attr(feature = "async-trait", ractor::async_trait)]
+impl Actor for Quits {
+    type Msg = ();
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(&self, myself: ActorRef<()>, (): (), (): &mut ()) -> Result<(), ActorProcessingErr> {
+        myself.stop(None);
+        Ok(())
+    }
 }
 
 pub(crate) async fn child_specs() {

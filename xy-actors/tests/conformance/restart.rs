@@ -10,7 +10,7 @@ use xy_actors::supervisor::{StartOutcome, Template};
 use xy_actors::testkit::{MockChild, MockStart};
 
 use crate::support::{
-    World, flags, key, mock, permanent, pool, started, temporary, transient, with_shutdown, within,
+    World, flags, key, mock, paths, permanent, pool, started, temporary, transient, with_shutdown, within,
 };
 
 fn fail() -> MockStart {
@@ -50,6 +50,8 @@ pub(crate) async fn one_for_one() {
     assert_eq!(world.incarnations().await, "child1:2 child2:2");
     world.crash("child1").await;
     world.escalated().await;
+    let report = world.tree.shutdown().await;
+    assert_eq!((paths(&report.failed), paths(&report.stopped)), (vec!["child1"], vec!["child2"]));
 }
 
 pub(crate) async fn one_for_one_escalation() {

@@ -90,9 +90,9 @@ rows! {
     "15" start sup_start_map_faulty_specs still "Faulty specs are refused, naming the rule." adapted "Types rule out most; an empty id and one with `/` are refused";
     "16" stop sup_stop_infinity still "Infinite shutdown is legal for workers and supervisors." same;
     "17" stop sup_stop_timeout timed "An unresponsive child is killed at its timeout, and the others stop well." adapted "Killed means aborted at the next await point, or reported as leaked";
-    "18" stop sup_stop_timeout_dynamic timed "The same under simple_one_for_one." adapted "As above";
-    "19" stop sup_stop_brutal_kill still "A brutally killed child is never asked." adapted "As above";
-    "20" stop sup_stop_brutal_kill_dynamic still "The same under simple_one_for_one, with ten." adapted "As above";
+    "18" stop sup_stop_timeout_dynamic timed "The same under simple_one_for_one." adapted "Killed means the same as in row 17";
+    "19" stop sup_stop_brutal_kill still "A brutally killed child is never asked." adapted "Killed means the same as in row 17";
+    "20" stop sup_stop_brutal_kill_dynamic still "The same under simple_one_for_one, with ten." adapted "Killed means the same as in row 17";
     "21" stop sup_stop_race timed "Children that end on their own while others stop hold nothing up and are not restarted." same;
     "22" stop sup_stop_non_shutdown_exit_dynamic still "Whatever exit children answer a stop with, the supervisor ends `shutdown`." same;
     "23" answers child_adm still "start, terminate, restart, delete and count answer as in OTP in each state." adapted "A key names a child in every strategy; a call to an ended supervisor is an error";
@@ -139,8 +139,8 @@ rows! {
     "64" scale simple_one_for_one_scale_many_temporary_children still "Ending ten times as many children costs about ten times as much." adapted "A generous bound on wall time; figures are in the benches";
     "65" tree simple_global_supervisor still "Killing a supervisor ends its subtree, and its parent rebuilds it." adapted "No global names";
     "66" answers hanging_restart_loop timed "During a loop of slow failing restarts everything is answered, and terminate_child ends it." adapted "While an attempt lasts the child is `starting` and answers as a running one";
-    "67" answers hanging_restart_loop_rest_for_one timed "The same in a group: earlier children run, later ones wait." adapted "As above";
-    "68" answers hanging_restart_loop_simple timed "The same under simple_one_for_one." adapted "As above; the key stays the same over restarts";
+    "67" answers hanging_restart_loop_rest_for_one timed "The same in a group: earlier children run, later ones wait." adapted "While an attempt lasts, as in row 66";
+    "68" answers hanging_restart_loop_simple timed "The same under simple_one_for_one." adapted "While an attempt lasts, as in row 66; the key stays the same over restarts";
     "69" none code_change still "Flags and specs change with an upgrade." not_applicable "No hot code upgrade";
     "70" none code_change_map still "The same with maps." not_applicable "No hot code upgrade";
     "71" none code_change_simple still "The template changes with an upgrade." not_applicable "No hot code upgrade";
@@ -195,6 +195,11 @@ rows! {
     "T28" none unknown_call still "An unknown call crashes the supervisor." not_applicable "Messages are typed";
     "T29" none blocking_start still "While a start runs, the supervisor serves no call." not_applicable "A supervisor never blocks; shown in the supervision tests";
 
+    "T30" topics an_ignored_significant_child_is_not_left still "A significant child that was ignored is not waited for." same;
+    "T31" topics killed_is_abnormal still "A kill is an abnormal exit." same;
+    "T32" topics giving_up_is_reported_in_order still "The crash, each failed attempt, the limit and the stops in reverse are reported in this order." adapted "Clean stops are events too";
+    "T33" topics the_report_of_an_end_tells_what_became_of_each_child timed "What did not stop cleanly is reported." adapted "As one report over the whole subtree too; a child that outlives its kill is left behind and named";
+
     "N1" later which_child still "One child can be looked up; by process only under simple_one_for_one." adapted "By key instead of process";
     "N2" none hibernate_after still "A supervisor hibernates after a time." not_applicable "It tunes the memory of Erlang's machine";
     "N3" later stop_with_a_reason still "A supervisor is stopped with a reason; a permanent one is restarted by its parent." same;
@@ -230,13 +235,13 @@ fn no_row_is_skipped() {
         ROWS.iter().map(|row| row.number).filter(|number| number.parse::<u32>().is_ok()).collect();
     let all: Vec<String> = (1..=91).map(|number: u32| number.to_string()).collect();
     assert_eq!(suite, all, "the 91 cases, each once");
-    for (prefix, count) in [("T", 29), ("N", 5), ("M", 13)] {
+    for (prefix, count) in [("T", 33), ("N", 5), ("M", 13)] {
         for number in 1..=count {
             let number = format!("{prefix}{number}");
             assert_eq!(ROWS.iter().filter(|row| row.number == number).count(), 1, "{number}");
         }
     }
-    assert_eq!(ROWS.len(), 91 + 29 + 5 + 13);
+    assert_eq!(ROWS.len(), 91 + 33 + 5 + 13);
     let names: BTreeSet<&str> = ROWS.iter().map(|row| row.case).collect();
     assert_eq!(names.len(), ROWS.len(), "two rows have one name");
     let skipped = |row: &&Row| matches!(row.verdict, Verdict::NotApplicable(_));

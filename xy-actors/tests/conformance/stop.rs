@@ -23,8 +23,11 @@ pub(crate) async fn sup_stop_infinity() {
 
 pub(crate) async fn sup_stop_timeout() {
     let children = ["child1", "child2"].map(|id| with_shutdown(millis(1000), permanent(id)));
-    let world = World::of(SupervisorSpec::default(), children.to_vec()).await;
-    drop(world.mock("child2").clone().stopping(MockStop::Stubborn));
+    let world = World::scripted(SupervisorSpec::default(), children.to_vec(), |mock| match mock.name() {
+        "child2" => mock.stopping(MockStop::Stubborn),
+        _ => mock,
+    })
+    .await;
     let before = Instant::now();
     let report = world.tree.shutdown().await;
     assert_eq!(before.elapsed(), Duration::from_secs(1));
@@ -75,8 +78,11 @@ pub(crate) async fn sup_stop_race() {
         }
     }
     children.push(with_shutdown(millis(2000), temporary("z")));
-    let world = World::of(SupervisorSpec::default(), children).await;
-    drop(world.mock("z").clone().stopping(MockStop::After(Duration::from_secs(1))));
+    let world = World::scripted(SupervisorSpec::default(), children, |mock| match mock.name() {
+        "z" => mock.stopping(MockStop::After(Duration::from_secs(1))),
+        _ => mock,
+    })
+    .await;
     let before = Instant::now();
     let (report, ()) = tokio::join!(world.tree.shutdown(), async {
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -356,8 +356,8 @@ pub(crate) async fn restarting_children_of_a_pool_are_counted_right() {
 
 pub(crate) async fn an_exit_during_a_stop_is_consumed() {
     let slow = with_shutdown(millis(5000), permanent("a"));
-    let world = World::of(flags(Strategy::OneForOne, 0), vec![slow]).await;
-    drop(world.mock("a").clone().stopping(MockStop::Stubborn));
+    let stubborn = |mock: MockChild| mock.stopping(MockStop::Stubborn);
+    let world = World::scripted(flags(Strategy::OneForOne, 0), vec![slow], stubborn).await;
     let (stopped, ()) = tokio::join!(world.tree.terminate_child("a"), async {
         world.lives().await;
         world.mock("a").crash("on its own");
@@ -377,4 +377,78 @@ pub(crate) async fn a_dynamic_supervisor_takes_full_specs_up_to_its_bound() {
     assert_eq!(tree.counts().await, [1, 2, 1, 1]);
     tree.terminate_child(key).await.expect("stops");
     started(&tree, permanent("c"), &mock("c")).await;
+}
+
+pub(crate) async fn an_ignored_significant_child_is_not_left() {
+    let significant = |id| ChildSpec { significant: true, ..transient(id) };
+    let spec =
+        SupervisorSpec { auto_shutdown: AutoShutdown::AllSignificant, ..flags(Strategy::OneForOne, 5) };
+    let world =
+        World::scripted(spec, vec![significant("ignored"), significant("b")], |mock| match mock.name() {
+            "ignored" => mock.starting([MockStart::Ignore]),
+            _ => mock,
+        })
+        .await;
+    world.lives().await;
+    world.end("b", Exit::Normal).await;
+    assert_eq!(world.tree.ended().await.exit, Exit::Shutdown);
+}
+
+pub(crate) async fn killed_is_abnormal() {
+    let world = World::of(flags(Strategy::OneForOne, 1), vec![transient("a")]).await;
+    world.end("a", Exit::Killed).await;
+    assert_eq!(world.incarnations().await, "a:2");
+    world.end("a", Exit::Killed).await;
+    world.escalated().await;
+}
+
+pub(crate) async fn giving_up_is_reported_in_order() {
+    let mut world = World::scripted(flags(Strategy::OneForOne, 2), three(), |mock| match mock.name() {
+        "b" => {
+            mock.always(fail());
+            mock.starting([MockStart::Ready])
+        }
+        _ => mock,
+    })
+    .await;
+    world.mock("b").crash("boom");
+    world.escalated().await;
+    assert_eq!(
+        world.tree.happened(),
+        [
+            "child_exited b",
+            "child_starting b",
+            "child_start_failed b",
+            "child_starting b",
+            "child_start_failed b",
+            "supervisor_limit_reached",
+            "supervisor_ending",
+            "child_stopping c",
+            "child_stopped c",
+            "child_stopping a",
+            "child_stopped a",
+            "supervisor_ended",
+        ]
+    );
+}
+
+pub(crate) async fn the_report_of_an_end_tells_what_became_of_each_child() {
+    let journal = Journal::default();
+    let nested = supervisor(SupervisorSpec::default())
+        .child(permanent("good"), MockChild::new("good", &journal))
+        .child(with_shutdown(millis(100), permanent("stubborn")), mock("s").stopping(MockStop::Stubborn));
+    let tree = Supervisor::builder(flags(Strategy::OneForOne, 0))
+        .child(ChildSpec::supervisor("nested"), nested)
+        .child(permanent("fails"), mock("f").stopping(MockStop::EndWith(Exit::Abnormal)))
+        .child(with_shutdown(millis(100), permanent("immortal")), mock("i").stopping(MockStop::Immortal))
+        .start()
+        .await
+        .expect("starts");
+    let report = tree.shutdown().await;
+    assert_eq!(crate::support::paths(&report.stopped), ["nested/good", "nested"]);
+    assert_eq!(crate::support::paths(&report.failed), ["fails"]);
+    assert_eq!(crate::support::paths(&report.killed), ["nested/stubborn"]);
+    assert_eq!(crate::support::paths(&report.leaked), ["immortal"]);
+    assert!(!report.is_clean());
+    assert_eq!(tree.shutdown().await, report, "the answer stays");
 }
