@@ -649,7 +649,7 @@ impl SupervisorState {
         {
             // It was stopped because its start timeout was over.
             let message = match record.waited_for() {
-                Some(what) => format!("still waiting for {what}"),
+                Some(what) => what.to_string(),
                 None => "it was still starting".to_owned(),
             };
             let at = self.clock.unix_ms;
