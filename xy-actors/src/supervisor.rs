@@ -1,4 +1,11 @@
 //! The supervisor: a handle to the actor that performs the policy.
+//!
+//! [`Supervisor`] is cheap to clone and owns nothing. Its calls come in three groups: OTP's (`start_child`,
+//! `terminate_child`, `restart_child`, `delete_child`, `which_children`, `which_child`, `count_children`, `child_spec`),
+//! which answer as OTP does in each state of a child; the operator's (`start`, `stop`, `restart`, `pause`, `resume`,
+//! `update`, `remove`, `signal`), which also remember what was asked for; and those about the whole tree (`lookup`,
+//! `wait_for`, `events`, `shutdown`, `kill`). A child is named by its id or its key, see [`ChildRef`]; the children of a
+//! simple_one_for_one supervisor have keys only and are started from a [`Template`] or with a spec each.
 
 use std::fmt;
 use std::sync::Arc;

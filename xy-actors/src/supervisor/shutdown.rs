@@ -19,9 +19,9 @@ pub struct ShutdownReport {
     pub stopped: Vec<TreePath>,
     /// Children that failed instead, among them the one whose crash ended the supervisor.
     pub failed: Vec<TreePath>,
-    /// Children that were killed: their time was over, or their spec says so.
+    /// Children that were killed, or of whose processes some were: their time was over, or their spec says so.
     pub killed: Vec<TreePath>,
-    /// Children that did not end even then; they may still exist and are not waited for.
+    /// Children that did not end even then, or left processes behind; they are not waited for.
     pub leaked: Vec<TreePath>,
 }
 
@@ -51,9 +51,11 @@ impl ShutdownReport {
         else {
             return;
         };
-        let leaked = exit.is_some_and(|report| report.cause == Cause::Leaked);
+        let leaked = exit.is_some_and(|report| report.cause == Cause::Leaked || !report.left.is_empty());
+        let killed = exit.is_some_and(|report| !report.killed.is_empty());
         let list = match ended {
             _ if leaked => &mut self.leaked,
+            _ if killed => &mut self.killed,
             Exit::Normal | Exit::Shutdown => &mut self.stopped,
             Exit::Killed => &mut self.killed,
             Exit::Abnormal | Exit::Escalated => &mut self.failed,
@@ -67,5 +69,27 @@ impl ShutdownReport {
         self.failed.extend_from_slice(&nested.failed);
         self.killed.extend_from_slice(&nested.killed);
         self.leaked.extend_from_slice(&nested.leaked);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::ProcessRef;
+
+    #[test]
+    fn a_process_counts_as_killed_or_leaked_when_a_part_of_its_tree_does() {
+        let helper = || vec![ProcessRef { pid: 2, command: "helper".to_owned() }];
+        let clean = ExitReport::new(Exit::Shutdown, Cause::ExitCode { code: 0 });
+        let killed = ExitReport { killed: helper(), ..clean.clone() };
+        let left = ExitReport { left: helper(), ..killed.clone() };
+        let mut report = ShutdownReport::default();
+        for (name, exit) in [("clean", &clean), ("killed", &killed), ("left", &left)] {
+            let stopped = ChildReport::Stopped { exit: exit.exit, clean: true };
+            report.note(&TreePath::root().join(&name.into()), stopped, Some(exit));
+        }
+        let names = [&report.stopped, &report.killed, &report.leaked].map(|paths| paths[0].as_str());
+        assert_eq!(names, ["clean", "killed", "left"]);
+        assert!(report.failed.is_empty() && !report.is_clean());
     }
 }

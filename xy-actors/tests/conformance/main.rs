@@ -4,6 +4,7 @@
 //! can be without the other. `docs/otp-conformance.md` is made from the same list: `XY_WRITE_DOCS=1` rewrites it.
 
 mod answers;
+mod beyond;
 mod ended;
 mod later;
 mod mistakes;
