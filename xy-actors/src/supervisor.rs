@@ -679,6 +679,9 @@ impl Supervisor {
     /// Stops all children in order and ends the supervisor; returns what became of them. Answers also if it has ended
     /// before.
     ///
+    /// To the parent of a nested supervisor this is an ordinary exit: a permanent one is started again. Use the parent's
+    /// `terminate_child` or `stop` to keep it down.
+    ///
     /// # Cancel safety
     /// If the future is dropped, the supervisor ends all the same: a timeout around it ends only the wait.
     pub async fn shutdown(&self) -> Arc<ShutdownReport> {

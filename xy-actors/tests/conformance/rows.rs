@@ -199,6 +199,7 @@ rows! {
     "T31" topics killed_is_abnormal still "A kill is an abnormal exit." same;
     "T32" topics giving_up_is_reported_in_order still "The crash, each failed attempt, the limit and the stops in reverse are reported in this order." adapted "Clean stops are events too";
     "T33" topics the_report_of_an_end_tells_what_became_of_each_child timed "What did not stop cleanly is reported." adapted "As one report over the whole subtree too; a child that outlives its kill is left behind and named";
+    "T34" topics a_supervisor_that_panics_is_a_crash_to_its_parent still "A supervisor that dies without stopping its children takes them along, and its parent rebuilds it." adapted "Children are killed by being dropped, not by links";
 
     "N1" later which_child still "One child can be looked up; by process only under simple_one_for_one." adapted "By key instead of process";
     "N2" none hibernate_after still "A supervisor hibernates after a time." not_applicable "It tunes the memory of Erlang's machine";
@@ -235,13 +236,13 @@ fn no_row_is_skipped() {
         ROWS.iter().map(|row| row.number).filter(|number| number.parse::<u32>().is_ok()).collect();
     let all: Vec<String> = (1..=91).map(|number: u32| number.to_string()).collect();
     assert_eq!(suite, all, "the 91 cases, each once");
-    for (prefix, count) in [("T", 33), ("N", 5), ("M", 13)] {
+    for (prefix, count) in [("T", 34), ("N", 5), ("M", 13)] {
         for number in 1..=count {
             let number = format!("{prefix}{number}");
             assert_eq!(ROWS.iter().filter(|row| row.number == number).count(), 1, "{number}");
         }
     }
-    assert_eq!(ROWS.len(), 91 + 33 + 5 + 13);
+    assert_eq!(ROWS.len(), 91 + 34 + 5 + 13);
     let names: BTreeSet<&str> = ROWS.iter().map(|row| row.case).collect();
     assert_eq!(names.len(), ROWS.len(), "two rows have one name");
     let skipped = |row: &&Row| matches!(row.verdict, Verdict::NotApplicable(_));

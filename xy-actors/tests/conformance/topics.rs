@@ -1,8 +1,11 @@
 //! What OTP's suite does not cover: boundaries, pacing, order and outcomes, as observed on OTP by running it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use xy_actors::child::{Child, Running, StartContext, StartFuture, Started, task};
 use xy_actors::event::ChildReport;
 use xy_actors::event::stream::{EventCursor, EventItem, EventKind};
 use xy_actors::exit::Exit;
@@ -451,4 +454,66 @@ pub(crate) async fn the_report_of_an_end_tells_what_became_of_each_child() {
     assert_eq!(crate::support::paths(&report.leaked), ["immortal"]);
     assert!(!report.is_clean());
     assert_eq!(tree.shutdown().await, report, "the answer stays");
+}
+
+/// Counts how many of its kind are alive.
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn one_more(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A child that takes its supervisor along when it is asked to stop.
+struct Poisonous;
+
+impl Child for Poisonous {
+    fn start(&self, _context: StartContext) -> StartFuture {
+        Box::pin(std::future::ready(Ok(Started::Ready(Box::new(Self)))))
+    }
+}
+
+impl Running for Poisonous {
+    fn stop(&mut self) {
+        panic!("poison");
+    }
+
+    fn kill(&mut self) {}
+}
+
+pub(crate) async fn a_supervisor_that_panics_is_a_crash_to_its_parent() {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let counted = alive.clone();
+    let leaf = task(move |context| {
+        let one = Alive::one_more(&counted);
+        async move {
+            context.stopped().await;
+            drop(one);
+            Ok(())
+        }
+    });
+    let nested = supervisor(SupervisorSpec::default())
+        .child(permanent("leaf"), leaf)
+        .child(permanent("bad"), Poisonous);
+    let tree = Supervisor::builder(flags(Strategy::OneForOne, 1))
+        .child(ChildSpec::supervisor("nested"), nested)
+        .start()
+        .await
+        .expect("starts");
+    let nested = tree.child_supervisor("nested").await.expect("a supervisor");
+    assert_eq!(nested.terminate_child("bad").await, Err(OperationError::SupervisorGone));
+    assert_eq!(nested.ended().await.exit, Exit::Killed);
+    tree.wait_for("nested", |child| child.incarnation.get() == 2 && child.ready).await.expect("is rebuilt");
+    let rebuilt = tree.child_supervisor("nested").await.expect("a supervisor");
+    rebuilt.wait_for("leaf", |child| child.ready).await.expect("runs");
+    tokio::task::yield_now().await;
+    assert_eq!(alive.load(Ordering::Relaxed), 1, "nothing of the first one is left");
 }
