@@ -109,6 +109,20 @@ fn time_spent_starting_does_not_count_as_a_stable_run() {
 }
 
 #[test]
+fn a_slow_start_does_not_make_a_short_run_a_stable_one() {
+    let mut world = World::started(unlimited(), vec![server("a")]);
+    world.begins("a", &[Begin::Hang]);
+    world.crash("a");
+    world.advance_secs(1.0);
+    // Together they are longer than the stable run that resets the backoff; only the time since it was ready counts.
+    world.advance_secs(25.0);
+    world.ready("a");
+    world.advance_secs(25.0);
+    world.crash("a");
+    assert_eq!(world.delays("a"), [1.0, 2.0]);
+}
+
+#[test]
 fn a_first_start_that_fails_backs_off_under_give_up() {
     let mut world = World::new(unlimited(), vec![server("a"), server("b")]);
     world.begins("a", &[Begin::Fail, Begin::Fail]);
