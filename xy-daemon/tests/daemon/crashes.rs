@@ -14,6 +14,21 @@ use super::support::{
 const QUICK: &str = r#"restart: (backoff_initial: "10ms", backoff_max: "80ms")"#;
 
 #[tokio::test]
+async fn a_server_that_runs_and_does_not_listen_yet_is_not_ready() {
+    let port = free_port();
+    let mut world = World::new();
+    let go = world.path("go");
+    let steps = format!("wait-for {} serve {port}", go.display());
+    world.write("web", &script(&steps, &format!("port: {port}, ready: Tcp")));
+    let client = world.boot().await;
+    let running = until_status(&client, "web", |status| status.summary.pid.is_some()).await;
+    assert!(!running.summary.ready, "{running:#?}");
+    assert_eq!(running.summary.state, State::Starting, "{running:#?}");
+    std::fs::write(&go, "").expect("written");
+    assert_eq!(Some(ready(&client, "web").await), running.summary.pid, "it was never replaced");
+}
+
+#[tokio::test]
 async fn a_killed_server_comes_back_and_nothing_of_the_old_start_is_left() {
     let port = free_port();
     // The port is held by a grandchild in a session of its own.

@@ -9,6 +9,42 @@ use super::support::{World, list, script, until, within};
 const FLOOD: u64 = 1_000_000;
 
 #[tokio::test]
+async fn whoever_comes_during_a_flood_sees_no_hole_between_the_past_and_what_follows() {
+    // Memory holds less than is asked for, so that the past comes from the files, which takes a while.
+    let mut world = World::with(&[(
+        "flood",
+        script("lines 1000000000 exit 0", r#"log: (buffer: "64KiB", max_size: "1MiB", keep: 2)"#),
+    )]);
+    let client = world.boot().await;
+    for _ in 0..5 {
+        let params = LogsParams { tail: Some(2000), follow: true, ..LogsParams::new("flood") };
+        let mut follower = within("logs", client.subscribe::<Logs>(params)).await.expect("subscribed");
+        // The log is new, so the number in a line's text is its position.
+        let mut first = None;
+        let mut position = None;
+        loop {
+            let next = within("the next line", follower.next()).await;
+            match next.expect("connected").expect("it goes on") {
+                Notification::Log(line) => {
+                    let number = line.line.strip_prefix("line ").and_then(|text| text.parse::<u64>().ok());
+                    let number = number.unwrap_or_else(|| panic!("not from the server: {line:?}"));
+                    assert_eq!(number, position.unwrap_or(number), "lines are missing or told twice");
+                    position = Some(number + 1);
+                    if number > *first.get_or_insert(number) + 3000 {
+                        break;
+                    }
+                }
+                Notification::LogGap(gap) => {
+                    assert_eq!(gap.first, position.unwrap_or(gap.first), "the gap begins where it is");
+                    position = Some(gap.last + 1);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_flood_is_followed_line_by_line_or_in_gaps_and_an_idle_follower_is_no_brake() {
     let mut world = World::new();
     let (go, done) = (world.path("go"), world.path("done"));
