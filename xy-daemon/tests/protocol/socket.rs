@@ -96,6 +96,66 @@ async fn a_directory_that_others_may_enter_is_refused() {
     }
 }
 
+/// Hears of what is created in a directory and whose mode is changed there, however short-lived it is.
+#[cfg(target_os = "linux")]
+struct Changes(nix::sys::inotify::Inotify);
+
+#[cfg(target_os = "linux")]
+impl Changes {
+    fn of(directory: &Path) -> Self {
+        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+        let changes = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).expect("Linux has it");
+        changes.add_watch(directory, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ATTRIB).expect("watched");
+        Self(changes)
+    }
+
+    /// Returns what happened to each name so far, in order.
+    fn so_far(&self) -> Vec<(String, &'static str)> {
+        use nix::sys::inotify::AddWatchFlags;
+        let events = match self.0.read_events() {
+            Err(nix::errno::Errno::EAGAIN) => Vec::new(),
+            events => events.expect("readable"),
+        };
+        let what = |mask: AddWatchFlags| {
+            if mask.contains(AddWatchFlags::IN_CREATE) { "created" } else { "changed" }
+        };
+        let name = |name: Option<std::ffi::OsString>| name.unwrap_or_default().to_string_lossy().into_owned();
+        events.into_iter().map(|event| (name(event.name), what(event.mask))).collect()
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn directory_and_socket_have_their_modes_from_the_first_moment() {
+    let (directory, _) = place();
+    let path = directory.path().join("run/xyd.sock");
+    let run = path.parent().expect("a directory");
+    let mode = |path: &Path| fs::symlink_metadata(path).expect("it exists").mode() & 0o7777;
+
+    let changes = Changes::of(directory.path());
+    drop(Listener::bind(&path).expect("a free path"));
+    assert_eq!(mode(run), 0o700);
+    assert_eq!(changes.so_far(), [("run".to_owned(), "created")], "its mode was never another");
+
+    // The directory is private before anything is in it; here it is so before the socket is.
+    fs::remove_file(run.join("xyd.sock.lock")).expect("our file");
+    let changes = Changes::of(run);
+    let _listener = Listener::bind(&path).expect("a free path");
+    assert_eq!(mode(&path), 0o600);
+    let created = ["xyd.sock.lock", "xyd.sock"].map(|name| (name.to_owned(), "created"));
+    assert_eq!(changes.so_far(), created, "their modes were never others");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn in_a_directory_that_others_may_enter_nothing_is_bound_even_for_a_moment() {
+    let (directory, path) = place();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("our directory");
+    let changes = Changes::of(directory.path());
+    assert!(matches!(Listener::bind(&path), Err(BindError::Directory { .. })));
+    assert_eq!(changes.so_far(), [], "nothing was created, and the directory was not changed");
+}
+
 #[tokio::test]
 async fn a_symbolic_link_or_a_file_in_place_of_the_directory_is_refused() {
     let (directory, _) = place();
