@@ -133,7 +133,8 @@ async fn a_descendant_that_holds_the_output_does_not_delay_the_exit() {
     let mut process =
         host().spawn("test", &child("spawn-setsid 1 sleep-forever exit 4")).await.expect("starts");
     let output = process.take_output().expect("taken once");
-    assert_eq!(process.exited().await, ProcessExit::Code(4));
+    let exited = tokio::time::timeout_at(deadline(), process.exited()).await;
+    assert_eq!(exited, Ok(ProcessExit::Code(4)));
     // The pipe is still held: neither bytes nor an end.
     let nothing = nix::unistd::read(&output.stdout, &mut [0; 1]);
     assert_eq!(nothing, Err(nix::errno::Errno::EAGAIN));
