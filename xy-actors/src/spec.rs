@@ -276,7 +276,7 @@ impl ChildSpec {
         Self { child_type: ChildType::Supervisor, shutdown: Shutdown::Infinity, ..Self::worker(id) }
     }
 
-    /// Checks the spec against the flags of the supervisor that would own it (OTP S7, S52).
+    /// Checks the spec against the flags of the supervisor that would own it (as in OTP).
     ///
     /// # Errors
     /// Names the rule and the offending child.
@@ -349,7 +349,7 @@ impl SupervisorSpec {
         Self { strategy, ..Self::default() }
     }
 
-    /// Checks the flags (OTP S7, S52).
+    /// Checks the flags (as in OTP).
     ///
     /// # Errors
     /// Names the rule.

@@ -248,6 +248,8 @@ struct Child {
     /// Automatic restarts since the backoff was last reset.
     attempt: u32,
     restarts: u64,
+    /// Whether the next start only tries one again that failed for want of resources, so that it is no restart.
+    tries_again: bool,
     /// What only children that wait for a restart or have a limit of their own need.
     own: Option<Box<Own>>,
     timer: Option<TimerToken>,
@@ -687,13 +689,14 @@ impl Policy {
         let unit = self.jitter.next_unit();
         let Some(child) = self.children.get_mut(key) else { return };
         child.attempt = child.attempt.saturating_add(1);
+        child.tries_again = !failure.counts();
         let delay = match (&child.spec.backoff, failure.counts()) {
             (Some(backoff), _) => backoff::delay(backoff, child.attempt, unit),
             (None, true) => std::time::Duration::ZERO,
             (None, false) => backoff::delay(&SHORTAGE_BACKOFF, child.attempt, unit),
         };
         self.report(key, failure.report(Next::Restart { delay, nth, of }), out);
-        // A retry after a failed start goes through the mailbox even without a delay, so that a stop can get in (OTP S41).
+        // A retry after a failed start goes through the mailbox even without a delay, so that a stop can get in (as in OTP).
         let at_once = delay.is_zero() && matches!(failure, Failure::Exit(_));
         let group = strategy::group_start(self.spec.strategy, key);
         if let Some(from) = group {
@@ -763,7 +766,7 @@ impl Policy {
         }
     }
 
-    /// Returns whether a child runs or is to run again without anybody asking for it (OTP S55).
+    /// Returns whether a child runs or is to run again without anybody asking for it (as in OTP).
     fn is_left(&self, key: ChildKey, child: &Child) -> bool {
         match child.phase {
             Phase::Queued(_)
@@ -814,7 +817,7 @@ impl Policy {
         }
     }
 
-    /// OTP's table of clean stops (S12): in no case does it change what happens next.
+    /// OTP's table of clean stops (for its shutdown_error reports): in no case does it change what happens next.
     fn is_clean_stop(&self, key: ChildKey, exit: Exit) -> bool {
         let spec = &self.children[&key].spec;
         match (spec.shutdown, exit) {
@@ -853,6 +856,7 @@ impl Policy {
             paused: false,
             attempt: 0,
             restarts: 0,
+            tries_again: false,
             own: None,
             timer: None,
             waiters: Vec::new(),
@@ -985,7 +989,7 @@ impl Policy {
         self.answer_waiters(key, Goal::Ready, Outcome::Refused(refusal), out);
     }
 
-    /// Returns what `count_children` answers: specs, active, supervisors, workers (OTP S48).
+    /// Returns what `count_children` answers: specs, active, supervisors, workers (as in OTP).
     pub fn counts(&self) -> crate::snapshot::Counts {
         let mut counts = crate::snapshot::Counts::default();
         for child in self.children.iter().map(|(_, child)| child) {

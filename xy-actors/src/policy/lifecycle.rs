@@ -136,7 +136,7 @@ impl fmt::Display for State {
 /// Who asked for a start, which decides what a failure of it means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The supervisor's own start: a failure unwinds it (OTP S4).
+    /// The supervisor's own start: a failure unwinds it (as in OTP).
     Initial,
     /// `start_child`: a failure drops the spec.
     Added,

@@ -183,6 +183,8 @@ fn want_of_resources_backs_off_without_counting() {
     world.always("a", Begin::Ready);
     world.advance_secs(30.0);
     assert_eq!(world.state("a"), State::Running);
+    let restarts = world.policy.child(world.key("a")).expect("child").restarts;
+    assert_eq!(restarts, 1, "the crash was one restart, however often its start was tried");
 }
 
 #[test]

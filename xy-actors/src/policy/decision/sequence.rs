@@ -85,7 +85,8 @@ impl Policy {
     fn begin_start(&mut self, key: ChildKey, origin: Origin, now: Instant, out: &mut Vec<Action>) {
         let Some(child) = self.children.get_mut(key) else { return };
         child.incarnation = child.incarnation.next();
-        if origin == Origin::Automatic {
+        let tries_again = std::mem::take(&mut child.tries_again);
+        if origin == Origin::Automatic && !tries_again {
             child.restarts += 1;
         }
         let incarnation = child.incarnation;
