@@ -355,6 +355,17 @@ impl Policy {
     /// # Errors
     /// Names the first rule that a spec breaks.
     pub fn new(spec: SupervisorSpec, children: Vec<ChildSpec>, seed: u64) -> Result<Self, SpecError> {
+        let children = children.into_iter().map(|child| (child, ())).collect();
+        Self::with_recipes(spec, children, seed, |_, ()| {})
+    }
+
+    /// The same with something that belongs to each child, which is handed on with the child's view.
+    pub(crate) fn with_recipes<R>(
+        spec: SupervisorSpec,
+        children: Vec<(ChildSpec, R)>,
+        seed: u64,
+        mut hand_on: impl FnMut(ChildView<'_>, R),
+    ) -> Result<Self, SpecError> {
         spec.validate()?;
         let mut policy = Self {
             spec,
@@ -375,14 +386,15 @@ impl Policy {
             next_token: NonZeroU64::MIN,
             jitter: Jitter::new(seed),
         };
-        for child in &children {
+        for (child, _) in &children {
             child.validate(&policy.spec)?;
         }
-        for child in children {
+        for (child, recipe) in children {
             if policy.ids.contains_key(&child.id) {
                 return Err(SpecError::DuplicateId(child.id));
             }
-            policy.insert(child);
+            let key = policy.insert(child);
+            hand_on(policy.view(key, &policy.children[&key]), recipe);
         }
         policy.check_dependencies()?;
         Ok(policy)

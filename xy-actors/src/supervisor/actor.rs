@@ -37,7 +37,7 @@ use crate::supervisor::{
 /// What a supervisor actor is made from.
 pub(crate) struct SupervisorArguments {
     policy: Policy,
-    recipes: Vec<Arc<dyn Child>>,
+    records: Table<ChildKey, Record>,
     path: TreePath,
     tree: Tree,
     parent: Option<Reporter>,
@@ -53,10 +53,12 @@ impl SupervisorArguments {
         tree: Tree,
         parent: Option<Reporter>,
     ) -> Result<(Self, watch::Receiver<Life>), SpecError> {
-        let (specs, recipes) = children.into_iter().unzip();
-        let policy = Policy::new(spec, specs, seed)?;
+        let mut records = Table::with_capacity(children.len());
+        let policy = Policy::with_recipes(spec, children, seed, |child, recipe| {
+            records.insert(child.key, Record::new(recipe, path.join(&child.spec.id)));
+        })?;
         let (life, receiver) = watch::channel(Life::Starting);
-        Ok((Self { policy, recipes, path, tree, parent, life }, receiver))
+        Ok((Self { policy, records, path, tree, parent, life }, receiver))
     }
 }
 
@@ -174,11 +176,7 @@ impl Actor for SupervisorActor {
 
 impl SupervisorState {
     fn new(arguments: SupervisorArguments) -> Self {
-        let SupervisorArguments { policy, recipes, path, tree, parent, life } = arguments;
-        let mut records = Table::with_capacity(recipes.len());
-        for (child, recipe) in policy.children().zip(recipes) {
-            records.insert(child.key, Record::new(recipe, path.join(&child.spec.id)));
-        }
+        let SupervisorArguments { policy, records, path, tree, parent, life } = arguments;
         let root_events = parent.is_none().then(|| tree.events.clone());
         Self {
             policy,
