@@ -40,7 +40,7 @@ impl Figure {
         match self {
             Self::Crash => 1,
             Self::Storm => STORM,
-            Self::Start | Self::Memory => MANY,
+            Self::Start | Self::Memory | Self::Among | Self::Window => MANY,
             Self::Group => GROUP,
         }
     }
@@ -64,6 +64,22 @@ impl<C: Crash> Measurement<C> {
         children
     }
 
+    /// Crashes one child after the other, spread over all of them.
+    async fn one_by_one(mut self, mut children: Vec<C>) -> f64 {
+        let mut times = Vec::with_capacity(CRASHES);
+        let mut index = 0;
+        for _ in 0..CRASHES {
+            let crash = Instant::now();
+            children[index].crash();
+            let (start, child) = self.start().await;
+            times.push(start - crash);
+            children[index] = child;
+            // A prime, so that neighbors in time are none in memory.
+            index = (index + 7919) % children.len();
+        }
+        median_us(times)
+    }
+
     /// Waits for all children and measures.
     pub(crate) async fn finish(mut self) -> f64 {
         let count = self.figure.children() as f64;
@@ -72,16 +88,13 @@ impl<C: Crash> Measurement<C> {
         match self.figure {
             Figure::Start => self.begun.elapsed().as_secs_f64() * 1e3,
             Figure::Memory => (resident() - self.memory) / count,
-            Figure::Crash => {
-                let mut times = Vec::with_capacity(CRASHES);
-                for _ in 0..CRASHES {
-                    let crash = Instant::now();
-                    children[0].crash();
-                    let (start, child) = self.start().await;
-                    times.push(start - crash);
-                    children[0] = child;
+            Figure::Crash | Figure::Among => self.one_by_one(children).await,
+            Figure::Window => {
+                for child in &children {
+                    child.crash();
                 }
-                median_us(times)
+                children = self.all().await;
+                self.one_by_one(children).await
             }
             Figure::Storm => {
                 for _ in 0..STORMS {

@@ -37,10 +37,15 @@ pub(crate) enum Figure {
     Memory,
     /// Time of a group restart, in milliseconds.
     Group,
+    /// Crash to start hook of one of many, median, in microseconds.
+    Among,
+    /// The same with as many restarts within the period of the restart limit as there are children.
+    Window,
 }
 
 impl Figure {
-    const ALL: [Self; 5] = [Self::Crash, Self::Storm, Self::Start, Self::Memory, Self::Group];
+    const ALL: [Self; 7] =
+        [Self::Crash, Self::Storm, Self::Start, Self::Memory, Self::Group, Self::Among, Self::Window];
 
     fn name(self) -> &'static str {
         match self {
@@ -49,6 +54,8 @@ impl Figure {
             Self::Start => "start",
             Self::Memory => "memory",
             Self::Group => "group",
+            Self::Among => "among",
+            Self::Window => "window",
         }
     }
 
@@ -59,6 +66,8 @@ impl Figure {
             Self::Start => "start 100,000 children (ms)",
             Self::Memory => "memory per child at 100,000 (bytes)",
             Self::Group => "one_for_all, 1000 children (ms)",
+            Self::Among => "crash -> start hook among 100,000, p50 (us)",
+            Self::Window => "same, 100,000 restarts in the window (us)",
         }
     }
 }

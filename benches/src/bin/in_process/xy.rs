@@ -15,7 +15,8 @@ use crate::floor::Worker;
 async fn tree<C: Child>(figure: Figure, child: impl Fn() -> C) -> Supervisor {
     let strategy = if figure == Figure::Group { Strategy::OneForAll } else { Strategy::OneForOne };
     // The window of a supervisor that would give up, with an intensity that these crashes do not reach.
-    let intensity = RestartIntensity::new(u32::MAX, Duration::from_secs(1));
+    let period = Duration::from_secs(if figure == Figure::Window { 3600 } else { 1 });
+    let intensity = RestartIntensity::new(u32::MAX, period);
     let spec = SupervisorSpec { intensity: Some(intensity), ..SupervisorSpec::new(strategy) };
     let mut builder = Supervisor::builder(spec);
     for index in 0..figure.children() {
