@@ -22,6 +22,7 @@ impl ChildId {
         &self.0
     }
 
+    #[cfg(feature = "runtime")]
     pub(crate) fn text(&self) -> &Arc<str> {
         &self.0
     }

@@ -76,10 +76,6 @@ impl<K: Ascending, T> Table<K, T> {
         self.entries[position].value.as_mut()
     }
 
-    pub(crate) fn contains(&self, key: K) -> bool {
-        self.get(key).is_some()
-    }
-
     /// Inserts a value, in place of one that is there. Cheap at the end, where new keys belong.
     pub(crate) fn insert(&mut self, key: K, value: T) {
         let position = match self.position(key) {

@@ -108,6 +108,7 @@ pub(crate) struct Record {
     /// What few children have something to say about.
     notes: Option<Box<Notes>>,
     steps: VecDeque<Step>,
+    #[expect(clippy::box_collection, reason = "most children never end: one word for them, not four")]
     exits: Option<Box<VecDeque<LastExit>>>,
 }
 

@@ -37,7 +37,7 @@ impl Timers {
     pub(crate) fn disarm(&mut self, token: TimerToken) {
         self.armed.remove(token);
         if self.due.len() > 2 * self.armed.len() + 64 {
-            self.due.retain(|Reverse((_, token))| self.armed.contains(*token));
+            self.due.retain(|Reverse((_, token))| self.armed.get(*token).is_some());
             self.due.shrink_to(2 * self.due.len());
         }
     }
@@ -83,7 +83,7 @@ impl Timers {
     /// Returns the earliest armed timer, forgetting the deadlines before it.
     fn earliest(&mut self) -> Option<(Instant, TimerToken)> {
         while let Some(&Reverse((at, token))) = self.due.peek() {
-            if self.armed.contains(token) {
+            if self.armed.get(token).is_some() {
                 return Some((at, token));
             }
             self.due.pop();
