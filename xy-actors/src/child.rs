@@ -20,7 +20,7 @@ mod actor;
 mod info;
 mod task;
 
-pub use actor::{ActorChild, actor};
+pub use actor::{ActorChild, LinkedActor, actor};
 pub use info::StartInfo;
 pub use task::{TaskChild, TaskContext, TaskError, task};
 
@@ -62,6 +62,8 @@ impl StartContext {
 
 /// What a start came to.
 pub enum Started {
+    /// It is an actor that is linked to the supervisor, and can serve. ractor reports its exit, nobody else need.
+    Actor(LinkedActor),
     /// It runs and can serve.
     Ready(Box<dyn Running>),
     /// It runs; [`Reporter::ready`] follows.
@@ -73,6 +75,7 @@ pub enum Started {
 impl fmt::Debug for Started {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Actor(_) => "Actor",
             Self::Ready(_) => "Ready",
             Self::Running(_) => "Running",
             Self::Ignore => "Ignore",
@@ -98,11 +101,6 @@ pub trait Running: Send + 'static {
 
     /// Returns the process id, if it is a process.
     fn pid(&self) -> Option<u32> {
-        None
-    }
-
-    /// Returns the actor, if it is one.
-    fn actor(&self) -> Option<ActorCell> {
         None
     }
 

@@ -44,6 +44,9 @@ use message::{Reply, SupervisorMessage, Target};
 /// How many events a tree holds for subscribers, unless told otherwise.
 pub const DEFAULT_EVENT_CAPACITY: usize = 4096;
 
+/// The initial children of a supervisor.
+pub(crate) type Recipes = Vec<(Arc<ChildSpec>, Arc<dyn Child>)>;
+
 /// What all supervisors of one tree share.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
@@ -81,7 +84,7 @@ impl fmt::Debug for Supervisor {
 /// Puts a supervisor together.
 pub struct SupervisorBuilder {
     spec: SupervisorSpec,
-    children: Vec<(ChildSpec, Arc<dyn Child>)>,
+    children: Recipes,
     event_capacity: usize,
     seed: u64,
 }
@@ -97,7 +100,7 @@ impl SupervisorBuilder {
     /// Adds a child; children start in the order in which they are added.
     #[must_use]
     pub fn child(mut self, spec: ChildSpec, child: impl Child) -> Self {
-        self.children.push((spec, Arc::new(child)));
+        self.children.push((Arc::new(spec), Arc::new(child)));
         self
     }
 
@@ -829,11 +832,7 @@ fn refused(
 }
 
 /// Creates the pure half of a supervisor and checks its specs.
-pub(crate) fn policy_of(
-    spec: SupervisorSpec,
-    children: &[(ChildSpec, Arc<dyn Child>)],
-    seed: u64,
-) -> Result<Policy, SpecError> {
-    let specs = children.iter().map(|(spec, _)| spec.clone()).collect();
-    Policy::new(spec, specs, seed)
+pub(crate) fn policy_of(spec: SupervisorSpec, children: &Recipes, seed: u64) -> Result<Policy, SpecError> {
+    let specs = children.iter().map(|(spec, _)| (spec.clone(), ())).collect();
+    Policy::with_data(spec, specs, seed, |_, ()| ())
 }

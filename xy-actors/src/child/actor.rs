@@ -4,7 +4,7 @@ use std::fmt;
 
 use ractor::{Actor, ActorCell, SpawnErr};
 
-use super::{Child, Running, StartContext, StartError, StartFuture, StartInfo, Started};
+use super::{Child, StartContext, StartError, StartFuture, Started};
 
 /// A child that is a ractor actor; see [`actor`].
 pub struct ActorChild<F> {
@@ -40,9 +40,7 @@ where
         Box::pin(async move {
             let spawned = A::spawn_linked(None, handler, arguments, context.supervisor()).await;
             match spawned {
-                Ok((actor, _join)) => {
-                    Ok(Started::Ready(Box::new(RunningActor { cell: actor.get_cell(), ended: false })))
-                }
+                Ok((actor, _join)) => Ok(Started::Actor(LinkedActor::from(actor.get_cell()))),
                 Err(error) => Err(start_error(&error)),
             }
         })
@@ -57,42 +55,46 @@ fn start_error(error: &SpawnErr) -> StartError {
     }
 }
 
-/// A living actor. It is linked, so it never outlives its supervisor.
-struct RunningActor {
-    cell: ActorCell,
-    ended: bool,
-}
+/// A living actor that is linked to its supervisor, so that it never outlives it. Dropped before it ended, it is killed.
+#[derive(Debug)]
+pub struct LinkedActor(Option<ActorCell>);
 
 /// The reason given to an actor that its supervisor stops.
 pub(crate) const STOP_REASON: &str = "shutdown";
 
-impl Running for RunningActor {
-    fn stop(&mut self) {
-        self.cell.stop(Some(STOP_REASON.to_owned()));
-    }
-
-    fn kill(&mut self) {
-        self.cell.kill();
-    }
-
-    fn actor(&self) -> Option<ActorCell> {
-        Some(self.cell.clone())
-    }
-
-    fn ended(&mut self) {
-        self.ended = true;
-    }
-
-    fn info(&self) -> Option<StartInfo> {
-        Some(StartInfo::new(self.cell.clone()))
+impl From<ActorCell> for LinkedActor {
+    /// Takes over an actor that was spawned linked to [`StartContext::supervisor`].
+    fn from(cell: ActorCell) -> Self {
+        Self(Some(cell))
     }
 }
 
-impl Drop for RunningActor {
+impl LinkedActor {
+    pub(crate) fn cell(&self) -> Option<&ActorCell> {
+        self.0.as_ref()
+    }
+
+    pub(crate) fn stop(&self) {
+        if let Some(cell) = &self.0 {
+            cell.stop(Some(STOP_REASON.to_owned()));
+        }
+    }
+
+    pub(crate) fn kill(&self) {
+        if let Some(cell) = &self.0 {
+            cell.kill();
+        }
+    }
+
+    /// Notes that nothing is left to kill.
+    pub(crate) fn ended(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for LinkedActor {
     fn drop(&mut self) {
         // One that leaked is told once more.
-        if !self.ended {
-            self.cell.kill();
-        }
+        self.kill();
     }
 }

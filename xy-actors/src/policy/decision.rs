@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::event::{ChildReport, Next, SupervisorReport};
@@ -238,22 +239,58 @@ pub struct ChildView<'a> {
     pub held: bool,
 }
 
+/// A child. What each of its starts and exits needs comes first, so that one of many costs few cache lines.
 #[derive(Debug, Clone)]
-struct Child {
-    spec: ChildSpec,
+#[repr(C)]
+struct Child<T> {
     incarnation: Incarnation,
     phase: Phase,
-    wanted: Wanted,
-    paused: bool,
+    timer: Option<TimerToken>,
     /// Automatic restarts since the backoff was last reset.
     attempt: u32,
-    restarts: u64,
+    digest: Digest,
+    wanted: Wanted,
+    paused: bool,
     /// Whether the next start only tries one again that failed for want of resources, so that it is no restart.
     tries_again: bool,
+    restarts: u64,
     /// What only children that wait for a restart or have a limit of their own need.
     own: Option<Box<Own>>,
-    timer: Option<TimerToken>,
     waiters: Vec<Waiter>,
+    /// What the performer keeps with the child.
+    data: Option<T>,
+    spec: Arc<ChildSpec>,
+}
+
+impl<T> Child<T> {
+    fn set_spec(&mut self, spec: Arc<ChildSpec>) {
+        self.digest = Digest::of(&spec);
+        self.spec = spec;
+    }
+}
+
+/// What a crash needs to know of a spec, so that it need not be fetched.
+#[derive(Debug, Clone, Copy)]
+struct Digest {
+    restart: RestartType,
+    shutdown: Shutdown,
+    has_limit: bool,
+    has_backoff: bool,
+    has_start_timeout: bool,
+    has_dependencies: bool,
+}
+
+impl Digest {
+    fn of(spec: &ChildSpec) -> Self {
+        Self {
+            restart: spec.restart,
+            shutdown: spec.shutdown,
+            has_limit: spec.limit.is_some(),
+            has_backoff: spec.backoff.is_some(),
+            has_start_timeout: spec.start_timeout.is_some(),
+            has_dependencies: !spec.depends_on.is_empty(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -322,11 +359,13 @@ const SHORTAGE_BACKOFF: crate::spec::Backoff = crate::spec::Backoff {
     reset_after: std::time::Duration::ZERO,
 };
 
-/// The state of one supervisor's policy.
+/// The state of one supervisor's policy. `T` is what its performer keeps with each child; policy never looks at it.
 #[derive(Debug, Clone)]
-pub struct Policy {
+pub struct Policy<T = ()> {
     spec: SupervisorSpec,
-    children: Table<ChildKey, Child>,
+    children: Table<ChildKey, Child<T>>,
+    /// What belongs to removed children, until the performer has been told to forget them.
+    parted: Vec<(ChildKey, T)>,
     ids: HashMap<ChildId, ChildKey>,
     alive: KeySet,
     queued: KeySet,
@@ -355,21 +394,24 @@ impl Policy {
     /// # Errors
     /// Names the first rule that a spec breaks.
     pub fn new(spec: SupervisorSpec, children: Vec<ChildSpec>, seed: u64) -> Result<Self, SpecError> {
-        let children = children.into_iter().map(|child| (child, ())).collect();
-        Self::with_recipes(spec, children, seed, |_, ()| {})
+        let children = children.into_iter().map(|child| (Arc::new(child), ())).collect();
+        Self::with_data(spec, children, seed, |_, ()| ())
     }
+}
 
-    /// The same with something that belongs to each child, which is handed on with the child's view.
-    pub(crate) fn with_recipes<R>(
+impl<T> Policy<T> {
+    /// The same with what belongs to each child, made of its recipe.
+    pub(crate) fn with_data<R>(
         spec: SupervisorSpec,
-        children: Vec<(ChildSpec, R)>,
+        children: Vec<(Arc<ChildSpec>, R)>,
         seed: u64,
-        mut hand_on: impl FnMut(ChildView<'_>, R),
+        mut data: impl FnMut(&ChildSpec, R) -> T,
     ) -> Result<Self, SpecError> {
         spec.validate()?;
         let mut policy = Self {
             spec,
             children: Table::with_capacity(children.len()),
+            parted: Vec::new(),
             ids: HashMap::with_capacity(children.len()),
             alive: KeySet::default(),
             queued: KeySet::default(),
@@ -391,10 +433,10 @@ impl Policy {
         }
         for (child, recipe) in children {
             if policy.ids.contains_key(&child.id) {
-                return Err(SpecError::DuplicateId(child.id));
+                return Err(SpecError::DuplicateId(child.id.clone()));
             }
-            let key = policy.insert(child);
-            hand_on(policy.view(key, &policy.children[&key]), recipe);
+            let data = data(&child, recipe);
+            policy.insert(child, Some(data));
         }
         policy.check_dependencies()?;
         Ok(policy)
@@ -471,7 +513,7 @@ impl Policy {
         self.current(key, incarnation).is_some()
     }
 
-    fn view<'a>(&'a self, key: ChildKey, child: &'a Child) -> ChildView<'a> {
+    fn view<'a>(&'a self, key: ChildKey, child: &'a Child<T>) -> ChildView<'a> {
         let restart_at = match child.phase {
             Phase::Waiting { until } => {
                 let (nth, of) = child.own.as_ref().map_or((0, None), |own| own.planned);
@@ -588,7 +630,7 @@ impl Policy {
             }
             Some(Phase::Starting(origin)) => {
                 self.disarm(key, out);
-                let restart_type = self.children[&key].spec.restart;
+                let restart_type = self.children[&key].digest.restart;
                 if exit.is_abnormal() || restart::is_restarted(restart_type, exit) {
                     self.start_failed(key, origin, Failure::Exit(exit), now, out);
                 } else {
@@ -597,7 +639,7 @@ impl Policy {
                 }
             }
             Some(Phase::Ready { .. }) => {
-                let restart_type = self.children[&key].spec.restart;
+                let restart_type = self.children[&key].digest.restart;
                 if restart::is_restarted(restart_type, exit) {
                     self.crashed(key, Failure::Exit(exit), now, out);
                 } else {
@@ -657,7 +699,7 @@ impl Policy {
         if !gives_up && origin != Origin::Automatic {
             return self.first_start_failed(key, origin, failure, out);
         }
-        if child.spec.restart == RestartType::Temporary {
+        if child.digest.restart == RestartType::Temporary {
             self.report(key, failure.report(Next::Failed), out);
             self.refuse_ready_waiters(key, Refusal::StartFailed { child: key }, out);
             if self.is_dropped_when_ended(key) {
@@ -702,7 +744,8 @@ impl Policy {
         let Some(child) = self.children.get_mut(key) else { return };
         child.attempt = child.attempt.saturating_add(1);
         child.tries_again = !failure.counts();
-        let delay = match (&child.spec.backoff, failure.counts()) {
+        let own = if child.digest.has_backoff { child.spec.backoff.as_ref() } else { None };
+        let delay = match (own, failure.counts()) {
             (Some(backoff), _) => backoff::delay(backoff, child.attempt, unit),
             (None, true) => std::time::Duration::ZERO,
             (None, false) => backoff::delay(&SHORTAGE_BACKOFF, child.attempt, unit),
@@ -729,7 +772,8 @@ impl Policy {
     /// Counts a restart; `None` if the limit is reached.
     fn count(&mut self, key: ChildKey, failure: Failure, now: Instant) -> Option<(u32, Option<u32>)> {
         let child = self.children.get_mut(key)?;
-        let (limit, window) = match (&child.spec.limit, &self.spec.intensity) {
+        let own = child.digest.has_limit.then(|| child.spec.limit).flatten();
+        let (limit, window) = match (own, &self.spec.intensity) {
             (Some(own), _) => (own.intensity, &mut child.own.get_or_insert_default().window),
             (None, Some(shared)) => (*shared, &mut self.window),
             (None, None) => return Some((0, None)),
@@ -779,7 +823,7 @@ impl Policy {
     }
 
     /// Returns whether a child runs or is to run again without anybody asking for it (as in OTP).
-    fn is_left(&self, key: ChildKey, child: &Child) -> bool {
+    fn is_left(&self, key: ChildKey, child: &Child<T>) -> bool {
         match child.phase {
             Phase::Queued(_)
             | Phase::Waiting { .. }
@@ -831,7 +875,7 @@ impl Policy {
 
     /// OTP's table of clean stops (for its shutdown_error reports): in no case does it change what happens next.
     fn is_clean_stop(&self, key: ChildKey, exit: Exit) -> bool {
-        let spec = &self.children[&key].spec;
+        let spec = self.children[&key].digest;
         match (spec.shutdown, exit) {
             (Shutdown::BrutalKill, Exit::Killed) => true,
             (Shutdown::BrutalKill, Exit::Shutdown) => spec.restart != RestartType::Permanent,
@@ -844,15 +888,17 @@ impl Policy {
     pub(super) fn note_stable_run(&mut self, key: ChildKey, since: Instant, now: Instant) {
         let Some(child) = self.children.get_mut(key) else { return };
         let ready_for = now.saturating_duration_since(since);
-        let reset = child.spec.backoff.as_ref().is_none_or(|spec| backoff::is_reset(spec, ready_for));
-        if reset {
+        let resets = |child: &Child<T>| {
+            child.spec.backoff.as_ref().is_none_or(|spec| backoff::is_reset(spec, ready_for))
+        };
+        if !child.digest.has_backoff || resets(child) {
             child.attempt = 0;
         }
     }
 
     // ---- Small steps. ----
 
-    fn insert(&mut self, spec: ChildSpec) -> ChildKey {
+    fn insert(&mut self, spec: Arc<ChildSpec>, data: Option<T>) -> ChildKey {
         let key = ChildKey::new(self.next_key);
         self.next_key += 1;
         if !self.is_dynamic() {
@@ -861,17 +907,19 @@ impl Policy {
         self.has_dependencies |= !spec.depends_on.is_empty();
         let wanted = if spec.autostart { Wanted::Up } else { Wanted::Down };
         let child = Child {
-            spec,
             incarnation: Incarnation::NONE,
             phase: Phase::Stopped,
+            timer: None,
+            attempt: 0,
+            digest: Digest::of(&spec),
             wanted,
             paused: false,
-            attempt: 0,
-            restarts: 0,
             tries_again: false,
+            restarts: 0,
             own: None,
-            timer: None,
             waiters: Vec::new(),
+            data,
+            spec,
         };
         self.children.insert(key, child);
         key
@@ -884,10 +932,11 @@ impl Policy {
         self.answer_waiters(key, Goal::Ready, Outcome::Refused(Refusal::Superseded), out);
         self.answer_waiters(key, Goal::Gone, Outcome::NotRunning { child: key }, out);
         self.report(key, ChildReport::Removed, out);
-        if let Some(child) = self.children.remove(key)
-            && self.ids.get(&child.spec.id) == Some(&key)
-        {
-            self.ids.remove(&child.spec.id);
+        if let Some(child) = self.children.remove(key) {
+            if self.ids.get(&child.spec.id) == Some(&key) {
+                self.ids.remove(&child.spec.id);
+            }
+            self.parted.extend(child.data.map(|data| (key, data)));
         }
         out.push(Action::Forget { child: key });
     }
@@ -906,8 +955,8 @@ impl Policy {
     }
 
     fn is_dropped_when_ended(&self, key: ChildKey) -> bool {
-        let spec = &self.children[&key].spec;
-        self.is_dynamic() || (spec.restart == RestartType::Temporary && !spec.retain)
+        let child = &self.children[&key];
+        self.is_dynamic() || (child.digest.restart == RestartType::Temporary && !child.spec.retain)
     }
 
     /// Returns the phase of the child if `incarnation` is its current one and alive.
@@ -1021,6 +1070,48 @@ impl Policy {
     /// Returns whether starts and stops go one by one.
     fn is_ordered(&self) -> bool {
         self.spec.order == Order::Ordered
+    }
+}
+
+/// What belongs to the children, for the performer.
+#[cfg(feature = "runtime")]
+impl<T> Policy<T> {
+    /// Returns what belongs to a child, also to one that is gone and not yet forgotten.
+    pub(crate) fn data(&self, key: ChildKey) -> Option<&T> {
+        match self.children.get(key) {
+            Some(child) => child.data.as_ref(),
+            None => self.parted.iter().find(|(parted, _)| *parted == key).map(|(_, data)| data),
+        }
+    }
+
+    /// The same, to change it.
+    pub(crate) fn data_mut(&mut self, key: ChildKey) -> Option<&mut T> {
+        match self.children.get_mut(key) {
+            Some(child) => child.data.as_mut(),
+            None => self.parted.iter_mut().find(|(parted, _)| *parted == key).map(|(_, data)| data),
+        }
+    }
+
+    /// Keeps this with a child, which must be there.
+    pub(crate) fn attach(&mut self, key: ChildKey, data: T) {
+        if let Some(child) = self.children.get_mut(key) {
+            child.data = Some(data);
+        }
+    }
+
+    /// Takes what belonged to a child that is gone.
+    pub(crate) fn forget(&mut self, key: ChildKey) -> Option<T> {
+        let position = self.parted.iter().position(|(parted, _)| *parted == key)?;
+        Some(self.parted.swap_remove(position).1)
+    }
+
+    /// Returns what belongs to a child if this is its current incarnation, and alive.
+    pub(crate) fn data_of_current(&mut self, key: ChildKey, incarnation: Incarnation) -> Option<&mut T> {
+        let child = self.children.get_mut(key)?;
+        if child.incarnation != incarnation || !child.phase.is_alive() {
+            return None;
+        }
+        child.data.as_mut()
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
 
 use crate::child::{
@@ -20,7 +20,6 @@ use crate::event::stream::{EventKind, unix_ms};
 use crate::event::{ChildReport, SupervisorReport};
 use crate::exit::{Cause, Exit, ExitReport};
 use crate::path::TreePath;
-use crate::policy::table::Table;
 use crate::policy::{
     Action, ChildKey, ChildView, Incarnation, Input, Operation, OperationId, Outcome, Policy, Refusal,
     StartFailure,
@@ -31,13 +30,12 @@ use crate::supervisor::message::{Reply, SupervisorMessage, Target};
 use crate::supervisor::record::{Live, Record};
 use crate::supervisor::timers::Timers;
 use crate::supervisor::{
-    ChildHistory, ChildInfo, ChildRef, Life, Planned, ShutdownReport, SignalError, Supervisor, Tree,
+    ChildHistory, ChildInfo, ChildRef, Life, Planned, Recipes, ShutdownReport, SignalError, Supervisor, Tree,
 };
 
 /// What a supervisor actor is made from.
 pub(crate) struct SupervisorArguments {
-    policy: Policy,
-    records: Table<ChildKey, Record>,
+    policy: Policy<Record>,
     path: TreePath,
     tree: Tree,
     parent: Option<Reporter>,
@@ -47,27 +45,24 @@ pub(crate) struct SupervisorArguments {
 impl SupervisorArguments {
     pub(crate) fn new(
         spec: SupervisorSpec,
-        children: Vec<(ChildSpec, Arc<dyn Child>)>,
+        children: Recipes,
         seed: u64,
         path: TreePath,
         tree: Tree,
         parent: Option<Reporter>,
     ) -> Result<(Self, watch::Receiver<Life>), SpecError> {
-        let mut records = Table::with_capacity(children.len());
-        let policy = Policy::with_recipes(spec, children, seed, |child, recipe| {
-            records.insert(child.key, Record::new(recipe, path.join(&child.spec.id)));
-        })?;
+        let policy =
+            Policy::with_data(spec, children, seed, |spec, recipe| Record::new(recipe, path.join(&spec.id)))?;
         let (life, receiver) = watch::channel(Life::Starting);
-        Ok((Self { policy, records, path, tree, parent, life }, receiver))
+        Ok((Self { policy, path, tree, parent, life }, receiver))
     }
 }
 
 /// A supervisor's policy and what it owns.
 pub(crate) struct SupervisorState {
-    policy: Policy,
+    policy: Policy<Record>,
     path: TreePath,
     tree: Tree,
-    records: Table<ChildKey, Record>,
     by_actor: ByActor<(ChildKey, Incarnation)>,
     /// Exits of actors whose start has not been taken in yet: events overtake messages.
     early_exits: ByActor<ExitReport>,
@@ -176,13 +171,12 @@ impl Actor for SupervisorActor {
 
 impl SupervisorState {
     fn new(arguments: SupervisorArguments) -> Self {
-        let SupervisorArguments { policy, records, path, tree, parent, life } = arguments;
+        let SupervisorArguments { policy, path, tree, parent, life } = arguments;
         let root_events = parent.is_none().then(|| tree.events.clone());
         Self {
             policy,
             path,
             tree,
-            records,
             by_actor: ByActor::default(),
             early_exits: ByActor::default(),
             pending_starts: 0,
@@ -250,7 +244,7 @@ impl SupervisorState {
             }
             SupervisorMessage::WaitsFor { child, incarnation, what } => {
                 if self.is_current(child, incarnation)
-                    && let Some(record) = self.records.get_mut(child)
+                    && let Some(record) = self.policy.data_mut(child)
                 {
                     record.set_waits_for(what);
                 }
@@ -278,7 +272,7 @@ impl SupervisorState {
             Err(refusal) => return self.refuse_operation(&target.child, operation, refusal, reply),
         };
         if let Some(reason) = target.reason
-            && let Some(record) = self.records.get_mut(key)
+            && let Some(record) = self.policy.data_mut(key)
         {
             record.set_asked(reason);
         }
@@ -296,7 +290,7 @@ impl SupervisorState {
             return refuse(reply, Refusal::NotFound);
         };
         if spec.validate(self.policy.spec()).is_ok()
-            && let (Some(recipe), Some(record)) = (child, self.records.get_mut(key))
+            && let (Some(recipe), Some(record)) = (child, self.policy.data_mut(key))
         {
             record.recipe = recipe;
         }
@@ -321,7 +315,7 @@ impl SupervisorState {
             Err(Refusal::SimpleOneForOne) => return Err(SignalError::SimpleOneForOne(child)),
             Err(_) => return Err(SignalError::NotFound(child)),
         };
-        let Some(Live::Running(running)) = self.records.get_mut(key).map(|record| &mut record.live) else {
+        let Some(Live::Running(running)) = self.policy.data_mut(key).map(|record| &mut record.live) else {
             return Err(SignalError::NotRunning(child));
         };
         match running.signal(signal) {
@@ -370,14 +364,14 @@ impl SupervisorState {
     fn on_which_child(&self, child: &ChildRef) -> Result<Box<(ChildInfo, ChildHistory)>, Refusal> {
         let key = self.resolve(child)?;
         let child = self.policy.child(key).ok_or(Refusal::NotFound)?;
-        let record = self.records.get(key).ok_or(Refusal::NotFound)?;
+        let record = self.policy.data(key).ok_or(Refusal::NotFound)?;
         let history = ChildHistory { transitions: record.transitions(), exits: record.exits() };
         Ok(Box::new((self.info(&child, now()), history)))
     }
 
     fn on_child_supervisor(&self, child: &ChildRef) -> Result<Supervisor, Refusal> {
         let key = self.resolve(child)?;
-        let supervisor = match self.records.get(key).map(|record| &record.live) {
+        let supervisor = match self.policy.data(key).map(|record| &record.live) {
             Some(Live::Running(running)) => running.supervisor(),
             _ => None,
         };
@@ -393,7 +387,7 @@ impl SupervisorState {
     ) {
         self.pending_starts = self.pending_starts.saturating_sub(1);
         let pending = self.is_current(child, incarnation)
-            && self.records.get(child).is_some_and(|record| matches!(record.live, Live::Pending { .. }));
+            && self.policy.data(child).is_some_and(|record| matches!(record.live, Live::Pending { .. }));
         if pending {
             let input = match result {
                 Some(result) => self.take_in(child, incarnation, result),
@@ -416,10 +410,8 @@ impl SupervisorState {
     }
 
     fn on_ready(&mut self, myself: &ActorRef<SupervisorMessage>, child: ChildKey, incarnation: Incarnation) {
-        if !self.is_current(child, incarnation) {
-            return;
-        }
-        self.note_ready(child);
+        let Some(record) = self.policy.data_of_current(child, incarnation) else { return };
+        record.ready(self.clock.now);
         self.feed(myself, Input::Ready { child, incarnation });
     }
 
@@ -489,13 +481,13 @@ impl SupervisorState {
             Action::Disarm { token } => self.timers.disarm(token),
             Action::Report { child, incarnation, report } => self.report(child, incarnation, report),
             Action::Transition { child, from, to } => {
-                if let Some(record) = self.records.get_mut(child) {
+                if let Some(record) = self.policy.data_mut(child) {
                     record.moved(from, to, self.clock.unix_ms);
                 }
             }
             Action::Answer { id, outcome } => self.answer(id, outcome),
             Action::Forget { child } => {
-                self.records.remove(child);
+                self.policy.forget(child);
             }
             Action::ReportSelf { report } => self.report_self(report),
             Action::Started => {
@@ -521,7 +513,7 @@ impl SupervisorState {
         child: ChildKey,
         incarnation: Incarnation,
     ) -> Option<Input> {
-        let record = self.records.get_mut(child)?;
+        let record = self.policy.data_mut(child)?;
         record.begin();
         let context = StartContext {
             path: record.path.clone(),
@@ -554,11 +546,12 @@ impl SupervisorState {
         incarnation: Incarnation,
         result: Result<Started, StartError>,
     ) -> Option<Input> {
-        let record = self.records.get_mut(child)?;
+        let record = self.policy.data_mut(child)?;
         record.live = Live::None;
-        let (ready, mut running) = match result {
-            Ok(Started::Ready(running)) => (true, running),
-            Ok(Started::Running(running)) => (false, running),
+        let (ready, live) = match result {
+            Ok(Started::Actor(actor)) => (true, Live::Actor(actor)),
+            Ok(Started::Ready(running)) => (true, Live::Running(running)),
+            Ok(Started::Running(running)) => (false, Live::Running(running)),
             Ok(Started::Ignore) => return Some(Input::Ignored { child, incarnation }),
             Err(error) => {
                 record.last_start_error = Some(error.kind);
@@ -573,47 +566,38 @@ impl SupervisorState {
                 return Some(Input::StartFailed { child, incarnation, failure });
             }
         };
-        let actor = running.actor().map(|cell| cell.get_id());
+        let actor = live.actor().map(ActorCell::get_id);
+        record.live = live;
         if record.kill_asked {
-            running.kill();
+            record.live.kill();
         } else if record.stop_asked {
-            running.stop();
+            record.live.stop();
         }
         let stopping = record.stop_asked || record.kill_asked;
-        record.live = Live::Running(running);
+        if ready && !stopping {
+            record.ready(self.clock.now);
+        }
         if let Some(actor) = actor {
-            if let Some(report) = self.early_exits.remove(&actor) {
+            if !self.early_exits.is_empty()
+                && let Some(report) = self.early_exits.remove(&actor)
+            {
                 return Some(self.note_exit(child, incarnation, report));
             }
             self.by_actor.insert(actor, (child, incarnation));
         }
-        if ready && !stopping {
-            self.note_ready(child);
-            return Some(Input::Ready { child, incarnation });
-        }
-        None
+        (ready && !stopping).then_some(Input::Ready { child, incarnation })
     }
 
     fn stop(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
-        let record = self.records.get_mut(child)?;
+        let record = self.policy.data_mut(child)?;
         record.stop_asked = true;
-        match &mut record.live {
-            Live::Running(running) => running.stop(),
-            Live::Pending { cancel, .. } => call_off(cancel),
-            Live::None => return self.missing(child, incarnation),
-        }
-        None
+        if record.live.stop() { None } else { self.missing(child, incarnation) }
     }
 
     fn kill(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
-        let record = self.records.get_mut(child)?;
+        let record = self.policy.data_mut(child)?;
         record.kill_asked = true;
-        match &mut record.live {
-            Live::Running(running) => running.kill(),
-            Live::Pending { cancel, .. } => call_off(cancel),
-            Live::None => return self.missing(child, incarnation),
-        }
-        None
+        if record.live.kill() { None } else { self.missing(child, incarnation) }
     }
 
     /// Policy believes in an incarnation that does not exist: say so rather than wait for ever.
@@ -623,7 +607,7 @@ impl SupervisorState {
     }
 
     fn abandon(&mut self, child: ChildKey, incarnation: Incarnation) {
-        if let Some(record) = self.records.get_mut(child) {
+        if let Some(record) = self.policy.data_mut(child) {
             if let Live::Pending { task, .. } = &record.live {
                 task.abort();
                 self.pending_starts = self.pending_starts.saturating_sub(1);
@@ -633,11 +617,12 @@ impl SupervisorState {
     }
 
     fn report(&mut self, child: ChildKey, incarnation: Incarnation, report: ChildReport) {
-        let Some(record) = self.records.get_mut(child) else {
+        let ending = self.policy.is_ending();
+        let Some(record) = self.policy.data_mut(child) else {
             // The first report about a child that was just added: its recipe waits for its key.
             if let (Some(recipe), Some(view)) = (self.adopting.take(), self.policy.child(child)) {
                 let path = self.path.join(&view.spec.id);
-                self.records.insert(child, Record::new(recipe, path));
+                self.policy.attach(child, Record::new(recipe, path));
                 self.report(child, incarnation, report);
             }
             return;
@@ -657,7 +642,7 @@ impl SupervisorState {
         let exit = record.exit_of(report);
         let pid = record.pid();
         log_report(&self.path, &record.path, incarnation, report, exit.as_deref());
-        if self.policy.is_ending() {
+        if ending {
             self.end.children.note(&record.path, report, exit.as_deref());
         }
         let kind = EventKind::Child { incarnation, report, exit, pid };
@@ -685,11 +670,11 @@ impl SupervisorState {
             | Outcome::Refused(Refusal::StartFailed { child }) => Some(*child),
             _ => None,
         };
-        let record = child.and_then(|child| self.records.get(child));
+        let record = child.and_then(|child| self.policy.data(child));
         let exit = record.and_then(Record::last_exit).map(|last| last.report.clone());
         let start_error = record.and_then(|record| record.last_start_error);
-        let info = match (&outcome, record.map(|record| &record.live)) {
-            (Outcome::Started { .. }, Some(Live::Running(running))) => running.info(),
+        let info = match &outcome {
+            Outcome::Started { .. } => record.and_then(|record| record.live.info()),
             _ => None,
         };
         // A caller that is gone has no use for the answer.
@@ -697,7 +682,7 @@ impl SupervisorState {
     }
 
     fn end(&mut self, myself: &ActorRef<SupervisorMessage>, exit: Exit, failed_start: Option<ChildKey>) {
-        let cause = match failed_start.and_then(|child| self.records.get(child)) {
+        let cause = match failed_start.and_then(|child| self.policy.data(child)) {
             Some(record) => {
                 let cause = record.last_exit().map(|last| last.report.cause.to_string());
                 let why = cause.unwrap_or_else(|| "it did not start".to_owned());
@@ -719,20 +704,15 @@ impl SupervisorState {
         self.policy.is_current(child, incarnation)
     }
 
-    fn note_ready(&mut self, child: ChildKey) {
-        if let Some(record) = self.records.get_mut(child) {
-            record.ready(self.clock.now);
-        }
-    }
-
     fn note_exit(&mut self, child: ChildKey, incarnation: Incarnation, mut report: ExitReport) -> Input {
-        if let Some(record) = self.records.get_mut(child) {
+        let ending = self.policy.is_ending();
+        if let Some(record) = self.policy.data_mut(child) {
             // An actor that simply stopped after it was asked to has shut down.
             if record.stop_asked && report.exit == Exit::Normal {
                 report.exit = Exit::Shutdown;
             }
             let exit = report.exit;
-            if self.policy.is_ending()
+            if ending
                 && let Live::Running(running) = &record.live
                 && let Some(nested) = running.supervisor()
             {
@@ -746,7 +726,7 @@ impl SupervisorState {
     }
 
     fn info(&self, child: &ChildView<'_>, now: Instant) -> ChildInfo {
-        let record = self.records.get(child.key);
+        let record = self.policy.data(child.key);
         let dependencies = match child.waits_for.as_slice() {
             [] => None,
             ids => {
@@ -786,13 +766,6 @@ fn refuse(reply: oneshot::Sender<Reply>, refusal: Refusal) {
 
 fn answer_at_once(reply: oneshot::Sender<Reply>, outcome: Outcome) {
     let _gone = reply.send(Reply { outcome, exit: None, start_error: None, info: None });
-}
-
-fn call_off(cancel: &mut Option<oneshot::Sender<()>>) {
-    if let Some(cancel) = cancel.take() {
-        // A start that is over has sent its result; it is taken in as one that is being stopped.
-        let _over = cancel.send(());
-    }
 }
 
 /// Polls a start once on the spot: most are done then and need no task.

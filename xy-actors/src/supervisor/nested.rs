@@ -10,12 +10,12 @@ use crate::exit::Exit;
 use crate::spec::{ChildSpec, SpecError, SupervisorSpec};
 use crate::supervisor::actor::{SupervisorActor, SupervisorArguments};
 use crate::supervisor::message::SupervisorMessage;
-use crate::supervisor::{Supervisor, policy_of};
+use crate::supervisor::{Recipes, Supervisor, policy_of};
 
 /// A child that is a supervisor; see [`supervisor`].
 pub struct SupervisorChild {
     spec: SupervisorSpec,
-    children: Vec<(ChildSpec, Arc<dyn Child>)>,
+    children: Recipes,
 }
 
 impl fmt::Debug for SupervisorChild {
@@ -36,7 +36,7 @@ impl SupervisorChild {
     /// Adds a child; children start in the order in which they are added.
     #[must_use]
     pub fn child(mut self, spec: ChildSpec, child: impl Child) -> Self {
-        self.children.push((spec, Arc::new(child)));
+        self.children.push((Arc::new(spec), Arc::new(child)));
         self
     }
 

@@ -3,17 +3,18 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ractor::ActorCell;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use crate::child::{Child, Running, StartErrorKind};
+use crate::child::{Child, LinkedActor, Running, StartErrorKind, StartInfo};
 use crate::event::ChildReport;
 use crate::exit::{Exit, ExitReport, ProcessRef};
 use crate::path::TreePath;
 use crate::policy::{Incarnation, State};
 
-/// How many transitions and exits are kept per child.
-const HISTORY: usize = 20;
+/// How many transitions and exits together are kept per child.
+const HISTORY: usize = 48;
 
 /// How an incarnation ended, or why a start failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,15 +84,65 @@ pub(crate) enum Live {
         cancel: Option<oneshot::Sender<()>>,
         task: AbortHandle,
     },
+    /// Most children are actors: without a box of its own, one costs a cache line less.
+    Actor(LinkedActor),
     Running(Box<dyn Running>),
 }
 
 impl Live {
+    /// Asks it to end; `false` if there is nothing.
+    pub(crate) fn stop(&mut self) -> bool {
+        match self {
+            Self::None => return false,
+            Self::Pending { cancel, .. } => call_off(cancel),
+            Self::Actor(actor) => actor.stop(),
+            Self::Running(running) => running.stop(),
+        }
+        true
+    }
+
+    /// Ends it without asking; `false` if there is nothing.
+    pub(crate) fn kill(&mut self) -> bool {
+        match self {
+            Self::None => return false,
+            Self::Pending { cancel, .. } => call_off(cancel),
+            Self::Actor(actor) => actor.kill(),
+            Self::Running(running) => running.kill(),
+        }
+        true
+    }
+
     /// Says that nothing of it is left to end.
     pub(crate) fn over(&mut self) {
-        if let Self::Running(running) = self {
-            running.ended();
+        match self {
+            Self::None | Self::Pending { .. } => {}
+            Self::Actor(actor) => actor.ended(),
+            Self::Running(running) => running.ended(),
         }
+    }
+
+    /// Returns the actor, if it is one.
+    pub(crate) fn actor(&self) -> Option<&ActorCell> {
+        match self {
+            Self::Actor(actor) => actor.cell(),
+            _ => None,
+        }
+    }
+
+    /// Returns what the start hands back to whoever asked for it.
+    pub(crate) fn info(&self) -> Option<StartInfo> {
+        match self {
+            Self::None | Self::Pending { .. } => None,
+            Self::Actor(actor) => actor.cell().map(|cell| StartInfo::new(cell.clone())),
+            Self::Running(running) => running.info(),
+        }
+    }
+}
+
+fn call_off(cancel: &mut Option<oneshot::Sender<()>>) {
+    if let Some(cancel) = cancel.take() {
+        // A start that is over has sent its result; it is taken in as one that is being stopped.
+        let _over = cancel.send(());
     }
 }
 
@@ -107,9 +158,8 @@ pub(crate) struct Record {
     pub(crate) last_report: Option<ChildReport>,
     /// What few children have something to say about.
     notes: Option<Box<Notes>>,
+    /// The latest transitions and exits, oldest first.
     steps: VecDeque<Step>,
-    #[expect(clippy::box_collection, reason = "most children never end: one word for them, not four")]
-    exits: Option<Box<VecDeque<LastExit>>>,
 }
 
 #[derive(Default)]
@@ -121,16 +171,25 @@ struct Notes {
     asked: Option<Arc<str>>,
 }
 
-/// A transition as it is kept: small, because most have nothing to add.
+/// A transition or an exit as it is kept: small, because most have nothing to add.
 enum Step {
+    Exit(LastExit),
     Plain { at_unix_ms: u64, report: Option<&'static ChildReport>, from: State, to: State },
     Stopped { at_unix_ms: u64, report: Arc<ExitReport>, from: State, to: State, exit: Exit, clean: bool },
     Full(Box<Transition>),
 }
 
 impl Step {
-    fn transition(&self) -> Transition {
+    fn exit(&self) -> Option<&LastExit> {
         match self {
+            Self::Exit(exit) => Some(exit),
+            _ => None,
+        }
+    }
+
+    fn transition(&self) -> Option<Transition> {
+        Some(match self {
+            Self::Exit(_) => return None,
             &Self::Plain { at_unix_ms, report, from, to } => {
                 Transition { from, to, at_unix_ms, report: report.copied(), exit: None, asked: None }
             }
@@ -143,7 +202,7 @@ impl Step {
                 asked: None,
             },
             Self::Full(transition) => (**transition).clone(),
-        }
+        })
     }
 }
 
@@ -160,7 +219,6 @@ impl Record {
             last_report: None,
             notes: None,
             steps: VecDeque::new(),
-            exits: None,
         }
     }
 
@@ -195,18 +253,17 @@ impl Record {
         if let Some(notes) = &mut self.notes {
             notes.waited_for = notes.waits_for.take().or(notes.waited_for.take());
         }
-        let exits = self.exits.get_or_insert_default();
-        push_bounded(exits, LastExit { report: Arc::new(report), at_unix_ms, incarnation });
+        self.push(Step::Exit(LastExit { report: Arc::new(report), at_unix_ms, incarnation }));
     }
 
     /// Returns how the last incarnation, or the last failed start, ended.
     pub(crate) fn last_exit(&self) -> Option<&LastExit> {
-        self.exits.as_ref()?.back()
+        self.steps.iter().rev().find_map(Step::exit)
     }
 
     /// Returns the latest exits and failed starts, oldest first.
     pub(crate) fn exits(&self) -> Vec<LastExit> {
-        self.exits.iter().flat_map(|exits| exits.iter().cloned()).collect()
+        self.steps.iter().filter_map(Step::exit).cloned().collect()
     }
 
     /// Returns the report of the last exit, if `report` is about that.
@@ -235,7 +292,7 @@ impl Record {
                 _ => Step::Full(Box::new(Transition { from, to, at_unix_ms, report, exit, asked })),
             },
         };
-        push_bounded(&mut self.steps, step);
+        self.push(step);
         if matches!(to, State::Running | State::Stopped | State::Failed)
             && let Some(notes) = &mut self.notes
         {
@@ -243,9 +300,22 @@ impl Record {
         }
     }
 
+    /// Appends to the history, which grows with what it holds.
+    fn push(&mut self, step: Step) {
+        let steps = &mut self.steps;
+        if steps.len() == HISTORY {
+            steps.pop_front();
+        } else if steps.len() == steps.capacity() {
+            // A start that is done at once makes two steps, a restart three.
+            let room = if steps.is_empty() { 2 } else { (2 * steps.len()).clamp(6, HISTORY) };
+            steps.reserve_exact(room - steps.len());
+        }
+        steps.push_back(step);
+    }
+
     /// Returns the latest transitions, oldest first.
     pub(crate) fn transitions(&self) -> Vec<Transition> {
-        self.steps.iter().map(Step::transition).collect()
+        self.steps.iter().filter_map(Step::transition).collect()
     }
 
     pub(crate) fn waits_for(&self) -> Option<&str> {
@@ -292,14 +362,4 @@ fn plain(report: ChildReport) -> Option<&'static ChildReport> {
             return None;
         }
     })
-}
-
-/// Appends to a history, which grows with what it holds.
-fn push_bounded<T>(queue: &mut VecDeque<T>, item: T) {
-    if queue.len() == HISTORY {
-        queue.pop_front();
-    } else if queue.len() == queue.capacity() {
-        queue.reserve_exact((2 * queue.len()).clamp(2, HISTORY) - queue.len());
-    }
-    queue.push_back(item);
 }

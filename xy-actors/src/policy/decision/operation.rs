@@ -115,7 +115,7 @@ pub enum Refusal {
     ShuttingDown,
 }
 
-impl Policy {
+impl<T> Policy<T> {
     pub(super) fn on_operation(
         &mut self,
         id: OperationId,
@@ -200,7 +200,7 @@ impl Policy {
         }
         self.check_dependencies_of(&spec.id, &spec.depends_on)?;
         let autostart = spec.autostart;
-        let key = self.insert(spec);
+        let key = self.insert(Arc::new(spec), None);
         self.report(key, ChildReport::Added, out);
         if !autostart {
             return Ok(Some(Outcome::Added { child: key }));
@@ -388,7 +388,7 @@ impl Policy {
         let id = self.child_mut(key)?.spec.id.clone();
         self.check_dependencies_of(&id, &spec.depends_on)?;
         self.has_dependencies |= !spec.depends_on.is_empty();
-        self.child_mut(key)?.spec = ChildSpec { id, ..spec };
+        self.child_mut(key)?.set_spec(Arc::new(ChildSpec { id, ..spec }));
         Ok(Some(Outcome::Done))
     }
 
@@ -409,7 +409,7 @@ impl Policy {
         }
     }
 
-    fn child_mut(&mut self, key: ChildKey) -> Result<&mut Child, Refusal> {
+    fn child_mut(&mut self, key: ChildKey) -> Result<&mut Child<T>, Refusal> {
         self.children.get_mut(key).ok_or(Refusal::NotFound)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl Policy {
+impl<T> Policy<T> {
     /// Moves on as far as the states of the children allow.
     pub(super) fn advance(&mut self, now: Instant, out: &mut Vec<Action>) {
         match self.life {
@@ -75,7 +75,8 @@ impl Policy {
     ) {
         self.disarm(key, out);
         let Some(child) = self.children.get(key) else { return };
-        if self.is_rebuilding(key) || self.unmet_dependencies(child).next().is_some() {
+        let waits = child.digest.has_dependencies && self.unmet_dependencies(child).next().is_some();
+        if waits || self.is_rebuilding(key) {
             self.set_phase(key, Phase::Queued(origin), out);
         } else {
             self.begin_start(key, origin, now, out);
@@ -90,7 +91,7 @@ impl Policy {
             child.restarts += 1;
         }
         let incarnation = child.incarnation;
-        let timeout = child.spec.start_timeout;
+        let timeout = if child.digest.has_start_timeout { child.spec.start_timeout } else { None };
         self.report(key, ChildReport::Starting, out);
         self.set_phase(key, Phase::Starting(origin), out);
         out.push(Action::Start { child: key, incarnation });
@@ -132,7 +133,7 @@ impl Policy {
     pub(super) fn comes_back(&self, key: ChildKey) -> bool {
         let child = &self.children[&key];
         child.wanted == Wanted::Up
-            && child.spec.restart != RestartType::Temporary
+            && child.digest.restart != RestartType::Temporary
             && !self.terminated.contains(&key)
     }
 
@@ -158,8 +159,9 @@ impl Policy {
         }
         let queued: Vec<ChildKey> = self.queued.ascending_from(ChildKey::FIRST).collect();
         for key in queued {
-            let startable =
-                !self.is_rebuilding(key) && self.unmet_dependencies(&self.children[&key]).next().is_none();
+            let child = &self.children[&key];
+            let waits = child.digest.has_dependencies && self.unmet_dependencies(child).next().is_some();
+            let startable = !waits && !self.is_rebuilding(key);
             if startable {
                 self.begin_queued(key, now, out);
             }
@@ -220,7 +222,7 @@ impl Policy {
         if let Phase::Ready { since } = self.children[&key].phase {
             self.note_stable_run(key, since, now);
         }
-        let rung = shutdown::first(self.children[&key].spec.shutdown, self.spec.kill_timeout, now);
+        let rung = shutdown::first(self.children[&key].digest.shutdown, self.spec.kill_timeout, now);
         self.stop_with(key, rung, after, out);
     }
 
@@ -266,7 +268,7 @@ impl Policy {
     }
 
     /// Returns the dependencies of a child that are not ready.
-    pub(super) fn unmet_dependencies<'a>(&'a self, child: &'a Child) -> impl Iterator<Item = &'a ChildId> {
+    pub(super) fn unmet_dependencies<'a>(&'a self, child: &'a Child<T>) -> impl Iterator<Item = &'a ChildId> {
         child.spec.depends_on.iter().filter(|id| {
             let dependency = self.ids.get(*id).and_then(|&key| self.children.get(key));
             !dependency.is_some_and(|dependency| matches!(dependency.phase, Phase::Ready { .. }))
