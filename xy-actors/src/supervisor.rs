@@ -359,12 +359,12 @@ impl Supervisor {
         spec: ChildSpec,
         child: impl Child,
     ) -> Result<StartOutcome, OperationError> {
-        self.start_recipe(spec, Arc::new(child)).await
+        self.start_recipe(Arc::new(spec), Arc::new(child)).await
     }
 
     async fn start_recipe(
         &self,
-        spec: ChildSpec,
+        spec: Arc<ChildSpec>,
         child: Arc<dyn Child>,
     ) -> Result<StartOutcome, OperationError> {
         let id = spec.id.clone();
@@ -506,7 +506,7 @@ impl Supervisor {
     /// If the future is dropped, the child is updated all the same.
     pub async fn update(&self, spec: ChildSpec, child: Option<Box<dyn Child>>) -> Result<(), OperationError> {
         let id = spec.id.clone();
-        let child = child.map(Arc::from);
+        let (spec, child) = (Arc::new(spec), child.map(Arc::from));
         let reply = self.ask(|reply| SupervisorMessage::Update { spec, child, reply }).await?;
         done(id.into(), reply)
     }

@@ -173,7 +173,8 @@ pub enum Action {
         /// The report.
         report: ChildReport,
     },
-    /// A child moved from one state to another.
+    /// A child moved from one state to another. An initial child that waits for its turn is starting already; its first
+    /// transition comes with the turn.
     Transition {
         /// The child.
         child: ChildKey,
@@ -254,15 +255,19 @@ struct Child<T> {
     /// Whether the next start only tries one again that failed for want of resources, so that it is no restart.
     tries_again: bool,
     restarts: u64,
-    /// What only children that wait for a restart or have a limit of their own need.
+    /// What only children need that wait for a restart, are waited for or have a limit of their own.
     own: Option<Box<Own>>,
-    waiters: Vec<Waiter>,
     /// What the performer keeps with the child.
     data: Option<T>,
     spec: Arc<ChildSpec>,
 }
 
 impl<T> Child<T> {
+    /// Lets an operation wait for the child.
+    fn wait(&mut self, waiter: Waiter) {
+        self.own.get_or_insert_default().waiters.push(waiter);
+    }
+
     fn set_spec(&mut self, spec: Arc<ChildSpec>) {
         self.digest = Digest::of(&spec);
         self.spec = spec;
@@ -298,6 +303,7 @@ struct Own {
     /// Which restart within the period the planned one is, and of how many.
     planned: (u32, Option<u32>),
     window: RestartWindow,
+    waiters: Vec<Waiter>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -548,9 +554,8 @@ impl<T> Policy<T> {
             return;
         }
         self.life = Life::Running;
-        let keys: Vec<ChildKey> = self.children.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            let child = &self.children[&key];
+        for key in (ChildKey::FIRST.get()..self.next_key).map(ChildKey::new) {
+            let Some(child) = self.children.get(key) else { continue };
             if child.wanted == Wanted::Up && child.phase == Phase::Stopped {
                 self.initial.insert(key);
                 self.set_phase(key, Phase::Queued(Origin::Initial), out);
@@ -917,7 +922,6 @@ impl<T> Policy<T> {
             tries_again: false,
             restarts: 0,
             own: None,
-            waiters: Vec::new(),
             data,
             spec,
         };
@@ -1004,6 +1008,14 @@ impl<T> Policy<T> {
         if settled {
             self.initial.remove(key);
         }
+        // A supervisor has many initial children: that one waits for its turn is told when the turn comes.
+        let initial = |phase| matches!(phase, Phase::Queued(Origin::Initial));
+        if initial(phase) {
+            return;
+        }
+        if initial(from) {
+            out.push(Action::Transition { child: key, from: State::Stopped, to: State::Starting });
+        }
         if from.state() != phase.state() {
             out.push(Action::Transition { child: key, from: from.state(), to: phase.state() });
         }
@@ -1033,13 +1045,17 @@ impl<T> Policy<T> {
 
     fn answer_waiters(&mut self, key: ChildKey, goal: Goal, outcome: Outcome, out: &mut Vec<Action>) {
         let Some(child) = self.children.get_mut(key) else { return };
-        child.waiters.retain(|waiter| {
+        let Some(own) = &mut child.own else { return };
+        own.waiters.retain(|waiter| {
             let answered = waiter.goal == goal;
             if answered {
                 out.push(Action::Answer { id: waiter.id, outcome: outcome.clone() });
             }
             !answered
         });
+        if own.waiters.is_empty() && own.window.is_empty() && !matches!(child.phase, Phase::Waiting { .. }) {
+            child.own = None;
+        }
     }
 
     fn answer_gone(&mut self, key: ChildKey, exit: Exit, out: &mut Vec<Action>) {

@@ -42,6 +42,11 @@ impl RestartWindow {
         Verdict::Allowed { nth }
     }
 
+    /// Returns whether no restart is counted.
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
     /// Forgets all restarts.
     pub fn clear(&mut self) {
         self.times.clear();

@@ -72,6 +72,8 @@ pub(crate) struct SupervisorState {
     timers: Timers,
     /// The child whose recipe is about to be stored: `start_child` learns the key only from the policy.
     adopting: Option<Arc<dyn Child>>,
+    /// The latest report of the step under way: the reason of the transition that follows.
+    last_report: Option<(ChildKey, ChildReport)>,
     /// Empty between messages; kept for their memory.
     actions: Vec<Action>,
     inputs: VecDeque<Input>,
@@ -172,18 +174,21 @@ impl Actor for SupervisorActor {
 impl SupervisorState {
     fn new(arguments: SupervisorArguments) -> Self {
         let SupervisorArguments { policy, path, tree, parent, life } = arguments;
+        let mut by_actor = ByActor::default();
+        by_actor.reserve(policy.len());
         let root_events = parent.is_none().then(|| tree.events.clone());
         Self {
             policy,
             path,
             tree,
-            by_actor: ByActor::default(),
+            by_actor,
             early_exits: ByActor::default(),
             pending_starts: 0,
             replies: HashMap::new(),
             next_operation: 1,
             timers: Timers::default(),
             adopting: None,
+            last_report: None,
             actions: Vec::new(),
             inputs: VecDeque::new(),
             clock: Clock::read(),
@@ -282,7 +287,7 @@ impl SupervisorState {
     fn on_update(
         &mut self,
         myself: &ActorRef<SupervisorMessage>,
-        spec: ChildSpec,
+        spec: Arc<ChildSpec>,
         child: Option<Arc<dyn Child>>,
         reply: oneshot::Sender<Reply>,
     ) {
@@ -455,6 +460,7 @@ impl SupervisorState {
         let mut next = Some(input);
         while let Some(input) = next {
             self.policy.step(self.clock.now, input, &mut actions);
+            self.last_report = None;
             for action in actions.drain(..) {
                 if let Some(input) = self.perform(myself, action) {
                     self.inputs.push_back(input);
@@ -481,8 +487,9 @@ impl SupervisorState {
             Action::Disarm { token } => self.timers.disarm(token),
             Action::Report { child, incarnation, report } => self.report(child, incarnation, report),
             Action::Transition { child, from, to } => {
+                let report = self.last_report.filter(|(about, _)| *about == child).map(|(_, report)| report);
                 if let Some(record) = self.policy.data_mut(child) {
-                    record.moved(from, to, self.clock.unix_ms);
+                    record.moved(from, to, report, self.clock.unix_ms);
                 }
             }
             Action::Answer { id, outcome } => self.answer(id, outcome),
@@ -618,6 +625,7 @@ impl SupervisorState {
 
     fn report(&mut self, child: ChildKey, incarnation: Incarnation, report: ChildReport) {
         let ending = self.policy.is_ending();
+        self.last_report = Some((child, report));
         let Some(record) = self.policy.data_mut(child) else {
             // The first report about a child that was just added: its recipe waits for its key.
             if let (Some(recipe), Some(view)) = (self.adopting.take(), self.policy.child(child)) {
@@ -638,7 +646,6 @@ impl SupervisorState {
             let at = self.clock.unix_ms;
             record.ended(ExitReport::new(Exit::Abnormal, Cause::StartTimeout { message }), incarnation, at);
         }
-        record.last_report = Some(report);
         let exit = record.exit_of(report);
         let pid = record.pid();
         log_report(&self.path, &record.path, incarnation, report, exit.as_deref());

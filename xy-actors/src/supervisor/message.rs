@@ -34,7 +34,7 @@ pub(crate) enum SupervisorMessage {
     /// Start the initial children.
     Begin,
     StartChild {
-        spec: ChildSpec,
+        spec: Arc<ChildSpec>,
         child: Arc<dyn Child>,
         reply: oneshot::Sender<Reply>,
     },
@@ -44,7 +44,7 @@ pub(crate) enum SupervisorMessage {
         reply: oneshot::Sender<Reply>,
     },
     Update {
-        spec: ChildSpec,
+        spec: Arc<ChildSpec>,
         child: Option<Arc<dyn Child>>,
         reply: oneshot::Sender<Reply>,
     },

@@ -53,7 +53,8 @@ impl Transition {
             }
             (Some(ChildReport::Stopped { .. }), Some(exit)) => stopped_text(exit),
             (Some(report), _) => report.words().to_owned(),
-            (None, _) => "to be started with its supervisor".to_owned(),
+            (None, _) if self.to == State::Restarting => "to be started again with its group".to_owned(),
+            (None, _) => "no longer needed".to_owned(),
         };
         if let Some(asked) = &self.asked {
             text.push_str(" (");
@@ -155,7 +156,6 @@ pub(crate) struct Record {
     pub(crate) kill_asked: bool,
     pub(crate) ready_at: Option<std::time::Instant>,
     pub(crate) last_start_error: Option<StartErrorKind>,
-    pub(crate) last_report: Option<ChildReport>,
     /// What few children have something to say about.
     notes: Option<Box<Notes>>,
     /// The latest transitions and exits, oldest first.
@@ -216,7 +216,6 @@ impl Record {
             kill_asked: false,
             ready_at: None,
             last_start_error: None,
-            last_report: None,
             notes: None,
             steps: VecDeque::new(),
         }
@@ -276,8 +275,8 @@ impl Record {
         }
     }
 
-    pub(crate) fn moved(&mut self, from: State, to: State, at_unix_ms: u64) {
-        let report = self.last_report;
+    /// Notes a change of state, with the report that came before it in the same step.
+    pub(crate) fn moved(&mut self, from: State, to: State, report: Option<ChildReport>, at_unix_ms: u64) {
         let exit = report.and_then(|report| self.exit_of(report));
         let asked = self.notes.as_ref().and_then(|notes| notes.asked.clone());
         let step = match (report, exit, asked) {

@@ -35,7 +35,7 @@ use crate::supervisor::{OperationError, StartOutcome, Supervisor};
 /// # }
 /// ```
 pub struct Template<A> {
-    spec: ChildSpec,
+    spec: Arc<ChildSpec>,
     make: Make<A>,
 }
 
@@ -44,7 +44,7 @@ type Make<A> = Arc<dyn Fn(A) -> Arc<dyn Child> + Send + Sync>;
 impl<A> Template<A> {
     /// Creates a template. `make` is called once for each child, with the argument it is started with.
     pub fn new<C: Child>(spec: ChildSpec, make: impl Fn(A) -> C + Send + Sync + 'static) -> Self {
-        Self { spec, make: Arc::new(move |argument| Arc::new(make(argument))) }
+        Self { spec: Arc::new(spec), make: Arc::new(move |argument| Arc::new(make(argument))) }
     }
 
     /// Returns the spec of the children.

@@ -1,5 +1,7 @@
 //! What each operation answers in each state of a child.
 
+use std::sync::Arc;
+
 use xy_actors::exit::Exit;
 use xy_actors::policy::{Operation, Outcome, Refusal, State, Wanted};
 use xy_actors::spec::{ChildSpec, RestartType, SpecError, Strategy, SupervisorSpec};
@@ -14,7 +16,10 @@ fn refused(refusal: Refusal) -> Outcome {
 fn otps_calls_answer_as_in_otp_in_every_state() {
     let mut world = World::started(flags(Strategy::OneForOne, 1, 5), vec![permanent("a")]);
     let key = world.key("a");
-    assert_eq!(world.answer(Operation::StartChild(permanent("a"))), refused(Refusal::AlreadyStarted(key)));
+    assert_eq!(
+        world.answer(Operation::StartChild(Arc::new(permanent("a")))),
+        refused(Refusal::AlreadyStarted(key))
+    );
     assert_eq!(world.answer(Operation::RestartChild(key)), refused(Refusal::Running));
     assert_eq!(world.answer(Operation::DeleteChild(key)), refused(Refusal::Running));
     assert_eq!(
@@ -23,7 +28,10 @@ fn otps_calls_answer_as_in_otp_in_every_state() {
     );
     assert_eq!(world.counts(), [1, 0, 0, 1]);
     assert_eq!(world.answer(Operation::TerminateChild(key)), Outcome::NotRunning { child: key });
-    assert_eq!(world.answer(Operation::StartChild(permanent("a"))), refused(Refusal::AlreadyPresent(key)));
+    assert_eq!(
+        world.answer(Operation::StartChild(Arc::new(permanent("a")))),
+        refused(Refusal::AlreadyPresent(key))
+    );
     assert!(matches!(world.answer(Operation::RestartChild(key)), Outcome::Started { .. }));
     world.answer(Operation::TerminateChild(key));
     assert_eq!(world.answer(Operation::DeleteChild(key)), Outcome::Done);
@@ -39,7 +47,10 @@ fn a_restarting_child_answers_as_in_otp() {
     world.begins("a", &[Begin::Fail]);
     world.crash("a");
     let key = world.key("a");
-    assert_eq!(world.answer(Operation::StartChild(permanent("a"))), refused(Refusal::AlreadyPresent(key)));
+    assert_eq!(
+        world.answer(Operation::StartChild(Arc::new(permanent("a")))),
+        refused(Refusal::AlreadyPresent(key))
+    );
     assert_eq!(world.answer(Operation::RestartChild(key)), refused(Refusal::Restarting));
     assert_eq!(world.answer(Operation::DeleteChild(key)), refused(Refusal::Restarting));
     assert_eq!(world.answer(Operation::TerminateChild(key)), Outcome::NotRunning { child: key });
@@ -50,7 +61,7 @@ fn a_restarting_child_answers_as_in_otp() {
 fn start_child_that_fails_drops_the_spec() {
     let mut world = World::started(flags(Strategy::OneForOne, 1, 5), vec![]);
     world.begins("a", &[Begin::Fail]);
-    let outcome = world.answer(Operation::StartChild(permanent("a")));
+    let outcome = world.answer(Operation::StartChild(Arc::new(permanent("a"))));
     assert!(matches!(outcome, Outcome::Refused(Refusal::StartFailed { .. })));
     assert_eq!((world.states().as_str(), world.end), ("", None));
 }
@@ -73,11 +84,11 @@ fn ignored_specs_are_kept_unless_temporary() {
     world.begins("a", &[Begin::Ignore]);
     world.begins("t", &[Begin::Ignore]);
     assert!(matches!(
-        world.answer(Operation::StartChild(permanent("a"))),
+        world.answer(Operation::StartChild(Arc::new(permanent("a")))),
         Outcome::Ignored { child: Some(_) }
     ));
     assert_eq!(
-        world.answer(Operation::StartChild(child("t", RestartType::Temporary))),
+        world.answer(Operation::StartChild(Arc::new(child("t", RestartType::Temporary)))),
         Outcome::Ignored { child: None }
     );
     assert_eq!((world.states().as_str(), world.counts()), ("a:stopped", [1, 0, 0, 1]));
@@ -136,7 +147,7 @@ fn start_while_stopping_starts_again_once_it_is_gone() {
 fn stop_while_starting_calls_the_start_off_and_tells_whoever_waited_for_it() {
     let mut world = World::started(flags(Strategy::OneForOne, 1, 5), vec![]);
     world.begins("a", &[Begin::Hang]);
-    let start = world.ask(Operation::StartChild(permanent("a")));
+    let start = world.ask(Operation::StartChild(Arc::new(permanent("a"))));
     let key = world.key("a");
     assert!(matches!(world.answer(Operation::Stop(key)), Outcome::Stopped { .. }));
     assert_eq!(world.answers[&start], refused(Refusal::Superseded));
@@ -151,7 +162,7 @@ fn a_hanging_start_holds_up_no_operation_on_others() {
     let (a, c) = (world.key("a"), world.key("c"));
     assert!(matches!(world.answer(Operation::Restart(a)), Outcome::Started { .. }));
     assert!(matches!(world.answer(Operation::Start(c)), Outcome::Started { .. }));
-    assert!(matches!(world.answer(Operation::StartChild(permanent("d"))), Outcome::Started { .. }));
+    assert!(matches!(world.answer(Operation::StartChild(Arc::new(permanent("d")))), Outcome::Started { .. }));
     assert!(matches!(world.answer(Operation::Stop(a)), Outcome::Stopped { .. }));
 }
 
@@ -208,7 +219,7 @@ fn an_update_changes_the_policy_without_touching_the_incarnation() {
     let key = world.key("a");
     world.happened();
     assert_eq!(
-        world.answer(Operation::Update(key, child("other-id", RestartType::Temporary))),
+        world.answer(Operation::Update(key, Arc::new(child("other-id", RestartType::Temporary)))),
         Outcome::Done
     );
     assert_eq!(world.happened(), "");
@@ -222,25 +233,28 @@ fn an_invalid_child_and_one_too_many_are_refused() {
     let mut world = World::started(spec, vec![]);
     let invalid = ChildSpec { significant: true, ..child("a", RestartType::Transient) };
     assert!(matches!(
-        world.answer(Operation::StartChild(invalid)),
+        world.answer(Operation::StartChild(Arc::new(invalid))),
         Outcome::Refused(Refusal::Invalid(SpecError::SignificantWithoutAutoShutdown(_)))
     ));
-    world.answer(Operation::StartChild(permanent("a")));
-    assert_eq!(world.answer(Operation::StartChild(permanent("b"))), refused(Refusal::MaxChildren(1)));
+    world.answer(Operation::StartChild(Arc::new(permanent("a"))));
+    assert_eq!(
+        world.answer(Operation::StartChild(Arc::new(permanent("b")))),
+        refused(Refusal::MaxChildren(1))
+    );
 }
 
 #[test]
 fn autostart_off_adds_without_starting() {
     let mut world = World::started(flags(Strategy::OneForOne, 5, 5), vec![]);
     let spec = ChildSpec { autostart: false, ..permanent("a") };
-    assert!(matches!(world.answer(Operation::StartChild(spec)), Outcome::Added { .. }));
+    assert!(matches!(world.answer(Operation::StartChild(Arc::new(spec))), Outcome::Added { .. }));
     assert_eq!((world.happened().as_str(), world.states().as_str()), ("", "a:stopped"));
 }
 
 #[test]
 fn delete_and_restart_are_refused_by_simple_one_for_one() {
     let mut world = World::started(flags(Strategy::SimpleOneForOne, 5, 5), vec![]);
-    let Outcome::Started { child, .. } = world.answer(Operation::StartChild(permanent("a"))) else {
+    let Outcome::Started { child, .. } = world.answer(Operation::StartChild(Arc::new(permanent("a")))) else {
         panic!("the start succeeds");
     };
     assert_eq!(world.answer(Operation::RestartChild(child)), refused(Refusal::SimpleOneForOne));

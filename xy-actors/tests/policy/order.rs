@@ -1,5 +1,6 @@
 //! The order of starts and stops, unwinding, the stop ladder and the end of a supervisor.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use xy_actors::event::SupervisorReport;
@@ -197,7 +198,7 @@ fn simple_one_for_one_stops_all_at_once_with_one_deadline() {
     let mut world = World::started(flags(Strategy::SimpleOneForOne, 1, 5), vec![]);
     for finish in ["slow", "quick"] {
         let spec = ChildSpec { shutdown: Shutdown::Timeout(Duration::from_secs(2)), ..permanent(finish) };
-        world.ask(Operation::StartChild(spec));
+        world.ask(Operation::StartChild(Arc::new(spec)));
     }
     world.finishes("slow", Finish::Stubborn);
     world.happened();

@@ -1,5 +1,6 @@
 //! Inputs and operations that cross each other: what was decided before must not undo what was asked since.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use xy_actors::event::{ChildReport, Next};
@@ -75,10 +76,10 @@ fn neither_an_added_nor_an_updated_child_can_close_a_circle_of_dependencies() {
     let mut world = World::started(concurrent(Strategy::OneForOne), children);
     let b = world.key("b");
     let circle = |id: &str| Outcome::Refused(Refusal::Invalid(SpecError::DependencyCycle(id.into())));
-    assert_eq!(world.answer(Operation::Update(b, on("b", "a"))), circle("b"));
-    assert_eq!(world.answer(Operation::Update(b, on("b", "b"))), circle("b"));
+    assert_eq!(world.answer(Operation::Update(b, Arc::new(on("b", "a")))), circle("b"));
+    assert_eq!(world.answer(Operation::Update(b, Arc::new(on("b", "b")))), circle("b"));
     world.ask(Operation::Remove(b));
-    assert_eq!(world.answer(Operation::StartChild(on("b", "a"))), circle("b"));
+    assert_eq!(world.answer(Operation::StartChild(Arc::new(on("b", "a")))), circle("b"));
     world.shutdown();
     assert!(world.end.is_some());
 }
@@ -89,10 +90,10 @@ fn an_update_names_dependencies_that_exist_and_are_heeded() {
     let mut world = World::started(concurrent(Strategy::OneForOne), vec![permanent("a"), permanent("b")]);
     let a = world.key("a");
     assert!(matches!(
-        world.answer(Operation::Update(a, on("x"))),
+        world.answer(Operation::Update(a, Arc::new(on("x")))),
         Outcome::Refused(Refusal::Invalid(SpecError::UnknownDependency { .. }))
     ));
-    assert_eq!(world.answer(Operation::Update(a, on("b"))), Outcome::Done);
+    assert_eq!(world.answer(Operation::Update(a, Arc::new(on("b")))), Outcome::Done);
     world.finishes("a", Finish::Stubborn);
     world.happened();
     world.shutdown();
@@ -129,7 +130,7 @@ fn an_ignoring_start_that_is_being_stopped_answers_the_stop_and_not_the_restart_
     let mut world = World::started(flags(Strategy::OneForOne, 5, 60), vec![]);
     world.begins("a", &[Begin::Hang]);
     world.finishes("a", Finish::Stubborn);
-    world.ask(Operation::StartChild(permanent("a")));
+    world.ask(Operation::StartChild(Arc::new(permanent("a"))));
     let (key, incarnation) = (world.key("a"), world.incarnation("a"));
     let restart = world.ask(Operation::Restart(key));
     world.input(Input::Ignored { child: key, incarnation });
@@ -137,7 +138,7 @@ fn an_ignoring_start_that_is_being_stopped_answers_the_stop_and_not_the_restart_
     assert!(matches!(world.answers.get(&restart), Some(Outcome::Started { .. })));
     world.begins("t", &[Begin::Hang]);
     world.finishes("t", Finish::Stubborn);
-    world.ask(Operation::StartChild(child("t", RestartType::Temporary)));
+    world.ask(Operation::StartChild(Arc::new(child("t", RestartType::Temporary))));
     let (key, incarnation) = (world.key("t"), world.incarnation("t"));
     let stop = world.ask(Operation::TerminateChild(key));
     world.input(Input::Ignored { child: key, incarnation });
@@ -242,7 +243,7 @@ fn a_member_resumed_before_it_is_down_comes_back_though_its_group_went_on_withou
 #[test]
 fn a_dynamic_child_that_cannot_be_started_again_is_dropped() {
     let mut world = World::started(flags(Strategy::SimpleOneForOne, 5, 60), vec![]);
-    let Outcome::Started { child, .. } = world.answer(Operation::StartChild(permanent("w"))) else {
+    let Outcome::Started { child, .. } = world.answer(Operation::StartChild(Arc::new(permanent("w")))) else {
         panic!("the start succeeds");
     };
     world.begins("w", &[Begin::Fail]);
@@ -255,7 +256,7 @@ fn a_temporary_child_terminated_before_its_first_start_is_dropped() {
     let children = vec![ChildSpec { autostart: false, ..permanent("a") }];
     let mut world = World::started(concurrent(Strategy::OneForOne), children);
     let spec = ChildSpec { depends_on: vec!["a".into()], ..child("t", RestartType::Temporary) };
-    world.ask(Operation::StartChild(spec));
+    world.ask(Operation::StartChild(Arc::new(spec)));
     assert_eq!(world.state("t"), State::Starting);
     let key = world.key("t");
     assert_eq!(world.answer(Operation::TerminateChild(key)), Outcome::NotRunning { child: key });

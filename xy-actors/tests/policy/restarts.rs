@@ -1,5 +1,7 @@
 //! Who restarts with whom, for each strategy, restart type and exit.
 
+use std::sync::Arc;
+
 use xy_actors::exit::Exit;
 use xy_actors::policy::{Operation, Outcome, State};
 use xy_actors::spec::{ChildSpec, RestartType, Strategy};
@@ -23,7 +25,7 @@ fn restart_type_and_exit_decide_what_is_listed_afterwards() {
     ];
     for (restart, exit, states, counts) in table {
         let mut world = World::started(flags(Strategy::OneForOne, 2, 3600), vec![]);
-        world.ask(Operation::StartChild(child("a", restart)));
+        world.ask(Operation::StartChild(Arc::new(child("a", restart))));
         world.exits("a", exit);
         assert_eq!((world.states().as_str(), world.counts()), (states, counts), "{restart:?} {exit:?}");
     }
@@ -204,13 +206,14 @@ fn simple_one_for_one_drops_ended_and_ignored_children() {
     let mut world = World::started(flags(Strategy::SimpleOneForOne, 10, 3600), vec![]);
     world.begins("w", &[Begin::Ignore]);
     assert_eq!(
-        world.answer(Operation::StartChild(child("w", RestartType::Permanent))),
+        world.answer(Operation::StartChild(Arc::new(child("w", RestartType::Permanent)))),
         Outcome::Ignored { child: None }
     );
-    let Outcome::Started { child: first, .. } = world.answer(Operation::StartChild(permanent("w"))) else {
+    let Outcome::Started { child: first, .. } = world.answer(Operation::StartChild(Arc::new(permanent("w"))))
+    else {
         panic!("the second start succeeds");
     };
-    world.ask(Operation::StartChild(permanent("w")));
+    world.ask(Operation::StartChild(Arc::new(permanent("w"))));
     assert_eq!(world.counts(), [1, 2, 0, 2]);
     world.answer(Operation::TerminateChild(first));
     assert_eq!(world.counts(), [1, 1, 0, 1]);

@@ -1,5 +1,6 @@
 //! What happens, in which order: chosen by the seed, within what real children and callers can do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use xy_actors::exit::Exit;
@@ -213,7 +214,7 @@ impl Schedule {
         keys.push(ChildKey::new(9999));
         let key = self.random.pick(&keys);
         let operation = match self.random.below(100) {
-            0..14 => Operation::StartChild(self.spec_to_add()),
+            0..14 => Operation::StartChild(Arc::new(self.spec_to_add())),
             14..26 => Operation::TerminateChild(key),
             26..36 => Operation::RestartChild(key),
             36..40 => Operation::DeleteChild(key),
@@ -223,7 +224,7 @@ impl Schedule {
             76..84 => Operation::Pause(key),
             84..93 => Operation::Resume(key),
             93..96 => match self.world.children.get(&key).map(|child| child.spec.clone()) {
-                Some(spec) => Operation::Update(key, self.changed(spec)),
+                Some(spec) => Operation::Update(key, Arc::new(self.changed(spec))),
                 None => Operation::Resume(key),
             },
             _ => Operation::Remove(key),

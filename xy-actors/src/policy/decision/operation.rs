@@ -6,7 +6,7 @@ use super::*;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Operation {
     /// OTP's start_child: add a child and start it. With `autostart` off it is only added.
-    StartChild(ChildSpec),
+    StartChild(Arc<ChildSpec>),
     /// OTP's terminate_child: stop it; a group restart brings it back.
     TerminateChild(ChildKey),
     /// OTP's restart_child: start a stopped child.
@@ -24,7 +24,7 @@ pub enum Operation {
     /// Automatic restarts on; a child that ended meanwhile is restarted.
     Resume(ChildKey),
     /// Replace the policy of a child (its id stays), without touching the incarnation.
-    Update(ChildKey, ChildSpec),
+    Update(ChildKey, Arc<ChildSpec>),
     /// Stop and drop the spec.
     Remove(ChildKey),
 }
@@ -173,14 +173,14 @@ impl<T> Policy<T> {
         if !child.phase.is_alive() {
             return Ok(Some(Outcome::NotRunning { child: key }));
         }
-        child.waiters.push(Waiter { id, goal: Goal::Gone });
+        child.wait(Waiter { id, goal: Goal::Gone });
         Ok(None)
     }
 
     fn start_child(
         &mut self,
         id: OperationId,
-        spec: ChildSpec,
+        spec: Arc<ChildSpec>,
         now: Instant,
         out: &mut Vec<Action>,
     ) -> Result<Option<Outcome>, Refusal> {
@@ -200,7 +200,7 @@ impl<T> Policy<T> {
         }
         self.check_dependencies_of(&spec.id, &spec.depends_on)?;
         let autostart = spec.autostart;
-        let key = self.insert(Arc::new(spec), None);
+        let key = self.insert(spec, None);
         self.report(key, ChildReport::Added, out);
         if !autostart {
             return Ok(Some(Outcome::Added { child: key }));
@@ -310,13 +310,13 @@ impl<T> Policy<T> {
         let child = self.child_mut(key)?;
         match child.phase {
             Phase::Starting(_) | Phase::Ready { .. } => {
-                child.waiters.push(Waiter { id, goal: Goal::Gone });
+                child.wait(Waiter { id, goal: Goal::Gone });
                 self.refuse_ready_waiters(key, Refusal::Superseded, out);
                 self.stop(key, after, now, out);
                 Ok(None)
             }
             Phase::Stopping { rung, after: current } => {
-                child.waiters.push(Waiter { id, goal: Goal::Gone });
+                child.wait(Waiter { id, goal: Goal::Gone });
                 if current != After::Remove {
                     self.refuse_ready_waiters(key, Refusal::Superseded, out);
                     self.set_phase(key, Phase::Stopping { rung, after }, out);
@@ -383,12 +383,15 @@ impl<T> Policy<T> {
         Ok(Some(Outcome::Done))
     }
 
-    fn update(&mut self, key: ChildKey, spec: ChildSpec) -> Result<Option<Outcome>, Refusal> {
+    fn update(&mut self, key: ChildKey, mut spec: Arc<ChildSpec>) -> Result<Option<Outcome>, Refusal> {
         spec.validate(&self.spec)?;
         let id = self.child_mut(key)?.spec.id.clone();
         self.check_dependencies_of(&id, &spec.depends_on)?;
         self.has_dependencies |= !spec.depends_on.is_empty();
-        self.child_mut(key)?.set_spec(Arc::new(ChildSpec { id, ..spec }));
+        if spec.id != id {
+            Arc::make_mut(&mut spec).id = id;
+        }
+        self.child_mut(key)?.set_spec(spec);
         Ok(Some(Outcome::Done))
     }
 
@@ -405,7 +408,7 @@ impl<T> Policy<T> {
 
     fn wait_until_ready(&mut self, id: OperationId, key: ChildKey) {
         if let Some(child) = self.children.get_mut(key) {
-            child.waiters.push(Waiter { id, goal: Goal::Ready });
+            child.wait(Waiter { id, goal: Goal::Ready });
         }
     }
 
