@@ -23,7 +23,6 @@ use crate::snapshot::Counts;
 use crate::spec::{ChildId, ChildSpec, ChildType, SpecError, SupervisorSpec};
 
 mod actor;
-mod by_actor;
 pub(crate) mod message;
 mod nested;
 mod record;

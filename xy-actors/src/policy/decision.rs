@@ -13,7 +13,7 @@
 //! that restarts does the same down to its first member and then queues itself, and the queue starts the next child when
 //! the one whose turn it is has settled.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +24,7 @@ use crate::policy::backoff::{self, Jitter};
 use crate::policy::intensity::{RestartWindow, Verdict};
 use crate::policy::lifecycle::{After, ChildKey, Incarnation, Origin, Phase, State, Wanted};
 use crate::policy::shutdown::{self, Rung};
-use crate::policy::table::{Ascending, KeySet, Table};
+use crate::policy::table::{Ascending, FastMap, KeySet, Table};
 use crate::policy::{restart, strategy};
 use crate::spec::{
     AutoShutdown, ChildId, ChildSpec, ChildType, OnLimit, Order, RestartType, Shutdown, SpecError, Strategy,
@@ -372,7 +372,7 @@ pub struct Policy<T = ()> {
     children: Table<ChildKey, Child<T>>,
     /// What belongs to removed children, until the performer has been told to forget them.
     parted: Vec<(ChildKey, T)>,
-    ids: HashMap<ChildId, ChildKey>,
+    ids: FastMap<ChildId, ChildKey>,
     alive: KeySet,
     queued: KeySet,
     waiting: KeySet,
@@ -418,7 +418,7 @@ impl<T> Policy<T> {
             spec,
             children: Table::with_capacity(children.len()),
             parted: Vec::new(),
-            ids: HashMap::with_capacity(children.len()),
+            ids: FastMap::with_capacity_and_hasher(children.len(), <_>::default()),
             alive: KeySet::default(),
             queued: KeySet::default(),
             waiting: KeySet::default(),
@@ -994,11 +994,21 @@ impl<T> Policy<T> {
         let Some(child) = self.children.get_mut(key) else { return };
         let from = child.phase;
         child.phase = phase;
-        mark(&mut self.alive, key, from.is_alive(), phase.is_alive());
-        let queued = |phase| matches!(phase, Phase::Queued(_));
-        mark(&mut self.queued, key, queued(from), queued(phase));
-        let waiting = |phase| matches!(phase, Phase::Waiting { .. });
-        mark(&mut self.waiting, key, waiting(from), waiting(phase));
+        let indexed = |phase| match phase {
+            Phase::Starting(_) | Phase::Ready { .. } | Phase::Stopping { .. } => Some(Index::Alive),
+            Phase::Queued(_) => Some(Index::Queued),
+            Phase::Waiting { .. } => Some(Index::Waiting),
+            Phase::Stopped | Phase::Failed | Phase::Held => None,
+        };
+        let (was, is) = (indexed(from), indexed(phase));
+        if was != is {
+            if let Some(index) = was {
+                self.index(index).remove(key);
+            }
+            if let Some(index) = is {
+                self.index(index).insert(key);
+            }
+        }
         let settled = match phase {
             Phase::Ready { .. } | Phase::Failed | Phase::Held => true,
             // A group restart may still bring it back.
@@ -1018,6 +1028,14 @@ impl<T> Policy<T> {
         }
         if from.state() != phase.state() {
             out.push(Action::Transition { child: key, from: from.state(), to: phase.state() });
+        }
+    }
+
+    fn index(&mut self, index: Index) -> &mut KeySet {
+        match index {
+            Index::Alive => &mut self.alive,
+            Index::Queued => &mut self.queued,
+            Index::Waiting => &mut self.waiting,
         }
     }
 
@@ -1131,11 +1149,10 @@ impl<T> Policy<T> {
     }
 }
 
-/// Keeps an index in step with a membership that may have changed.
-fn mark(index: &mut KeySet, key: ChildKey, was: bool, is: bool) {
-    match (was, is) {
-        (false, true) => index.insert(key),
-        (true, false) => index.remove(key),
-        _ => {}
-    }
+/// Which index a child is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Index {
+    Alive,
+    Queued,
+    Waiting,
 }

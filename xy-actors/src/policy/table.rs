@@ -1,5 +1,7 @@
 //! Storage by growing keys: dense where keys are, in key order, and as large as what it holds.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Index;
 
 use crate::policy::ChildKey;
@@ -167,6 +169,45 @@ impl<K: Ascending, T> Index<&K> for Table<K, T> {
     /// If there is no entry with this key.
     fn index(&self, key: &K) -> &T {
         self.get(*key).expect("an entry with this key")
+    }
+}
+
+/// A hash map whose keys are counted up or given by whoever owns the supervisor, so that a fast hash does.
+pub(crate) type FastMap<K, T> = HashMap<K, T, BuildHasherDefault<FastHasher>>;
+
+/// Hashes word by word with a multiplication, which spreads neighbors over all bits.
+#[derive(Debug, Default)]
+pub(crate) struct FastHasher(u64);
+
+impl Hasher for FastHasher {
+    fn finish(&self) -> u64 {
+        // Maps take the place from the low bits, where a product has mixed least.
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let mut words = bytes.chunks_exact(8);
+        for word in &mut words {
+            // Each is eight bytes long.
+            self.write_u64(u64::from_ne_bytes(word.try_into().unwrap_or_default()));
+        }
+        let rest = words.remainder();
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.write_u64(u64::from_ne_bytes(last));
+    }
+
+    fn write_u8(&mut self, number: u8) {
+        self.write_u64(number.into());
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // An odd number near 2^64 divided by the golden ratio.
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write_isize(&mut self, number: isize) {
+        self.write_u64(number as u64);
     }
 }
 

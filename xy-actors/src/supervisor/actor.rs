@@ -20,12 +20,12 @@ use crate::event::stream::{EventKind, unix_ms};
 use crate::event::{ChildReport, SupervisorReport};
 use crate::exit::{Cause, Exit, ExitReport};
 use crate::path::TreePath;
+use crate::policy::table::FastMap;
 use crate::policy::{
     Action, ChildKey, ChildView, Incarnation, Input, Operation, OperationId, Outcome, Policy, Refusal,
     StartFailure,
 };
 use crate::spec::{ChildId, ChildSpec, SpecError, Strategy, SupervisorSpec};
-use crate::supervisor::by_actor::ByActor;
 use crate::supervisor::message::{Reply, SupervisorMessage, Target};
 use crate::supervisor::record::{Live, Record};
 use crate::supervisor::timers::Timers;
@@ -63,9 +63,9 @@ pub(crate) struct SupervisorState {
     policy: Policy<Record>,
     path: TreePath,
     tree: Tree,
-    by_actor: ByActor<(ChildKey, Incarnation)>,
+    by_actor: FastMap<ActorId, (ChildKey, Incarnation)>,
     /// Exits of actors whose start has not been taken in yet: events overtake messages.
-    early_exits: ByActor<ExitReport>,
+    early_exits: FastMap<ActorId, ExitReport>,
     pending_starts: usize,
     replies: HashMap<OperationId, oneshot::Sender<Reply>>,
     next_operation: u64,
@@ -174,7 +174,7 @@ impl Actor for SupervisorActor {
 impl SupervisorState {
     fn new(arguments: SupervisorArguments) -> Self {
         let SupervisorArguments { policy, path, tree, parent, life } = arguments;
-        let mut by_actor = ByActor::default();
+        let mut by_actor = FastMap::default();
         by_actor.reserve(policy.len());
         let root_events = parent.is_none().then(|| tree.events.clone());
         Self {
@@ -182,7 +182,7 @@ impl SupervisorState {
             path,
             tree,
             by_actor,
-            early_exits: ByActor::default(),
+            early_exits: FastMap::default(),
             pending_starts: 0,
             replies: HashMap::new(),
             next_operation: 1,

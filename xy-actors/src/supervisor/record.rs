@@ -158,7 +158,9 @@ pub(crate) struct Record {
     pub(crate) last_start_error: Option<StartErrorKind>,
     /// What few children have something to say about.
     notes: Option<Box<Notes>>,
-    /// The latest transitions and exits, oldest first.
+    /// The oldest step, which for most children is the only one: their start.
+    first: Option<Step>,
+    /// The steps after it, oldest first.
     steps: VecDeque<Step>,
 }
 
@@ -174,8 +176,22 @@ struct Notes {
 /// A transition or an exit as it is kept: small, because most have nothing to add.
 enum Step {
     Exit(LastExit),
-    Plain { at_unix_ms: u64, report: Option<&'static ChildReport>, from: State, to: State },
-    Stopped { at_unix_ms: u64, report: Arc<ExitReport>, from: State, to: State, exit: Exit, clean: bool },
+    /// Without an exit; `ready_after` is the time in milliseconds until the child was ready, where that came next.
+    Plain {
+        at_unix_ms: u64,
+        report: Option<&'static ChildReport>,
+        from: State,
+        to: State,
+        ready_after: Option<u32>,
+    },
+    Stopped {
+        at_unix_ms: u64,
+        report: Arc<ExitReport>,
+        from: State,
+        to: State,
+        exit: Exit,
+        clean: bool,
+    },
     Full(Box<Transition>),
 }
 
@@ -187,22 +203,39 @@ impl Step {
         }
     }
 
-    fn transition(&self) -> Option<Transition> {
-        Some(match self {
-            Self::Exit(_) => return None,
-            &Self::Plain { at_unix_ms, report, from, to } => {
-                Transition { from, to, at_unix_ms, report: report.copied(), exit: None, asked: None }
+    fn transitions(&self) -> impl Iterator<Item = Transition> {
+        let plain = |from, to, at_unix_ms, report| Transition {
+            from,
+            to,
+            at_unix_ms,
+            report,
+            exit: None,
+            asked: None,
+        };
+        let (first, second) = match self {
+            Self::Exit(_) => (None, None),
+            &Self::Plain { at_unix_ms, report, from, to, ready_after } => {
+                let ready = ready_after.map(|after| {
+                    let at = at_unix_ms.saturating_add(after.into());
+                    plain(to, State::Running, at, Some(ChildReport::Ready))
+                });
+                (Some(plain(from, to, at_unix_ms, report.copied())), ready)
             }
-            &Self::Stopped { at_unix_ms, ref report, from, to, exit, clean } => Transition {
-                from,
-                to,
-                at_unix_ms,
-                report: Some(ChildReport::Stopped { exit, clean }),
-                exit: Some(report.clone()),
-                asked: None,
-            },
-            Self::Full(transition) => (**transition).clone(),
-        })
+            &Self::Stopped { at_unix_ms, ref report, from, to, exit, clean } => {
+                let stopped = plain(from, to, at_unix_ms, Some(ChildReport::Stopped { exit, clean }));
+                (Some(Transition { exit: Some(report.clone()), ..stopped }), None)
+            }
+            Self::Full(transition) => (Some((**transition).clone()), None),
+        };
+        first.into_iter().chain(second)
+    }
+
+    /// Notes that the child was ready, if that is all there is to say and the step is the start before it.
+    fn merge_ready(&mut self, ready_at_unix_ms: u64) -> bool {
+        let Self::Plain { at_unix_ms, to: State::Starting, ready_after, .. } = self else { return false };
+        let after = ready_at_unix_ms.checked_sub(*at_unix_ms).and_then(|after| u32::try_from(after).ok());
+        *ready_after = after;
+        after.is_some()
     }
 }
 
@@ -217,6 +250,7 @@ impl Record {
             ready_at: None,
             last_start_error: None,
             notes: None,
+            first: None,
             steps: VecDeque::new(),
         }
     }
@@ -257,12 +291,12 @@ impl Record {
 
     /// Returns how the last incarnation, or the last failed start, ended.
     pub(crate) fn last_exit(&self) -> Option<&LastExit> {
-        self.steps.iter().rev().find_map(Step::exit)
+        self.history().rev().find_map(Step::exit)
     }
 
     /// Returns the latest exits and failed starts, oldest first.
     pub(crate) fn exits(&self) -> Vec<LastExit> {
-        self.steps.iter().filter_map(Step::exit).cloned().collect()
+        self.history().filter_map(Step::exit).cloned().collect()
     }
 
     /// Returns the report of the last exit, if `report` is about that.
@@ -277,16 +311,23 @@ impl Record {
 
     /// Notes a change of state, with the report that came before it in the same step.
     pub(crate) fn moved(&mut self, from: State, to: State, report: Option<ChildReport>, at_unix_ms: u64) {
+        if (report, to) == (Some(ChildReport::Ready), State::Running)
+            && self.notes.is_none()
+            && let Some(step) = self.steps.back_mut().or(self.first.as_mut())
+            && step.merge_ready(at_unix_ms)
+        {
+            return;
+        }
         let exit = report.and_then(|report| self.exit_of(report));
         let asked = self.notes.as_ref().and_then(|notes| notes.asked.clone());
         let step = match (report, exit, asked) {
-            (None, None, None) => Step::Plain { at_unix_ms, report: None, from, to },
+            (None, None, None) => Step::Plain { at_unix_ms, report: None, from, to, ready_after: None },
             (Some(ChildReport::Stopped { exit, clean }), Some(report), None) => {
                 Step::Stopped { at_unix_ms, report, from, to, exit, clean }
             }
             (report, exit, asked) => match report.and_then(plain) {
                 Some(report) if exit.is_none() && asked.is_none() => {
-                    Step::Plain { at_unix_ms, report: Some(report), from, to }
+                    Step::Plain { at_unix_ms, report: Some(report), from, to, ready_after: None }
                 }
                 _ => Step::Full(Box::new(Transition { from, to, at_unix_ms, report, exit, asked })),
             },
@@ -299,14 +340,23 @@ impl Record {
         }
     }
 
+    /// Returns the latest transitions and exits, oldest first.
+    fn history(&self) -> impl DoubleEndedIterator<Item = &Step> {
+        self.first.iter().chain(&self.steps)
+    }
+
     /// Appends to the history, which grows with what it holds.
     fn push(&mut self, step: Step) {
         let steps = &mut self.steps;
+        if steps.is_empty() && self.first.is_none() {
+            self.first = Some(step);
+            return;
+        }
         if steps.len() == HISTORY {
-            steps.pop_front();
+            self.first = steps.pop_front();
         } else if steps.len() == steps.capacity() {
-            // A start that is done at once makes two steps, a restart three.
-            let room = if steps.is_empty() { 2 } else { (2 * steps.len()).clamp(6, HISTORY) };
+            // A restart makes two.
+            let room = (2 * steps.len()).clamp(4, HISTORY);
             steps.reserve_exact(room - steps.len());
         }
         steps.push_back(step);
@@ -314,7 +364,7 @@ impl Record {
 
     /// Returns the latest transitions, oldest first.
     pub(crate) fn transitions(&self) -> Vec<Transition> {
-        self.steps.iter().filter_map(Step::transition).collect()
+        self.history().flat_map(Step::transitions).collect()
     }
 
     pub(crate) fn waits_for(&self) -> Option<&str> {
