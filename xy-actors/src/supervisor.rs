@@ -23,6 +23,8 @@ use crate::snapshot::Counts;
 use crate::spec::{ChildId, ChildSpec, ChildType, SpecError, SupervisorSpec};
 
 mod actor;
+mod address;
+mod line;
 pub(crate) mod message;
 mod nested;
 mod record;
@@ -31,6 +33,7 @@ mod shutdown;
 mod template;
 mod timers;
 
+pub use address::{Address, CallError, SendError, Unreachable, WhileDown};
 pub use nested::{SupervisorChild, supervisor};
 pub use record::{LastExit, Transition};
 pub use reference::ChildRef;

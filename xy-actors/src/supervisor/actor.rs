@@ -26,6 +26,7 @@ use crate::policy::{
     StartFailure,
 };
 use crate::spec::{ChildId, ChildSpec, SpecError, Strategy, SupervisorSpec};
+use crate::supervisor::line::{Line, Lines};
 use crate::supervisor::message::{Reply, SupervisorMessage, Target};
 use crate::supervisor::record::{Live, Record};
 use crate::supervisor::timers::Timers;
@@ -70,6 +71,7 @@ pub(crate) struct SupervisorState {
     replies: HashMap<OperationId, oneshot::Sender<Reply>>,
     next_operation: u64,
     timers: Timers,
+    lines: Lines,
     /// The child whose recipe is about to be stored: `start_child` learns the key only from the policy.
     adopting: Option<Arc<dyn Child>>,
     /// The latest report of the step under way: the reason of the transition that follows.
@@ -187,6 +189,7 @@ impl SupervisorState {
             replies: HashMap::new(),
             next_operation: 1,
             timers: Timers::default(),
+            lines: Lines::default(),
             adopting: None,
             last_report: None,
             actions: Vec::new(),
@@ -234,6 +237,9 @@ impl SupervisorState {
             }
             SupervisorMessage::ChildSupervisor { child, reply } => {
                 let _gone = reply.send(self.on_child_supervisor(&child));
+            }
+            SupervisorMessage::Line { child, reply } => {
+                let _gone = reply.send(self.on_line(&child));
             }
             SupervisorMessage::CountChildren { reply } => {
                 let _gone = reply.send(self.policy.counts());
@@ -383,6 +389,12 @@ impl SupervisorState {
         supervisor.ok_or(Refusal::NotFound)
     }
 
+    fn on_line(&mut self, child: &ChildRef) -> Result<watch::Receiver<Line>, Refusal> {
+        let key = self.resolve(child)?;
+        let record = self.policy.data(key).ok_or(Refusal::NotFound)?;
+        Ok(self.lines.open(key, &record.live))
+    }
+
     fn on_start_finished(
         &mut self,
         myself: &ActorRef<SupervisorMessage>,
@@ -495,6 +507,7 @@ impl SupervisorState {
             Action::Answer { id, outcome } => self.answer(id, outcome),
             Action::Forget { child } => {
                 self.policy.forget(child);
+                self.lines.close(child);
             }
             Action::ReportSelf { report } => self.report_self(report),
             Action::Started => {
@@ -581,6 +594,9 @@ impl SupervisorState {
             record.live.stop();
         }
         let stopping = record.stop_asked || record.kill_asked;
+        if !stopping {
+            self.lines.begun(child, &record.live);
+        }
         if ready && !stopping {
             record.ready(self.clock.now);
         }

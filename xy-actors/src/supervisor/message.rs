@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::child::{Child, StartError, StartErrorKind, StartInfo, Started};
 use crate::exit::{Exit, ExitReport};
 use crate::policy::{ChildKey, Incarnation, Operation, Outcome, Refusal};
 use crate::snapshot::Counts;
 use crate::spec::ChildSpec;
+use crate::supervisor::line::Line;
 use crate::supervisor::{ChildHistory, ChildInfo, ChildRef, SignalError, Supervisor};
 
 /// Which child an operation is about, and why it is asked for.
@@ -67,6 +68,11 @@ pub(crate) enum SupervisorMessage {
     ChildSupervisor {
         child: ChildRef,
         reply: oneshot::Sender<Result<Supervisor, Refusal>>,
+    },
+    /// Somebody has an address of the child.
+    Line {
+        child: ChildRef,
+        reply: oneshot::Sender<Result<watch::Receiver<Line>, Refusal>>,
     },
     CountChildren {
         reply: oneshot::Sender<Counts>,

@@ -1,6 +1,7 @@
 //! Real actors with scripted children, on a paused clock.
 
 mod actors;
+mod addresses;
 mod events;
 mod lifecycle;
 mod never_blocks;
