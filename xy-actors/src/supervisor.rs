@@ -29,7 +29,10 @@ pub(crate) mod message;
 mod nested;
 mod record;
 mod reference;
+mod run;
 mod shutdown;
+#[cfg(feature = "signal")]
+mod signal;
 mod template;
 mod timers;
 
@@ -37,7 +40,10 @@ pub use address::{Address, CallError, SendError, Unreachable, WhileDown};
 pub use nested::{SupervisorChild, supervisor};
 pub use record::{LastExit, Transition};
 pub use reference::ChildRef;
+pub use run::RunError;
 pub use shutdown::ShutdownReport;
+#[cfg(feature = "signal")]
+pub use signal::{ShutdownSignal, shutdown_signal};
 pub use template::Template;
 
 use actor::{SupervisorActor, SupervisorArguments};

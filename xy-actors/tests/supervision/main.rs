@@ -5,4 +5,5 @@ mod addresses;
 mod events;
 mod lifecycle;
 mod never_blocks;
+mod run;
 mod support;
