@@ -350,6 +350,13 @@ impl SupervisorSpec {
         Self { strategy, ..Self::default() }
     }
 
+    /// Creates the flags of a dynamic supervisor with Elixir's defaults: simple_one_for_one, so that it begins empty and
+    /// takes children with a spec each, and 3 restarts in 5 seconds.
+    pub fn dynamic() -> Self {
+        let intensity = Some(RestartIntensity::new(3, Duration::from_secs(5)));
+        Self { intensity, ..Self::new(Strategy::SimpleOneForOne) }
+    }
+
     /// Checks the flags (as in OTP).
     ///
     /// # Errors
@@ -390,6 +397,12 @@ pub enum SpecError {
     /// Auto-shutdown with simple_one_for_one.
     #[error("a simple_one_for_one supervisor cannot have auto_shutdown")]
     AutoShutdownOfSimpleOneForOne,
+    /// Auto-shutdown with a partitioned supervisor.
+    #[error("a partitioned supervisor cannot have auto_shutdown")]
+    AutoShutdownOfPartitions,
+    /// A partitioned supervisor that is simple_one_for_one.
+    #[error("a partitioned supervisor cannot be simple_one_for_one: its partitions are named by number")]
+    SimpleOneForOneOfPartitions,
     /// `depends_on` in an ordered supervisor.
     #[error("child `{0}` names dependencies, but its supervisor is ordered: order the list instead")]
     DependsOnInOrdered(ChildId),

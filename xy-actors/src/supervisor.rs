@@ -27,6 +27,7 @@ mod address;
 mod line;
 pub(crate) mod message;
 mod nested;
+mod partition;
 mod record;
 mod reference;
 mod run;
@@ -38,6 +39,7 @@ mod timers;
 
 pub use address::{Address, CallError, SendError, Unreachable, WhileDown};
 pub use nested::{SupervisorChild, supervisor};
+pub use partition::{PartitionAddresses, Partitioned, Partitions, ResizeError};
 pub use record::{LastExit, Transition};
 pub use reference::ChildRef;
 pub use run::RunError;
@@ -675,6 +677,21 @@ impl Supervisor {
     /// Cancel safe.
     pub async fn child_supervisor(&self, child: impl Into<ChildRef>) -> Result<Supervisor, OperationError> {
         self.ask_about(child.into(), |child, reply| SupervisorMessage::ChildSupervisor { child, reply }).await
+    }
+
+    /// Returns the supervisor at a path below this one, such as `group/pool`; this one itself at the empty path.
+    ///
+    /// # Errors
+    /// If a part of the path leads nowhere, or to something that is no living supervisor.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn supervisor_at(&self, path: &str) -> Result<Self, OperationError> {
+        let mut supervisor = self.clone();
+        for part in path.split('/').filter(|_| !path.is_empty()) {
+            supervisor = supervisor.child_supervisor(part).await?;
+        }
+        Ok(supervisor)
     }
 
     /// Subscribes to the events of the whole tree.

@@ -22,7 +22,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// An actor that knows which start of its child it is.
 struct Clerk(u64);
 
-enum Order {
+pub(crate) enum Order {
     /// Which start are you?
     Which(RpcReplyPort<u64>),
     /// Fail with the question unanswered.
@@ -77,7 +77,7 @@ impl Actor for Clerk {
     }
 }
 
-fn clerk() -> impl Child {
+pub(crate) fn clerk() -> impl Child {
     let starts = AtomicU64::new(0);
     actor(move || (Clerk(starts.fetch_add(1, Ordering::Relaxed) + 1), ()))
 }
@@ -92,7 +92,7 @@ async fn tree_of(spec: ChildSpec) -> Supervisor {
     Supervisor::builder(flags(Strategy::OneForOne, 100)).child(spec, clerk()).start().await.expect("starts")
 }
 
-async fn which(address: &Address<Order>) -> Result<u64, CallError> {
+pub(crate) async fn which(address: &Address<Order>) -> Result<u64, CallError> {
     address.call(HOUR, Order::Which).await
 }
 

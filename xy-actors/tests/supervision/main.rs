@@ -5,5 +5,6 @@ mod addresses;
 mod events;
 mod lifecycle;
 mod never_blocks;
+mod partitions;
 mod run;
 mod support;
