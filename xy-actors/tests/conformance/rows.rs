@@ -1,4 +1,5 @@
-//! All rows: each case of OTP's suite, each topic it misses, what came after OTP 27, and mistakes of other ports.
+//! All rows: each case of OTP's suite, each topic it misses, what came after OTP 27, mistakes of other
+//! ports, and what Elixir adds.
 //!
 //! A row that is the same as in OTP, or adapted, declares the test of its name here, which runs the function of that name
 //! in the row's group. `still` says that no (virtual) time may pass in it, because none passes in OTP; `timed` that some
@@ -220,13 +221,28 @@ rows! {
     "M11" mistakes a_stale_timer_neither_starts_nor_swallows_the_next_delay timed "A timer of an earlier delay neither starts the child nor swallows the next delay." same;
     "M12" mistakes delays_of_one_group_are_merged timed "A group waits for its delay once, and nobody runs meanwhile." same;
     "M13" mistakes a_crash_during_a_siblings_delay_is_merged_with_it timed "A crash during a sibling's delay is merged with it." same;
+
+    "D1" dynamic children_bring_full_specs still "It starts empty; each child brings a full spec, kinds can be mixed, and equal ids are fine." adapted "Children are known by key instead of pid";
+    "D2" dynamic a_restarting_child_takes_a_place still "At max_children nothing more is started, and a restarting child counts." same;
+    "D3" dynamic common_arguments_go_before_each_childs_own still "Common arguments go in front of each child's own, in restarts too." adapted "A template's function captures what is common, so that its place is the function's business";
+    "D4" dynamic the_fourth_crash_in_five_seconds_is_one_too_many still "3 restarts in 5 seconds; significant children and auto_shutdown are refused." adapted "`SupervisorSpec::dynamic` sets this limit, others keep OTP's; it ends `Escalated`";
+    "D5" dynamic an_ignored_child_is_not_stored still "An ignored child is said to be ignored and not stored; count_children counts specs as children." adapted "count_children says one spec, as OTP's simple_one_for_one does";
+    "D6" dynamic a_key_works_while_its_child_restarts still "A child is ended by name while it restarts; an unknown or dead one is not found." adapted "A key that was never given is not found; ending a child that is gone already is no error, as in OTP";
+    "D7" dynamic children_stop_together_each_at_its_own_deadline timed "Children stop in parallel, one deadline for each shutdown value; `shutdown` is clean also for permanent ones." adapted "A shutdown time of 0 is legal, as in OTP";
+    "D8" dynamic a_failed_start_leaves_nothing_and_a_failed_restart_is_tried_at_once still "A failed start is told by its bare reason; a failed restart is tried again at once." adapted "The error names the child's id beside the reason";
+
+    "P1" dynamic partitions_are_copies_under_an_ordinary_supervisor still "Copies of one child with ids from 0 on, as many as threads by default, 3 restarts in 5 seconds, never auto_shutdown." adapted "No name is needed: a path leads there. The function gets the number and makes the child";
+    "P2" dynamic a_key_leads_to_its_partition_also_after_a_crash still "Numbers go by the remainder of their distance from zero, other keys by hash; after a crash to the new partition." same;
+    "P3" dynamic a_resize_ends_the_highest_numbers_and_starts_them_again still "Between 0 and the first number; shrinking ends the highest ids and keeps their specs, growing starts them." adapted "A restart of the supervisor keeps the number";
 }
 
-const SECTIONS: [(&str, &str); 4] = [
+const SECTIONS: [(&str, &str); 6] = [
     ("", "Cases of OTP's suite"),
     ("T", "What the suite does not cover"),
     ("N", "Added after OTP 27"),
     ("M", "Mistakes of other ports and of forks with delays"),
+    ("D", "Elixir's DynamicSupervisor"),
+    ("P", "Elixir's PartitionSupervisor"),
 ];
 
 /// Each case of OTP's suite is listed once and in order, and has a test or a reason.
@@ -236,13 +252,13 @@ fn no_row_is_skipped() {
         ROWS.iter().map(|row| row.number).filter(|number| number.parse::<u32>().is_ok()).collect();
     let all: Vec<String> = (1..=91).map(|number: u32| number.to_string()).collect();
     assert_eq!(suite, all, "the 91 cases, each once");
-    for (prefix, count) in [("T", 34), ("N", 5), ("M", 13)] {
+    for (prefix, count) in [("T", 34), ("N", 5), ("M", 13), ("D", 8), ("P", 3)] {
         for number in 1..=count {
             let number = format!("{prefix}{number}");
             assert_eq!(ROWS.iter().filter(|row| row.number == number).count(), 1, "{number}");
         }
     }
-    assert_eq!(ROWS.len(), 91 + 34 + 5 + 13);
+    assert_eq!(ROWS.len(), 91 + 34 + 5 + 13 + 8 + 3);
     let names: BTreeSet<&str> = ROWS.iter().map(|row| row.case).collect();
     assert_eq!(names.len(), ROWS.len(), "two rows have one name");
     let skipped = |row: &&Row| matches!(row.verdict, Verdict::NotApplicable(_));
