@@ -17,7 +17,7 @@ use crate::child::{
     Child, Reporter, StartContext, StartError, StartErrorKind, StartFuture, Started, panic_text,
 };
 use crate::event::stream::{EventKind, unix_ms};
-use crate::event::{ChildReport, SupervisorReport};
+use crate::event::{ChildReport, Next, SupervisorReport};
 use crate::exit::{Cause, Exit, ExitReport};
 use crate::path::TreePath;
 use crate::policy::table::FastMap;
@@ -93,9 +93,35 @@ struct EndGuard {
     children: ShutdownReport,
     /// What whoever asked for the end said.
     reason: Option<String>,
+    /// Which limit was exceeded, and by whom.
+    limit: Option<String>,
+    /// The nested supervisor that failed last.
+    failing: Option<(ChildKey, Incarnation, Supervisor)>,
 }
 
 impl EndGuard {
+    /// Notes what happened to a child while the supervisor ends, or that it was what ended it.
+    fn note(
+        &mut self,
+        policy: &Policy<Record>,
+        (child, incarnation): (ChildKey, Incarnation),
+        path: &TreePath,
+        report: ChildReport,
+        exit: Option<&ExitReport>,
+    ) {
+        if let ChildReport::Exited { next: Next::Escalates, .. }
+        | ChildReport::StartFailed { next: Next::Escalates } = report
+        {
+            if let Some((failed, of, nested)) = self.failing.take()
+                && (failed, of) == (child, incarnation)
+            {
+                nested.merge_end_into(&mut self.children);
+            }
+            self.limit = Some(limit_text(policy, child, path, exit));
+        }
+        self.children.note(path, report, exit);
+    }
+
     fn tell(&mut self, report: ExitReport) {
         if std::mem::replace(&mut self.told, true) {
             return;
@@ -202,6 +228,8 @@ impl SupervisorState {
                 told: false,
                 children: ShutdownReport::default(),
                 reason: None,
+                limit: None,
+                failing: None,
             },
         }
     }
@@ -662,22 +690,27 @@ impl SupervisorState {
             let at = self.clock.unix_ms;
             record.ended(ExitReport::new(Exit::Abnormal, Cause::StartTimeout { message }), incarnation, at);
         }
+        record.note_next(report);
         let exit = record.exit_of(report);
         let pid = record.pid();
         log_report(&self.path, &record.path, incarnation, report, exit.as_deref());
+        let path = record.path.clone();
         if ending {
-            self.end.children.note(&record.path, report, exit.as_deref());
+            self.end.note(&self.policy, (child, incarnation), &path, report, exit.as_deref());
         }
         let kind = EventKind::Child { incarnation, report, exit, pid };
-        self.tree.events.publish(record.path.clone(), self.clock.unix_ms, kind);
+        self.tree.events.publish(path, self.clock.unix_ms, kind);
     }
 
-    fn report_self(&self, report: SupervisorReport) {
+    fn report_self(&mut self, report: SupervisorReport) {
+        if report == SupervisorReport::AutoShutdown {
+            self.end.reason = Some("auto_shutdown: its significant children ended".to_owned());
+        }
         match report {
             SupervisorReport::LimitReached => tracing::error!(
                 supervisor = %Named(&self.path),
                 context = "shutdown",
-                reason = "restart intensity exceeded",
+                reason = self.end.limit.as_deref().unwrap_or(LIMIT_REACHED),
                 "supervisor gives up"
             ),
             _ => tracing::debug!(supervisor = %Named(&self.path), context = report.name(), "supervisor"),
@@ -694,7 +727,7 @@ impl SupervisorState {
             _ => None,
         };
         let record = child.and_then(|child| self.policy.data(child));
-        let exit = record.and_then(Record::last_exit).map(|last| last.report.clone());
+        let exit = record.and_then(Record::last_report).cloned();
         let start_error = record.and_then(|record| record.last_start_error);
         let info = match &outcome {
             Outcome::Started { .. } => record.and_then(|record| record.live.info()),
@@ -707,12 +740,13 @@ impl SupervisorState {
     fn end(&mut self, myself: &ActorRef<SupervisorMessage>, exit: Exit, failed_start: Option<ChildKey>) {
         let cause = match failed_start.and_then(|child| self.policy.data(child)) {
             Some(record) => {
-                let cause = record.last_exit().map(|last| last.report.cause.to_string());
+                let cause = record.last_report().map(|report| report.cause.to_string());
                 let why = cause.unwrap_or_else(|| "it did not start".to_owned());
                 Cause::StartFailed { message: format!("child `{}`: {why}", record.path) }
             }
             None if exit == Exit::Escalated && self.end.reason.is_none() => {
-                Cause::LimitReached { message: "restart intensity exceeded".to_owned() }
+                let message = self.end.limit.take();
+                Cause::LimitReached { message: message.unwrap_or_else(|| LIMIT_REACHED.to_owned()) }
             }
             None => Cause::Finished { reason: self.end.reason.take() },
         };
@@ -735,11 +769,16 @@ impl SupervisorState {
                 report.exit = Exit::Shutdown;
             }
             let exit = report.exit;
-            if ending
+            // One that fails may end this supervisor: then what became of everything below it is part of that end.
+            let fails = exit == Exit::Escalated || matches!(report.cause, Cause::StartFailed { .. });
+            if (ending || fails)
                 && let Live::Running(running) = &record.live
                 && let Some(nested) = running.supervisor()
             {
-                nested.merge_end_into(&mut self.end.children);
+                match ending {
+                    true => nested.merge_end_into(&mut self.end.children),
+                    false => self.end.failing = Some((child, incarnation, nested)),
+                }
             }
             record.live.over();
             record.ended(report, incarnation, self.clock.unix_ms);
@@ -772,7 +811,7 @@ impl SupervisorState {
             pid: record.and_then(Record::pid),
             ready_for: record.and_then(|record| record.ready_at).map(|at| now.saturating_duration_since(at)),
             restarts: child.restarts,
-            last_exit: record.and_then(Record::last_exit).cloned(),
+            last_exit: record.and_then(Record::last_exit),
             planned: child.restart_at.map(|(at, nth, of)| Planned {
                 due_in: at.saturating_duration_since(now),
                 nth,
@@ -781,6 +820,29 @@ impl SupervisorState {
             waits_for: dependencies.or_else(|| record.and_then(Record::waits_for).map(str::to_owned)),
         }
     }
+}
+
+const LIMIT_REACHED: &str = "restart intensity exceeded";
+
+/// Says which limit was exceeded by whom, and why that child failed in the end.
+fn limit_text<T>(policy: &Policy<T>, child: ChildKey, path: &TreePath, exit: Option<&ExitReport>) -> String {
+    // A nested supervisor's reason names the child below it, and so on; what a deep tree says is cut from above.
+    const LONGEST: usize = 500;
+    let limit = match policy.child(child).map(|child| child.spec.limit) {
+        Some(Some(own)) => Some(own.intensity),
+        Some(None) => policy.spec().intensity,
+        // It is gone already; it may have had a limit of its own.
+        None => None,
+    };
+    let limit =
+        limit.map(|limit| format!(" of {} in {:?}", limit.intensity, limit.period)).unwrap_or_default();
+    let id = path.as_str().rsplit('/').next().unwrap_or_default();
+    let cause = exit.map(ExitReport::to_string).unwrap_or_default();
+    let (gap, start) = match cause.len().checked_sub(LONGEST) {
+        Some(over) if over > 0 => ("[..] ", cause.ceil_char_boundary(over)),
+        _ => ("", 0),
+    };
+    format!("restart intensity{limit} exceeded by child `{id}`: {gap}{}", &cause[start..])
 }
 
 fn refuse(reply: oneshot::Sender<Reply>, refusal: Refusal) {

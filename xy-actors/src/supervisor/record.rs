@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::ActorCell;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use crate::child::{Child, LinkedActor, Running, StartErrorKind, StartInfo};
-use crate::event::ChildReport;
+use crate::event::{ChildReport, Next};
 use crate::exit::{Exit, ExitReport, ProcessRef};
 use crate::path::TreePath;
 use crate::policy::{Incarnation, State};
@@ -25,6 +26,8 @@ pub struct LastExit {
     pub at_unix_ms: u64,
     /// Which incarnation.
     pub incarnation: Incarnation,
+    /// What followed, with which restart of how many it was; `None` if it had been asked to end, or was given up as leaked.
+    pub next: Option<Next>,
 }
 
 /// One change of a child's state.
@@ -175,7 +178,12 @@ struct Notes {
 
 /// A transition or an exit as it is kept: small, because most have nothing to add.
 enum Step {
-    Exit(LastExit),
+    Exit {
+        report: Arc<ExitReport>,
+        at_unix_ms: u64,
+        incarnation: Incarnation,
+        next: Follows,
+    },
     /// Without an exit; `ready_after` is the time in milliseconds until the child was ready, where that came next.
     Plain {
         at_unix_ms: u64,
@@ -195,10 +203,44 @@ enum Step {
     Full(Box<Transition>),
 }
 
-impl Step {
-    fn exit(&self) -> Option<&LastExit> {
+/// What followed an exit: small, because most children are restarted at once.
+enum Follows {
+    RestartAtOnce { nth: u32, of: Option<u32> },
+    Other(Option<Box<Next>>),
+}
+
+impl Follows {
+    fn of(next: Next) -> Self {
+        match next {
+            Next::Restart { delay, nth, of } if delay.is_zero() => Self::RestartAtOnce { nth, of },
+            next => Self::Other(Some(Box::new(next))),
+        }
+    }
+
+    fn next(&self) -> Option<Next> {
         match self {
-            Self::Exit(exit) => Some(exit),
+            &Self::RestartAtOnce { nth, of } => Some(Next::Restart { delay: Duration::ZERO, nth, of }),
+            Self::Other(next) => next.as_deref().copied(),
+        }
+    }
+}
+
+impl Step {
+    fn exit(&self) -> Option<&Arc<ExitReport>> {
+        match self {
+            Self::Exit { report, .. } => Some(report),
+            _ => None,
+        }
+    }
+
+    fn last_exit(&self) -> Option<LastExit> {
+        match self {
+            Self::Exit { report, at_unix_ms, incarnation, next } => Some(LastExit {
+                report: report.clone(),
+                at_unix_ms: *at_unix_ms,
+                incarnation: *incarnation,
+                next: next.next(),
+            }),
             _ => None,
         }
     }
@@ -213,7 +255,7 @@ impl Step {
             asked: None,
         };
         let (first, second) = match self {
-            Self::Exit(_) => (None, None),
+            Self::Exit { .. } => (None, None),
             &Self::Plain { at_unix_ms, report, from, to, ready_after } => {
                 let ready = ready_after.map(|after| {
                     let at = at_unix_ms.saturating_add(after.into());
@@ -286,24 +328,39 @@ impl Record {
         if let Some(notes) = &mut self.notes {
             notes.waited_for = notes.waits_for.take().or(notes.waited_for.take());
         }
-        self.push(Step::Exit(LastExit { report: Arc::new(report), at_unix_ms, incarnation }));
+        let next = Follows::Other(None);
+        self.push(Step::Exit { report: Arc::new(report), at_unix_ms, incarnation, next });
+    }
+
+    /// Notes what follows the last exit or failed start, if the report says so.
+    pub(crate) fn note_next(&mut self, report: ChildReport) {
+        if let ChildReport::Exited { next: follows, .. } | ChildReport::StartFailed { next: follows } = report
+            && let Some(Step::Exit { next, .. }) = self.history_mut().rfind(|step| step.exit().is_some())
+        {
+            *next = Follows::of(follows);
+        }
     }
 
     /// Returns how the last incarnation, or the last failed start, ended.
-    pub(crate) fn last_exit(&self) -> Option<&LastExit> {
+    pub(crate) fn last_exit(&self) -> Option<LastExit> {
+        self.history().rev().find_map(Step::last_exit)
+    }
+
+    /// Returns the report of that end alone.
+    pub(crate) fn last_report(&self) -> Option<&Arc<ExitReport>> {
         self.history().rev().find_map(Step::exit)
     }
 
     /// Returns the latest exits and failed starts, oldest first.
     pub(crate) fn exits(&self) -> Vec<LastExit> {
-        self.history().filter_map(Step::exit).cloned().collect()
+        self.history().filter_map(Step::last_exit).collect()
     }
 
     /// Returns the report of the last exit, if `report` is about that.
     pub(crate) fn exit_of(&self, report: ChildReport) -> Option<Arc<ExitReport>> {
         match report {
             ChildReport::Exited { .. } | ChildReport::StartFailed { .. } | ChildReport::Stopped { .. } => {
-                self.last_exit().map(|last| last.report.clone())
+                self.last_report().cloned()
             }
             _ => None,
         }
@@ -345,6 +402,10 @@ impl Record {
         self.first.iter().chain(&self.steps)
     }
 
+    fn history_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Step> {
+        self.first.iter_mut().chain(&mut self.steps)
+    }
+
     /// Appends to the history, which grows with what it holds.
     fn push(&mut self, step: Step) {
         let steps = &mut self.steps;
@@ -364,7 +425,23 @@ impl Record {
 
     /// Returns the latest transitions, oldest first.
     pub(crate) fn transitions(&self) -> Vec<Transition> {
-        self.history().flat_map(Step::transitions).collect()
+        let mut exits = self.history().filter_map(Step::last_exit);
+        let mut restarted = |transition: Transition| {
+            // A restart at once is kept as its start; why it was one is among the exits, which are in the same order.
+            let (State::Running, State::Starting) = (transition.from, transition.to) else {
+                return transition;
+            };
+            let exit = exits.find(|exit| exit.at_unix_ms == transition.at_unix_ms && exit.next.is_some());
+            match exit {
+                Some(LastExit { report, next: Some(next), .. }) => Transition {
+                    report: Some(ChildReport::Exited { exit: report.exit, next }),
+                    exit: Some(report),
+                    ..transition
+                },
+                _ => transition,
+            }
+        };
+        self.history().flat_map(Step::transitions).map(|transition| restarted(transition)).collect()
     }
 
     pub(crate) fn waits_for(&self) -> Option<&str> {

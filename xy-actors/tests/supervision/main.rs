@@ -3,6 +3,7 @@
 mod actors;
 mod addresses;
 mod events;
+mod ledger;
 mod lifecycle;
 mod never_blocks;
 mod partitions;

@@ -55,7 +55,9 @@ async fn a_tree_that_gives_up_is_told_from_one_that_was_ended() {
     mocks.mocks[1].wait_for_start(1).await;
     mocks.mocks[0].crash("boom");
     let error = run.await.expect("no panic").expect_err("gives up");
-    assert_eq!(error.to_string(), "the tree gave up: limit reached: restart intensity exceeded");
+    let words =
+        "the tree gave up: limit reached: restart intensity of 0 in 3600s exceeded by child `a`: error: boom";
+    assert_eq!(error.to_string(), words);
     let RunError::Escalated(report) = error else { panic!("{error:?}") };
     assert_eq!(report.stopped.len(), 1, "b was stopped");
 }
