@@ -3,6 +3,63 @@
 //! A [`Child`] is a recipe: it begins incarnations. What it begins is a [`Running`] that can be asked to end and be
 //! killed. How it ends comes back through the [`Reporter`], exactly once. Everything here runs on the supervisor's task
 //! only until the first `.await` that is not ready at once; nothing may block.
+//!
+//! [`actor`] and [`task`] make children of actors and async functions, and so do
+//! [`supervisor`](crate::supervisor::supervisor()) and `process::process` of supervisors and programs. Whatever else is to
+//! be kept running implements [`Child`] itself. A blocking loop on a thread of its own, for instance:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicBool, Ordering};
+//! use std::thread;
+//!
+//! use xy_actors::child::{Child, Running, StartContext, StartError, StartFuture, Started};
+//! use xy_actors::exit::ExitReport;
+//! use xy_actors::spec::{ChildSpec, SupervisorSpec};
+//! use xy_actors::supervisor::Supervisor;
+//!
+//! /// Runs a function on a thread, which returns soon after the flag is set.
+//! struct Blocking(fn(&AtomicBool) -> Result<(), String>);
+//!
+//! impl Child for Blocking {
+//!     fn start(&self, context: StartContext) -> StartFuture {
+//!         let (run, asked) = (self.0, Arc::new(AtomicBool::new(false)));
+//!         let stop = asked.clone();
+//!         Box::pin(async move {
+//!             let exit = context.reporter.guard(); // Reports a panic, too.
+//!             thread::Builder::new()
+//!                 .name(context.path.to_string())
+//!                 .spawn(move || exit.exited(ExitReport::of_result(run(&asked))))
+//!                 .map_err(StartError::failed)?;
+//!             Ok(Started::Ready(Box::new(Thread(stop))))
+//!         })
+//!     }
+//! }
+//!
+//! struct Thread(Arc<AtomicBool>);
+//!
+//! impl Running for Thread {
+//!     fn stop(&mut self) {
+//!         self.0.store(true, Ordering::Relaxed);
+//!     }
+//!
+//!     // Nothing ends a thread that does not return: one that does not is reported as leaked.
+//!     fn kill(&mut self) {}
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let poll = Blocking(|asked| {
+//!     while !asked.load(Ordering::Relaxed) {
+//!         thread::yield_now();
+//!     }
+//!     Ok(())
+//! });
+//! let tree = Supervisor::builder(SupervisorSpec::default()).child(ChildSpec::worker("poll"), poll).start().await?;
+//! assert!(tree.shutdown().await.is_clean());
+//! # Ok(())
+//! # }
+//! ```
 
 use std::fmt;
 use std::future::Future;
@@ -17,10 +74,12 @@ use crate::policy::{ChildKey, Incarnation};
 use crate::supervisor::message::SupervisorMessage;
 
 mod actor;
+mod guard;
 mod info;
 mod task;
 
 pub use actor::{ActorChild, LinkedActor, actor};
+pub use guard::ExitGuard;
 pub use info::StartInfo;
 pub use task::{TaskChild, TaskContext, TaskError, task};
 
@@ -32,7 +91,8 @@ pub type StartFuture = Pin<Box<dyn Future<Output = Result<Started, StartError>> 
 /// Implement it for kinds of children that xy does not know. The contract: a start that returned [`Started::Ready`] or
 /// [`Started::Running`] is followed by exactly one [`Reporter::exited`], after which nothing of the incarnation runs; a
 /// start that returned an error or [`Started::Ignore`] has left nothing running. Dropping the future of a start calls
-/// the start off and leaves nothing running either.
+/// the start off and leaves nothing running either. [`Reporter::guard`] keeps the promise of exactly one report through
+/// panics and aborts. There is an example on [the page above](self).
 pub trait Child: Send + Sync + 'static {
     /// Begins one incarnation.
     ///

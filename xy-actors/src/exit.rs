@@ -161,6 +161,16 @@ impl ExitReport {
         Self { exit, cause, killed: Vec::new(), left: Vec::new() }
     }
 
+    /// Classifies the end of something that returns a result: an error is an abnormal end, with its text as the cause.
+    ///
+    /// Whether a normal end was asked for need not be known: a supervisor makes it [`Exit::Shutdown`] if it was.
+    pub fn of_result<E: fmt::Display>(result: Result<(), E>) -> Self {
+        match result {
+            Ok(()) => Self::new(Exit::Normal, Cause::Finished { reason: None }),
+            Err(error) => Self::new(Exit::Abnormal, Cause::Error { message: error.to_string() }),
+        }
+    }
+
     /// Classifies the end of a ractor actor that did not fail, by the reason it was stopped with.
     ///
     /// ractor knows no exit reasons, only texts, and reports a kill with one too. `shutdown` and `shutdown: ..` are

@@ -1,4 +1,4 @@
-//! Real actors with scripted children, on a paused clock.
+//! Real supervisors with scripted children, on a paused clock unless threads are involved.
 
 mod actors;
 mod addresses;
@@ -6,6 +6,7 @@ mod events;
 mod ledger;
 mod lifecycle;
 mod never_blocks;
+mod own_child;
 mod partitions;
 mod run;
 mod support;
