@@ -12,14 +12,9 @@ use xy_actors::testkit::{Journal, MockChild};
 
 /// The tree under test: production passes real children, the test passes mocks.
 async fn my_tree(database: impl Child, web: impl Child) -> Result<Supervisor, SpawnTreeError> {
-    let patient = ChildSpec {
-        backoff: Some(Backoff { base: Duration::from_secs(3600), jitter: 0.0, ..Backoff::default() }),
-        ..ChildSpec::worker("database")
-    };
-    let patient = ChildSpec {
-        backoff: patient.backoff.map(|backoff| Backoff { max: Duration::from_secs(3600), ..backoff }),
-        ..patient
-    };
+    let hour = Duration::from_secs(3600);
+    let backoff = Backoff { base: hour, max: hour, jitter: 0.0, ..Backoff::default() };
+    let patient = ChildSpec { backoff: Some(backoff), ..ChildSpec::worker("database") };
     Supervisor::builder(SupervisorSpec::new(Strategy::RestForOne))
         .child(patient, database)
         .child(ChildSpec::worker("web"), web)
