@@ -41,6 +41,9 @@
 //! }
 //! ```
 //!
+//! A program that is a tree ends its `main` with `tree.run_until(shutdown_signal()?).await?`, which waits for SIGINT,
+//! SIGTERM or the tree's own end, and stops the children in order.
+//!
 //! # Vocabulary
 //!
 //! | word | is |
@@ -54,6 +57,8 @@
 //! | exit | how it ended: [`Exit`](exit::Exit), with its [`Cause`](exit::Cause) |
 //! | incarnation | one start of a child; whatever comes from an earlier one is dropped |
 //! | ready | able to serve, as opposed to merely running |
+//! | address | where to reach an actor child, whichever incarnation lives: [`Supervisor::addr`](supervisor::Supervisor::addr) |
+//! | partition | one of many copies of a child, which keys are spread over: [`Partitions`](supervisor::Partitions) |
 //! | escalate | give up to the parent supervisor |
 //!
 //! # How a crash travels
@@ -74,7 +79,8 @@
 //! - The restart window takes exact times, not whole seconds.
 //! - A supervisor that gave up ends `Escalated`, which restarts even a transient one; in OTP it is silently not restarted.
 //! - Starts do not block the supervisor; a child of an ordered supervisor still begins only when the one before is ready.
-//! - Backoff, limits per child, `pause` and the operator's `stop` that group restarts respect are additions.
+//! - Backoff, limits per child, addresses, `pause` and the operator's `stop` that group restarts respect are additions;
+//!   [`SupervisorSpec::dynamic`](spec::SupervisorSpec::dynamic) and partitions are Elixir's.
 //! - A task or actor is killed at its next await point; one that has none is reported as leaked and not waited for.
 //!
 //! # What it does not do
@@ -88,6 +94,7 @@
 //! |---|---|---|
 //! | `runtime` | yes | supervisors, actors, tasks, events; without it only the pure policy is built, with neither ractor nor tokio |
 //! | `process` | yes | OS processes: spawning, whole-tree stop, identity ledger, logs |
+//! | `signal` | yes | `shutdown_signal`; part of `process` |
 //! | `probe-http` | | readiness by HTTP and MCP |
 //! | `serde` | | `Serialize` and `Deserialize` for the vocabulary |
 //! | `testkit` | | mock children for your own tests |
@@ -95,7 +102,8 @@
 //!
 //! # Where to go next
 //!
-//! [`supervisor`] for the handle and its operations, [`child`] for what can be supervised, [`policy`] for the decisions.
+//! [`supervisor`] for the handle and its operations, [`child`] for what can be supervised and kinds of your own, [`policy`]
+//! for the decisions.
 
 pub mod event;
 pub mod exit;

@@ -4,8 +4,10 @@
 //! `terminate_child`, `restart_child`, `delete_child`, `which_children`, `which_child`, `count_children`, `child_spec`),
 //! which answer as OTP does in each state of a child; the operator's (`start`, `stop`, `restart`, `pause`, `resume`,
 //! `update`, `remove`, `signal`), which also remember what was asked for; and those about the whole tree (`lookup`,
-//! `wait_for`, `events`, `shutdown`, `kill`). A child is named by its id or its key, see [`ChildRef`]; the children of a
-//! simple_one_for_one supervisor have keys only and are started from a [`Template`] or with a spec each.
+//! `wait_for`, `events`, `run_until`, `shutdown`, `kill`). A child is named by its id or its key, see [`ChildRef`]; the
+//! children of a simple_one_for_one supervisor have keys only and are started from a [`Template`] or with a spec each.
+//! Children that are actors are sent to by their [`Address`], which survives restarts ([`Supervisor::addr`]), or by a key
+//! that is spread over [`Partitions`].
 
 use std::fmt;
 use std::sync::Arc;

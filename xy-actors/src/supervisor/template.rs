@@ -10,7 +10,8 @@ use crate::supervisor::{OperationError, StartOutcome, Supervisor};
 /// What all children of a simple_one_for_one supervisor have in common: their spec, and how one is made from an argument.
 ///
 /// A template is a value of its own, so that its argument keeps its type however the supervisor was come by. Each child
-/// keeps what was made from its own argument, and is restarted with it; both go when the child does.
+/// keeps what was made from its own argument, and is restarted with it; both go when the child does. What all children
+/// share (Elixir's extra_arguments) is captured by the function that makes them.
 ///
 /// ```
 /// use xy_actors::child::task;
