@@ -1,4 +1,5 @@
-//! The small pure modules against naive models.
+//! The pure half against naive models: its small modules, and the laws of a whole supervisor.
 
 mod backoff;
 mod intensity;
+mod supervisor;
