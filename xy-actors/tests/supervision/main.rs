@@ -9,4 +9,5 @@ mod never_blocks;
 mod own_child;
 mod partitions;
 mod run;
+mod spawning;
 mod support;
