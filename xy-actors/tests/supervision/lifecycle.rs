@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use xy_actors::child::{StartErrorKind, task};
-use xy_actors::event::stream::{EventCursor, EventItem};
 use xy_actors::exit::{Cause, Exit};
 use xy_actors::policy::{Incarnation, State};
 use xy_actors::spec::{
@@ -235,49 +234,6 @@ async fn a_nested_supervisor_that_gives_up_is_restarted_by_its_parent_with_all_i
     // Twice more, and the parent gives up too.
     leaf.crash("boom");
     assert_eq!(tree.ended().await.exit, Exit::Escalated);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_thousand_nested_supervisors_start_and_stop_without_overflowing_the_stack() {
-    let journal = Journal::default();
-    let leaf = MockChild::new("leaf", &journal);
-    let mut nested = supervisor(SupervisorSpec::default()).child(ChildSpec::worker("leaf"), leaf.clone());
-    for _ in 0..1000 {
-        nested = supervisor(SupervisorSpec::default()).child(ChildSpec::supervisor("s"), nested);
-    }
-    let tree = Supervisor::builder(SupervisorSpec::default())
-        .child(ChildSpec::supervisor("s"), nested)
-        .start()
-        .await
-        .expect("starts");
-    assert_eq!(leaf.starts(), 1);
-    assert_eq!(tree.shutdown().await.exit, Exit::Shutdown);
-    assert_eq!(journal.take(), ["start leaf", "stop leaf"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_crash_escalates_through_a_thousand_nested_supervisors_without_overflowing_the_stack() {
-    let journal = Journal::default();
-    let leaf = MockChild::new("leaf", &journal);
-    let brittle = || flags(Strategy::OneForOne, 0);
-    let mut nested = supervisor(brittle()).child(ChildSpec::worker("leaf"), leaf.clone());
-    for _ in 0..1000 {
-        nested = supervisor(brittle()).child(ChildSpec::supervisor("s"), nested);
-    }
-    let tree = Supervisor::builder(brittle())
-        .child(ChildSpec::supervisor("s"), nested)
-        .start()
-        .await
-        .expect("starts");
-    let mut events = tree.events(EventCursor::Now);
-    leaf.crash("no disk");
-    assert_eq!(tree.ended().await.exit, Exit::Escalated);
-    assert_eq!(leaf.starts(), 1);
-    let mut gave_up = 0;
-    while let Some(EventItem::Event(event)) = events.next().await {
-        gave_up += usize::from(event.kind.name() == "supervisor_limit_reached");
-    }
-    assert_eq!(gave_up, 1002);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ mod addresses;
 mod events;
 mod ledger;
 mod lifecycle;
+mod nesting;
 mod never_blocks;
 mod own_child;
 mod partitions;
