@@ -742,7 +742,10 @@ impl SupervisorState {
             Some(record) => {
                 let cause = record.last_report().map(|report| report.cause.to_string());
                 let why = cause.unwrap_or_else(|| "it did not start".to_owned());
-                Cause::StartFailed { message: format!("child `{}`: {why}", record.path) }
+                // A failure further down is named by its whole path already; each supervisor on the way up would repeat it.
+                let named = why.starts_with(&format!("child `{}/", record.path));
+                let message = if named { why } else { format!("child `{}`: {why}", record.path) };
+                Cause::StartFailed { message }
             }
             None if exit == Exit::Escalated && self.end.reason.is_none() => {
                 let message = self.end.limit.take();

@@ -51,7 +51,9 @@ async fn a_crash_escalates_through_a_thousand_nested_supervisors_without_overflo
 async fn a_first_start_that_fails_unwinds_a_thousand_nested_supervisors() {
     let leaf = MockChild::new("leaf", &Journal::default()).starting([MockStart::Fail("no disk".to_owned())]);
     let failed = chain(&leaf).start().await.expect_err("does not start");
-    assert!(matches!(failed, SpawnTreeError::Ended(_)), "{failed}");
+    let SpawnTreeError::Ended(report) = failed else { panic!("{failed}") };
+    let path = "s/".repeat(DEPTH);
+    assert_eq!(report.to_string(), format!("child `{path}leaf`: no disk"), "named once");
     assert_eq!(leaf.starts(), 1);
 }
 
