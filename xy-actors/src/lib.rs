@@ -102,8 +102,15 @@
 //!
 //! # Where to go next
 //!
-//! [`supervisor`] for the handle and its operations, [`child`] for what can be supervised and kinds of your own, [`policy`]
-//! for the decisions.
+#![cfg_attr(
+    feature = "runtime",
+    doc = "[`supervisor`] for the handle and its operations, [`child`] for what can be supervised and kinds of your own, [`policy`] for the decisions."
+)]
+#![cfg_attr(
+    not(feature = "runtime"),
+    doc = "[`policy`] for the decisions; nothing else is built without `runtime`."
+)]
+#![warn(clippy::missing_errors_doc, clippy::missing_panics_doc)]
 
 pub mod event;
 pub mod exit;
