@@ -7,7 +7,8 @@ use xy_actors::event::{ChildReport, Next, SupervisorReport};
 use xy_actors::exit::Exit;
 use xy_actors::policy::decision::OperationId;
 use xy_actors::policy::{
-    Action, ChildKey, Incarnation, Input, Operation, Outcome, Policy, Refusal, State, TimerToken, Wanted,
+    Action, ChildKey, Incarnation, Input, Operation, Outcome, Policy, Refusal, StartFailure, State,
+    TimerToken, Wanted,
 };
 use xy_actors::spec::{
     AutoShutdown, ChildSpec, OnLimit, Order, RestartIntensity, RestartType, Shutdown, Strategy,
@@ -206,6 +207,7 @@ impl World {
             self.check_decision(key, exit, &actions);
         }
         self.check_auto_shutdown(&actions, was_ending);
+        self.check_follow_up(&input, &actions);
         for action in &actions {
             self.perform(action, &input);
         }
@@ -699,6 +701,33 @@ impl World {
         if rests {
             let removed = !kept || self.spec.strategy == Strategy::SimpleOneForOne;
             assert_eq!(next == Some(Next::Removed), removed, "{key:?}");
+        }
+    }
+
+    /// A shutdown time that is over leads to a kill, a kill without effect to a leak, and a shortage to no count.
+    fn check_follow_up(&self, input: &Input, actions: &[Action]) {
+        match *input {
+            Input::Timer { child: key, .. } => {
+                let Some(live) = self.children[&key].live.filter(|live| live.asked > Asked::No) else {
+                    return;
+                };
+                let next = actions.iter().any(|action| match *action {
+                    Action::Kill { child, .. } => child == key && live.asked == Asked::Stop,
+                    Action::Abandon { child, .. } => child == key && live.asked == Asked::Kill,
+                    _ => false,
+                });
+                assert!(next, "{key:?} does not end in its time and stays {:?}", live.asked);
+            }
+            Input::StartFailed { failure: StartFailure::ResourceShortage, .. } => {
+                let counts = actions.iter().any(|action| {
+                    let Action::Report { report: ChildReport::StartFailed { next }, .. } = action else {
+                        return false;
+                    };
+                    matches!(next, Next::Restart { nth: 1.., .. } | Next::Escalates)
+                });
+                assert!(!counts, "want of resources counts: {actions:?}");
+            }
+            _ => {}
         }
     }
 
