@@ -217,8 +217,7 @@ async fn soak(options: Options) -> Vec<String> {
     let slots: Vec<Arc<Slot>> = (0..options.children).map(slot).collect();
     let tasks_before = alive_tasks();
     let tree = tree(&slots, &counters).await;
-    let faults_of_run = crash_for_long(&options, &tree, &slots, &counters).await;
-    let mut faults = faults_of_run;
+    let mut faults = crash_for_long(&options, &tree, &slots, &counters).await;
 
     let settled = until(|| {
         let (starts, ends) = (counters.starts.load(Ordering::Relaxed), counters.ends.load(Ordering::Relaxed));
@@ -227,11 +226,15 @@ async fn soak(options: Options) -> Vec<String> {
     if !settled.await {
         faults.push("a child that crashed did not come back".to_owned());
     }
+    let passing = tree.child_supervisor("passing").await.expect("runs");
+    while !passing.which_children().await.expect("answers").is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let begun = Instant::now();
     let report = tree.shutdown().await;
     println!("shutdown: {:.1} s", begun.elapsed().as_secs_f64());
     faults.extend(check_shutdown(&report, options.children));
-    drop((tree, slots));
+    drop((tree, passing, slots));
     if !until(|| counters.alive.load(Ordering::Relaxed) == 0).await {
         faults.push(format!("{} children outlived their tree", counters.alive.load(Ordering::Relaxed)));
     }
@@ -263,8 +266,12 @@ async fn crash_for_long(
         let end = begun + Duration::from_secs(second);
         while Instant::now() < end {
             let due = (begun.elapsed().as_secs_f64() * options.rate as f64) as u64;
-            // What a slow machine could not do in time is left out, not made up for.
-            ordered = ordered.max(due.saturating_sub(options.rate));
+            // What a slow machine could not do in time is left out: a backlog would be memory too.
+            ordered = ordered.max(due.saturating_sub(options.rate / 50));
+            let missing = options.children.saturating_sub(counters.alive.load(Ordering::Relaxed));
+            if missing > options.rate / 50 {
+                ordered = due;
+            }
             while ordered < due {
                 slots[random.below(slots.len())].crash(random.next());
                 ordered += 1;
