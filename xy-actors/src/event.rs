@@ -87,7 +87,8 @@ pub enum ChildReport {
 }
 
 impl ChildReport {
-    /// Returns the stable name of the event on the wire and in logs.
+    /// Returns the stable name of the event on the wire and in logs: `child_` and the variant in small letters, such as
+    /// `child_start_failed`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Added => "child_added",
@@ -152,7 +153,8 @@ pub enum SupervisorReport {
 }
 
 impl SupervisorReport {
-    /// Returns the stable name of the event on the wire and in logs.
+    /// Returns the stable name of the event on the wire and in logs: `supervisor_` and the variant in small letters, such
+    /// as `supervisor_limit_reached`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Started => "supervisor_started",

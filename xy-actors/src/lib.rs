@@ -9,6 +9,8 @@
 //! [dependencies]
 //! xy-actors = "0.1"
 //! tokio = { version = "1", features = ["macros", "rt"] }
+//! # For children that are actors, the same ractor as here:
+//! ractor = { version = "0.16.5", default-features = false, features = ["tokio_runtime"] }
 //! ```
 //!
 #![cfg_attr(feature = "runtime", doc = "```")]
@@ -102,6 +104,30 @@
 //!
 //! # Where to go next
 //!
+#![cfg_attr(
+    feature = "runtime",
+    doc = "
+| to | see |
+|---|---|
+| run an actor | [`child::actor`] |
+| run an async function | [`child::task`] |
+| run a kind of child of your own | the trait [`child::Child`] |
+| nest a supervisor | [`supervisor::supervisor`] |
+| add children later, many of one kind | [`Supervisor::start_child`](supervisor::Supervisor::start_child), [`supervisor::Template`] |
+| say how a child is restarted and ended | [`spec::ChildSpec`] |
+| ask what runs and why it ended | [`Supervisor::which_children`](supervisor::Supervisor::which_children) |
+| follow what happens | [`Supervisor::events`](supervisor::Supervisor::events), whose names are those of [`event::ChildReport`] |
+| reach an actor whichever incarnation it is | [`Supervisor::addr`](supervisor::Supervisor::addr) |
+| spread load over several supervisors | [`supervisor::Partitions`] |
+| end in order, on Ctrl-C for instance | [`Supervisor::run_until`](supervisor::Supervisor::run_until), [`Supervisor::shutdown`](supervisor::Supervisor::shutdown) |"
+)]
+#![cfg_attr(feature = "process", doc = "| run an OS process | [`process::process`] |")]
+#![cfg_attr(feature = "testkit", doc = "| test a tree of one's own | [`testkit`] |")]
+#![cfg_attr(
+    all(feature = "runtime", not(feature = "testkit")),
+    doc = "| test a tree of one's own | the feature `testkit` |"
+)]
+#![cfg_attr(feature = "runtime", doc = "")]
 #![cfg_attr(
     feature = "runtime",
     doc = "[`supervisor`] for the handle and its operations, [`child`] for what can be supervised and kinds of your own, [`policy`] for the decisions."

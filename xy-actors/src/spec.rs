@@ -225,6 +225,21 @@ pub enum AutoShutdown {
 }
 
 /// The policy half of a child's definition: everything but what to run.
+///
+/// Begin with the defaults and name what differs:
+///
+/// ```
+/// use std::time::Duration;
+/// use xy_actors::spec::{Backoff, ChildSpec, RestartType, Shutdown};
+///
+/// let spec = ChildSpec {
+///     restart: RestartType::Transient,
+///     shutdown: Shutdown::Timeout(Duration::from_secs(30)),
+///     backoff: Some(Backoff::default()),
+///     ..ChildSpec::worker("mailer")
+/// };
+/// # assert!(spec.limit.is_none());
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChildSpec {
     /// The child's name among its siblings.
@@ -314,6 +329,19 @@ impl ChildSpec {
 }
 
 /// The flags of a supervisor (OTP's supervisor flags).
+///
+/// The default is OTP's: one_for_one, and the second restart within five seconds makes it give up.
+///
+/// ```
+/// use std::time::Duration;
+/// use xy_actors::spec::{RestartIntensity, Strategy, SupervisorSpec};
+///
+/// let spec = SupervisorSpec {
+///     intensity: Some(RestartIntensity::new(3, Duration::from_secs(60))),
+///     ..SupervisorSpec::new(Strategy::RestForOne)
+/// };
+/// # assert_eq!(spec.max_children, None);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct SupervisorSpec {
     /// Which children are restarted together.

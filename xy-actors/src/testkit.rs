@@ -1,5 +1,15 @@
 //! Trees of mock children on a paused clock, for testing what your own program does with supervision.
 //!
+//! It is a feature of its own, for tests only; a paused clock is tokio's, so that an hour of backoff passes in no time:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! xy-actors = { version = "0.1", features = ["testkit"] }
+//! ```
+//!
+//! Build your tree in a function that takes each child that a test replaces as `impl Child`, and give it a mock there. The
+//! body of a `#[tokio::test(start_paused = true)]`:
+//!
 //! ```
 //! use xy_actors::spec::{ChildSpec, SupervisorSpec};
 //! use xy_actors::testkit::{Journal, MockChild};

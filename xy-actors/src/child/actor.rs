@@ -22,6 +22,35 @@ impl<F> fmt::Debug for ActorChild<F> {
 /// The actor is linked to its supervisor. It is ready when `pre_start` has returned; an error there is a failed start.
 /// A stop goes through `post_stop`; returning an error or panicking is an abnormal exit, `stop(None)` by anybody else a
 /// normal one.
+///
+/// ```
+/// use ractor::{Actor, ActorProcessingErr, ActorRef};
+/// use xy_actors::child::actor;
+/// use xy_actors::spec::{ChildSpec, SupervisorSpec};
+/// use xy_actors::supervisor::Supervisor;
+///
+/// struct Greeter;
+///
+/// impl Actor for Greeter {
+///     type Msg = String;
+///     type State = usize;
+///     type Arguments = usize;
+///
+///     async fn pre_start(&self, _: ActorRef<String>, first: usize) -> Result<usize, ActorProcessingErr> {
+///         Ok(first)
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tree = Supervisor::builder(SupervisorSpec::default())
+///     .child(ChildSpec::worker("greeter"), actor(|| (Greeter, 1)))
+///     .start()
+///     .await?;
+/// # tree.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 pub fn actor<A, F>(make: F) -> ActorChild<F>
 where
     A: Actor,

@@ -47,7 +47,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Returns the stable name of the event.
+    /// Returns the stable name of the event: that of its [`ChildReport`] or [`SupervisorReport`].
     pub fn name(&self) -> &'static str {
         match self {
             Self::Child { report, .. } => report.name(),

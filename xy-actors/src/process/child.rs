@@ -23,6 +23,28 @@ pub struct ProcessChild {
 /// It is spawned by `host`; its output goes to the log of its path in `logs`. It is ready when
 /// [`ProcessSpec::readiness`] is proven. A stop signals its group, and is over when its whole tree is gone; the shutdown
 /// time of its [`ChildSpec`](crate::spec::ChildSpec) is the grace before what is left is killed.
+///
+/// ```no_run
+/// use xy_actors::log::LogHub;
+/// use xy_actors::process::{HostOptions, ProcessHost, ProcessSpec, process};
+/// use xy_actors::spec::{ChildSpec, SupervisorSpec};
+/// use xy_actors::supervisor::Supervisor;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (host, _swept) = ProcessHost::start(HostOptions::default())?; // One for the whole program.
+/// let logs = LogHub::new(None); // In memory; give it a directory to keep files.
+/// let mut web = ProcessSpec::new("python3");
+/// web.args = ["-m", "http.server", "8421"].map(String::from).to_vec();
+/// web.port = Some(8421); // Ready once the process itself listens there.
+/// let tree = Supervisor::builder(SupervisorSpec::default())
+///     .child(ChildSpec::worker("web"), process(web, &host, &logs))
+///     .start()
+///     .await?;
+/// tree.shutdown().await; // Returns when its whole process tree is gone.
+/// # Ok(())
+/// # }
+/// ```
 pub fn process(spec: ProcessSpec, host: &ProcessHost, logs: &LogHub) -> ProcessChild {
     ProcessChild { spec: Arc::new(spec), host: host.clone(), logs: logs.clone(), log: LogSettings::default() }
 }
