@@ -426,7 +426,7 @@ impl Record {
     /// Returns the latest transitions, oldest first.
     pub(crate) fn transitions(&self) -> Vec<Transition> {
         let mut exits = self.history().filter_map(Step::last_exit);
-        let mut restarted = |transition: Transition| {
+        let restarted = |transition: Transition| {
             // A restart at once is kept as its start; why it was one is among the exits, which are in the same order.
             let (State::Running, State::Starting) = (transition.from, transition.to) else {
                 return transition;
@@ -441,7 +441,7 @@ impl Record {
                 _ => transition,
             }
         };
-        self.history().flat_map(Step::transitions).map(|transition| restarted(transition)).collect()
+        self.history().flat_map(Step::transitions).map(restarted).collect()
     }
 
     pub(crate) fn waits_for(&self) -> Option<&str> {
