@@ -4,6 +4,7 @@
 //! possible one and a failing one shrinks to the few moves that matter.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -211,7 +212,9 @@ impl Observer {
                 keys.push(ChildKey::new(999));
                 let key = keys[at % keys.len()];
                 let operation = match verb {
-                    Verb::StartChild => Operation::StartChild(ChildSpec::worker(format!("child{}", at % 7))),
+                    Verb::StartChild => {
+                        Operation::StartChild(Arc::new(ChildSpec::worker(format!("child{}", at % 7))))
+                    }
                     Verb::TerminateChild => Operation::TerminateChild(key),
                     Verb::RestartChild => Operation::RestartChild(key),
                     Verb::DeleteChild => Operation::DeleteChild(key),
