@@ -4,6 +4,7 @@ pub mod port;
 pub mod readiness;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ mod child;
 mod command;
 mod host;
 mod ledger;
+pub mod settings;
 mod sys;
 mod tree;
 
@@ -22,21 +24,26 @@ pub use self::host::{
     ProcessOutput,
 };
 pub use self::ledger::{SweepReport, SweptProcess};
+pub use self::settings::ProcessSettings;
 
 /// What to run as one OS process, and when it counts as ready.
 ///
 /// The restart half (restart type, backoff, limits, and the grace of a stop as
 /// [`Shutdown::Timeout`](crate::spec::Shutdown)) is in [`ChildSpec`](crate::spec::ChildSpec).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ProcessSpec {
     /// The program: a name looked up in the child's `PATH`, or a path (relative ones start at `working_dir`).
     pub command: String,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Variables laid over the inherited environment.
+    /// Variables laid over the inherited environment. Their values never appear in `Debug`, errors or events.
     pub env: BTreeMap<String, String>,
-    /// The directory it runs in; `None` inherits the host's.
+    /// The directory it runs in; `None` inherits the host's, or is the home of the user it runs as.
+    ///
+    /// A leading `~` stands for its `HOME`.
     pub working_dir: Option<PathBuf>,
+    /// User, limits, priority, where variables and input come from.
+    pub settings: ProcessSettings,
     /// The TCP port it serves, if any.
     pub port: Option<u16>,
     /// Whether the listening socket must belong to the child's own processes.
@@ -45,6 +52,34 @@ pub struct ProcessSpec {
     pub ready: Option<Readiness>,
     /// The signal that asks it to end.
     pub stop_signal: StopSignal,
+}
+
+impl fmt::Debug for ProcessSpec {
+    /// Shows the names of environment variables, never their values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            command,
+            args,
+            env,
+            working_dir,
+            settings,
+            port,
+            port_owner,
+            ready,
+            stop_signal,
+        } = self;
+        f.debug_struct("ProcessSpec")
+            .field("command", command)
+            .field("args", args)
+            .field("env", &env.keys())
+            .field("working_dir", working_dir)
+            .field("settings", settings)
+            .field("port", port)
+            .field("port_owner", port_owner)
+            .field("ready", ready)
+            .field("stop_signal", stop_signal)
+            .finish()
+    }
 }
 
 impl ProcessSpec {
@@ -58,6 +93,7 @@ impl ProcessSpec {
             args: Vec::new(),
             env: BTreeMap::new(),
             working_dir: None,
+            settings: ProcessSettings::default(),
             port: None,
             port_owner: PortOwner::Own,
             ready: None,

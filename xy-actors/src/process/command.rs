@@ -1,14 +1,24 @@
 //! What a [`ProcessSpec`] means to the kernel: paths to try, arguments, environment and directory.
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use nix::unistd::{Gid, Uid};
 
 mod diagnosis;
+mod login;
+mod stdin;
 
 pub(super) use self::diagnosis::diagnose;
 pub use self::diagnosis::{SpawnError, SpawnErrorKind};
-use super::ProcessSpec;
+use super::settings::{Identity, ProcessSettings, ResourceLimit, SearchPath, Stdin, original_limits};
+use super::sys::{ChildSettings, Credentials, OomScore};
+use super::{ProcessHost, ProcessSpec};
 
 /// The variable that carries the marker of a process tree.
 pub(super) const MARKER_VARIABLE: &str = "XY_INSTANCE";
@@ -34,19 +44,91 @@ pub(super) struct PreparedCommand {
     pub(super) dir: Option<CString>,
     /// What is in [`MARKER_VARIABLE`].
     pub(super) marker: String,
+    /// What the child changes about itself.
+    pub(super) settings: ChildSettings,
+    /// The limits in force, as the spec has them, in the order of those in `settings`.
+    pub(super) limits: Vec<ResourceLimit>,
+    /// Who it runs as, if that is named.
+    pub(super) identity: Option<Identity>,
+    /// What it reads; `None` is `/dev/null`.
+    pub(super) stdin: Option<OwnedFd>,
+}
+
+/// What a spec names and the machine has to be asked for.
+#[derive(Default)]
+struct Found {
+    identity: Option<Identity>,
+    /// From environment files.
+    variables: BTreeMap<String, String>,
+    /// The `PATH` of the login shell.
+    login_path: Option<OsString>,
+    stdin: Option<OwnedFd>,
+}
+
+/// Resolves a spec, and asks users, files and the login shell for what it names, away from the threads that must not
+/// wait.
+pub(super) async fn prepare(
+    host: &ProcessHost,
+    spec: &ProcessSpec,
+    marker: String,
+) -> Result<PreparedCommand, SpawnError> {
+    let settings = &spec.settings;
+    let asks_somebody = settings.user.is_some()
+        || settings.group.is_some()
+        || settings.path == SearchPath::Login
+        || !settings.env_files.is_empty()
+        || settings.stdin != Stdin::Null;
+    if !asks_somebody {
+        return PreparedCommand::new(spec, Found::default(), marker, std::env::vars_os());
+    }
+    let (settings, dir) = (settings.clone(), spec.working_dir.clone());
+    let found = tokio::task::spawn_blocking(move || Found::look_up(&settings, dir.as_deref()));
+    let mut found = found.await.map_err(|_| SpawnError::host_gone())??;
+    if spec.settings.path == SearchPath::Login {
+        found.login_path = login::search_path(host, &spec.settings, found.identity.as_ref()).await;
+    }
+    PreparedCommand::new(spec, found, marker, std::env::vars_os())
+}
+
+impl Found {
+    fn look_up(settings: &ProcessSettings, dir: Option<&Path>) -> Result<Self, SpawnError> {
+        let identity = Identity::look_up(settings.user.as_deref(), settings.group.as_deref())
+            .map_err(SpawnError::identity)?;
+        let home = match (&settings.user, &identity) {
+            (Some(_), Some(identity)) => identity.home.clone(),
+            _ => std::env::home_dir(),
+        };
+        let home = home.as_deref().map(Path::as_os_str);
+        // A relative directory starts at ours, and so do paths in a child without a directory of its own.
+        let dir = expand_home(dir.unwrap_or(Path::new("")), home);
+        let mut variables = BTreeMap::new();
+        for file in &settings.env_files {
+            variables.extend(file.read_in(&dir).map_err(SpawnError::env_file)?);
+        }
+        let stdin = match &settings.stdin {
+            Stdin::Null => None,
+            Stdin::File(path) => Some(stdin::open(&dir.join(expand_home(path, home)))?),
+        };
+        Ok(Self { identity, variables, login_path: None, stdin })
+    }
 }
 
 impl PreparedCommand {
-    /// Resolves a spec against the environment that the child inherits.
-    pub(super) fn new(
+    /// Puts a spec together with what was found, and with the environment that the child inherits.
+    fn new(
         spec: &ProcessSpec,
+        found: Found,
         marker: String,
         inherited: impl Iterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SpawnError> {
-        let environment = environment(spec, &marker, inherited)?;
+        let environment = environment(spec, &found, &marker, inherited)?;
         let lookup =
             |key: &str| environment.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_os_str());
-        let dir = spec.working_dir.as_deref().map(|dir| expand_home(dir, lookup("HOME")));
+        let dir = match (&spec.working_dir, &spec.settings.user, &found.identity) {
+            (Some(dir), _, _) => Some(expand_home(dir, lookup("HOME"))),
+            (None, Some(_), Some(identity)) => identity.home.clone(),
+            _ => None,
+        };
         let (candidates, searched) = candidates(&spec.command, lookup("PATH"), lookup("HOME"))?;
         let arguments = std::iter::once(&spec.command)
             .chain(&spec.args)
@@ -66,6 +148,7 @@ impl PreparedCommand {
                 })
             })
             .collect::<Result<_, _>>()?;
+        let limits = limits(&spec.settings)?;
         Ok(Self {
             program: spec.command.clone(),
             candidates,
@@ -74,6 +157,10 @@ impl PreparedCommand {
             environment,
             dir: dir.as_deref().map(path_string).transpose()?,
             marker,
+            settings: child_settings(&spec.settings, &limits, found.identity.as_ref()),
+            limits,
+            identity: found.identity,
+            stdin: found.stdin,
         })
     }
 
@@ -108,12 +195,71 @@ fn is_ours(key: &OsStr) -> bool {
         || [b"LISTEN_".as_slice(), b"WATCHDOG_", b"XY_TOKEN"].iter().any(|prefix| key.starts_with(prefix))
 }
 
+/// The limits that hold in the child: those that we had ourselves, and those of the spec.
+fn limits(settings: &ProcessSettings) -> Result<Vec<ResourceLimit>, SpawnError> {
+    for (index, limit) in settings.limits.iter().enumerate() {
+        let name = limit.resource.as_str();
+        if limit.soft > limit.hard {
+            return Err(SpawnError::invalid(format!(
+                "the soft limit of `{name}` is above the hard one: lower it"
+            )));
+        }
+        if settings.limits[..index].iter().any(|earlier| earlier.resource == limit.resource) {
+            return Err(SpawnError::invalid(format!("`{name}` is limited twice: remove one of them")));
+        }
+    }
+    let is_own = |resource| settings.limits.iter().any(|limit| limit.resource == resource);
+    let original = original_limits().iter().filter(|limit| !is_own(limit.resource));
+    Ok(original.chain(&settings.limits).copied().collect())
+}
+
+fn child_settings(
+    settings: &ProcessSettings,
+    limits: &[ResourceLimit],
+    identity: Option<&Identity>,
+) -> ChildSettings {
+    let number = |value: u64| match value {
+        ResourceLimit::UNLIMITED => libc::RLIM_INFINITY,
+        value => value,
+    };
+    let limit = |limit: &ResourceLimit| {
+        let values = libc::rlimit { rlim_cur: number(limit.soft), rlim_max: number(limit.hard) };
+        (limit.resource.number(), values)
+    };
+    let is_other = |identity: &Identity| {
+        identity.uid != Uid::effective().as_raw() || identity.gid != Gid::effective().as_raw()
+    };
+    let credentials = identity.filter(|identity| !identity.is_ours);
+    ChildSettings {
+        limits: limits.iter().map(limit).collect(),
+        nice: settings.nice,
+        oom_score: oom_score(settings.oom_score_adj),
+        credentials: credentials.map(|identity| Credentials {
+            uid: identity.uid,
+            gid: identity.gid,
+            groups: identity.groups.clone(),
+        }),
+        umask: settings.umask.and_then(|mask| libc::mode_t::try_from(mask & 0o777).ok()),
+        no_new_privs: settings.no_new_privs.unwrap_or_else(|| identity.is_some_and(is_other)),
+    }
+}
+
+/// Returns what the child writes to its `oom_score_adj`: what was asked for, else one more than our own.
+fn oom_score(wanted: Option<i32>) -> Option<OomScore> {
+    static OWN: OnceLock<Option<i32>> = OnceLock::new();
+    let own =
+        || *OWN.get_or_init(|| fs::read_to_string("/proc/self/oom_score_adj").ok()?.trim().parse().ok());
+    let score = wanted.or_else(|| Some((own()? + 1).min(1000)))?;
+    Some(OomScore { text: score.to_string(), is_required: wanted.is_some() })
+}
+
 fn environment(
     spec: &ProcessSpec,
+    found: &Found,
     marker: &str,
     inherited: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(OsString, OsString)>, SpawnError> {
-    for (key, value) in &spec.env {
+    for (key, value) in found.variables.iter().chain(&spec.env) {
         let fault = if key.is_empty() {
             "is empty"
         } else if key.contains('=') {
@@ -129,11 +275,39 @@ fn environment(
             "environment variable {key:?} {fault}: rename or remove it"
         )));
     }
+    let settings = &spec.settings;
+    // From the weakest to the strongest.
+    let mut laid_over: BTreeMap<OsString, OsString> = BTreeMap::new();
+    match (&settings.path, &found.login_path) {
+        (SearchPath::Literal(path), _) => drop(laid_over.insert("PATH".into(), path.into())),
+        (_, Some(path)) => drop(laid_over.insert("PATH".into(), path.clone())),
+        _ => {}
+    }
+    let user = found.identity.as_ref().filter(|_| settings.user.is_some());
+    if let Some(user) = user {
+        let shell = user.shell.as_deref().unwrap_or(Path::new("/bin/sh"));
+        let home = user.home.as_deref().unwrap_or(Path::new("/"));
+        let name = user.name.clone().unwrap_or_else(|| user.uid.to_string());
+        laid_over.insert("HOME".into(), home.into());
+        laid_over.insert("SHELL".into(), shell.into());
+        laid_over.insert("USER".into(), name.clone().into());
+        laid_over.insert("LOGNAME".into(), name.into());
+    }
+    let given = found.variables.iter().chain(&spec.env);
+    laid_over.extend(given.map(|(key, value)| (key.into(), value.into())));
+    laid_over.insert(MARKER_VARIABLE.into(), marker.into());
+
+    let belongs_to_another_user =
+        |key: &OsStr| user.is_some_and(|user| !user.is_ours) && key.as_bytes().starts_with(b"XDG_");
     let mut environment: Vec<_> = inherited
-        .filter(|(key, _)| !is_ours(key) && key.to_str().is_none_or(|key| !spec.env.contains_key(key)))
+        .filter(|(key, _)| {
+            !is_ours(key)
+                && settings.env_base.keeps(key.as_bytes())
+                && !belongs_to_another_user(key)
+                && !laid_over.contains_key(key)
+        })
         .collect();
-    environment.extend(spec.env.iter().map(|(key, value)| (key.into(), value.into())));
-    environment.push((MARKER_VARIABLE.into(), marker.into()));
+    environment.extend(laid_over);
     Ok(environment)
 }
 
@@ -180,7 +354,7 @@ mod tests {
 
     fn prepare(spec: &ProcessSpec, inherited: &[(&str, &str)]) -> Result<PreparedCommand, SpawnError> {
         let inherited = inherited.iter().map(|(key, value)| ((*key).into(), (*value).into()));
-        PreparedCommand::new(spec, "m".to_owned(), inherited)
+        PreparedCommand::new(spec, Found::default(), "m".to_owned(), inherited)
     }
 
     fn strings(strings: &[CString]) -> Vec<&str> {

@@ -120,7 +120,7 @@ struct Host {
 }
 
 /// Locks, whoever panicked before: each critical section leaves its data valid at every step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -211,7 +211,7 @@ impl ProcessHost {
     pub async fn spawn(&self, label: &str, spec: &ProcessSpec) -> Result<OsProcess, SpawnError> {
         self.begin_adoption();
         let marker = command::random_marker()?;
-        let command = Arc::new(PreparedCommand::new(spec, marker, std::env::vars_os())?);
+        let command = Arc::new(command::prepare(self, spec, marker).await?);
         let mut delays = TEXT_BUSY_DELAYS.iter();
         loop {
             match self.try_spawn(label, &command).await {

@@ -18,6 +18,10 @@ use tokio::io::unix::AsyncFd;
 
 use super::ProcessExit;
 
+mod settings;
+
+pub(super) use settings::{ChildSettings, Credentials, OomScore, REGAINABLE, SET_GID, SET_GROUPS, SET_UID};
+
 /// What the child needs before it becomes another program; all of it allocated beforehand.
 ///
 /// Without `Debug`, so that no environment value reaches a log.
@@ -34,6 +38,8 @@ pub(super) struct ExecRequest<'a> {
     pub(super) stdio: [BorrowedFd<'a>; 3],
     /// Whether the child is killed when the calling thread ends (Linux).
     pub(super) parent_death_signal: bool,
+    /// What the child changes about itself.
+    pub(super) settings: &'a ChildSettings,
 }
 
 /// Where a spawn failed.
@@ -54,6 +60,16 @@ pub(super) enum SpawnStep {
     Dir = 6,
     /// `execve`.
     Exec = 7,
+    /// `setrlimit`.
+    Limit = 20,
+    /// `setpriority`.
+    Nice = 21,
+    /// Writing `oom_score_adj`.
+    OomScore = 22,
+    /// `setgroups`, `setresgid` and `setresuid`, and the proof that they hold.
+    Credentials = 23,
+    /// `prctl(PR_SET_NO_NEW_PRIVS)`.
+    NoNewPrivs = 24,
 }
 
 impl SpawnStep {
@@ -66,6 +82,11 @@ impl SpawnStep {
             5 => Self::Stdio,
             6 => Self::Dir,
             7 => Self::Exec,
+            20 => Self::Limit,
+            21 => Self::Nice,
+            22 => Self::OomScore,
+            23 => Self::Credentials,
+            24 => Self::NoNewPrivs,
             _ => return None,
         })
     }
@@ -78,7 +99,8 @@ pub(super) struct SpawnFailure {
     pub(super) step: SpawnStep,
     /// The error number.
     pub(super) errno: c_int,
-    /// The index of the path that `errno` is about, for [`SpawnStep::Exec`].
+    /// The index of what `errno` is about: a path for [`SpawnStep::Exec`], a limit for [`SpawnStep::Limit`], a step of
+    /// its own for [`SpawnStep::Credentials`].
     pub(super) candidate: usize,
 }
 
@@ -107,6 +129,7 @@ struct ChildArguments {
     stdio: [RawFd; 3],
     /// Our pid, or 0 for no parent-death signal.
     parent: libc::pid_t,
+    settings: *const ChildSettings,
     /// The first descriptor number that cannot be open, for kernels without `close_range`.
     fd_limit: RawFd,
     failed_step: u32,
@@ -159,6 +182,10 @@ unsafe fn become_program(child: *mut ChildArguments) -> ! {
         {
             fail(child, SpawnStep::ParentDeathSignal, errno, 0);
         }
+        let settings = &*(*child).settings;
+        if let Err((step, errno, index)) = settings::constrain(settings) {
+            fail(child, step, errno, index);
+        }
         let mut target = 0;
         while target < 3 {
             let source = *(&raw const (*child).stdio).cast::<RawFd>().add(target);
@@ -167,10 +194,23 @@ unsafe fn become_program(child: *mut ChildArguments) -> ! {
             }
             target += 1;
         }
+        if let Err((step, errno, index)) = settings::change_user(settings) {
+            fail(child, step, errno, index);
+        }
+        // The kernel forgets it when the user changes.
+        if settings.credentials.is_some()
+            && (*child).parent != 0
+            && let Err(errno) = os::set_parent_death_signal((*child).parent)
+        {
+            fail(child, SpawnStep::ParentDeathSignal, errno, 0);
+        }
         if !(*child).dir.is_null() && libc::chdir((*child).dir) == -1 {
             fail(child, SpawnStep::Dir, os::errno(), 0);
         }
         os::close_on_exec_from(3, (*child).fd_limit);
+        if let Err((step, errno, index)) = settings::forbid_new_privileges(settings) {
+            fail(child, step, errno, index);
+        }
         os::unblock_all_signals();
         // As `execvp` does: a path that is not there does not end the search, one that may not be executed is reported
         // unless a later one works, anything else ends it.
@@ -369,6 +409,7 @@ mod os {
             stdio: request.stdio.map(|fd| fd.as_raw_fd()),
             // SAFETY: getpid always succeeds.
             parent: if request.parent_death_signal { unsafe { libc::getpid() } } else { 0 },
+            settings: request.settings,
             fd_limit: fd_limit(),
             failed_step: 0,
             failed_errno: 0,
@@ -581,6 +622,7 @@ mod os {
                 dir: request.dir.map_or(ptr::null(), CStr::as_ptr),
                 stdio: request.stdio.map(|fd| fd.as_raw_fd()),
                 parent,
+                settings: request.settings,
                 fd_limit: fd_limit(),
                 failed_step: 0,
                 failed_errno: 0,

@@ -7,11 +7,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::Uid;
+use xy_actors::process::settings::{self, ResourceLimit, SearchPath, prepare_own_limits};
 use xy_actors::process::{HostError, HostOptions, ProcessExit, ProcessHost, ProcessSpec, SpawnErrorKind};
 
+use crate::settings::limit;
 use crate::support::{
     SCENARIO, SCENARIO_DIR, carriers, child, deadline, host, is_running, pid_in, run, state_of,
     wait_until_async,
@@ -37,6 +39,9 @@ fn host_process() {
             "no_processes" => no_processes().await,
             "blocked_directory" => blocked_directory(&dir).await,
             "one_child" => one_child(&dir).await,
+            "child_as_nobody" => child_as_nobody(&dir).await,
+            "own_limits" => own_limits().await,
+            "login_path" => login_path(&dir).await,
             "sweep" => sweep(&dir).await,
             "subreaper_tree" => subreaper_tree(&dir).await,
             "subreaper_orphans" => subreaper_orphans().await,
@@ -164,6 +169,58 @@ async fn one_child(dir: &Path) {
     let script = format!("touch {} sleep-forever", dir.join("main").display());
     let _process = host().spawn("test", &child(&script)).await.expect("starts");
     std::future::pending().await
+}
+
+/// A host that runs as root and whose child does not.
+async fn child_as_nobody(dir: &Path) {
+    let mut spec = ProcessSpec::new("/bin/sleep");
+    spec.args = vec!["600".to_owned()];
+    spec.working_dir = Some("/".into());
+    spec.settings.user = Some("nobody".to_owned());
+    let process = host().spawn("test", &spec).await.expect("starts");
+    let written = dir.join("written");
+    fs::write(&written, process.pid().to_string()).expect("written");
+    fs::rename(written, dir.join("main")).expect("renamed");
+    std::future::pending().await
+}
+
+async fn own_limits() {
+    setrlimit(Resource::RLIMIT_NOFILE, 256, 512).expect("lowered");
+    setrlimit(Resource::RLIMIT_CORE, 4096, 8192).expect("lowered");
+    prepare_own_limits().expect("permitted");
+    // The second call must not take the raised values for the original ones.
+    prepare_own_limits().expect("permitted");
+    assert_eq!(getrlimit(Resource::RLIMIT_NOFILE), Ok((512, 512)));
+    assert_eq!(getrlimit(Resource::RLIMIT_CORE), Ok((0, 8192)));
+    let mut spec = ProcessSpec::new("/bin/cat");
+    spec.args = vec!["/proc/self/limits".to_owned()];
+    let (output, _) = run(&host(), &spec).await;
+    assert_eq!(limit(&output, "Max open files"), ["256", "512"]);
+    assert_eq!(limit(&output, "Max core file size"), ["4096", "8192"]);
+    // What the spec says wins.
+    spec.settings.limits = vec![ResourceLimit::new(settings::Resource::Nofile, 64)];
+    let (output, _) = run(&host(), &spec).await;
+    assert_eq!(limit(&output, "Max open files"), ["64", "64"]);
+}
+
+async fn login_path(dir: &Path) {
+    let host = host();
+    let mut spec = child("print-env");
+    spec.settings.path = SearchPath::Login;
+    let path_in = |output: &str| {
+        let path = output.lines().find_map(|line| line.strip_prefix("PATH=").map(str::to_owned));
+        path.expect("a PATH")
+    };
+    // Together, and asked once.
+    let (one, two) = tokio::join!(run(&host, &spec), run(&host, &spec));
+    for (output, _) in [one, two] {
+        assert_eq!(path_in(&output), "/from/the/profile:/usr/bin:/bin");
+    }
+    assert_eq!(fs::read_to_string(dir.join("asked")).expect("the profile ran"), "asked\n");
+    spec.env.insert("PATH".to_owned(), "/from/env".to_owned());
+    let (output, _) = run(&host, &spec).await;
+    assert_eq!(path_in(&output), "/from/env");
+    assert_eq!(host.live(), []);
 }
 
 async fn sweep(dir: &Path) {

@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::super::sys::{SpawnFailure, SpawnStep};
+use super::super::settings::{EnvFileError, IdentityError};
+use super::super::sys::{REGAINABLE, SET_GID, SET_GROUPS, SET_UID, SpawnFailure, SpawnStep};
 use super::PreparedCommand;
 
 /// What kept a process from starting.
@@ -47,6 +48,16 @@ pub enum SpawnErrorKind {
     TooManyProcesses,
     /// There is not enough memory (`ENOMEM`).
     OutOfMemory,
+    /// The user or group does not exist, or cannot be looked up.
+    UnknownIdentity,
+    /// Only root can run a process as that user.
+    NotPrivileged,
+    /// An environment file is missing, malformed, or not to be trusted.
+    EnvironmentFile,
+    /// The file for its standard input cannot be opened.
+    InputUnavailable,
+    /// A limit, a priority or the change of user is not permitted.
+    SettingRefused,
     /// Anything else the system refused.
     System,
 }
@@ -72,6 +83,11 @@ impl SpawnErrorKind {
             Self::TooManyOpenFilesInSystem => "too_many_open_files_in_system",
             Self::TooManyProcesses => "too_many_processes",
             Self::OutOfMemory => "out_of_memory",
+            Self::UnknownIdentity => "unknown_identity",
+            Self::NotPrivileged => "not_privileged",
+            Self::EnvironmentFile => "environment_file",
+            Self::InputUnavailable => "input_unavailable",
+            Self::SettingRefused => "setting_refused",
             Self::System => "system",
         }
     }
@@ -122,6 +138,36 @@ impl SpawnError {
         Self { kind: SpawnErrorKind::InvalidSpec, path: None, message, source: None }
     }
 
+    /// The user database or our own user forbids it.
+    pub(super) fn identity(error: IdentityError) -> Self {
+        let kind = match &error {
+            IdentityError::NotPrivileged { .. } => SpawnErrorKind::NotPrivileged,
+            _ => SpawnErrorKind::UnknownIdentity,
+        };
+        let message = error.to_string();
+        let source = match error {
+            IdentityError::Lookup { source, .. } => Some(source),
+            _ => None,
+        };
+        Self { kind, path: None, message, source }
+    }
+
+    pub(super) fn env_file(error: EnvFileError) -> Self {
+        let message = error.to_string();
+        let (path, source) = match error {
+            EnvFileError::Unreadable { path, source } => (path, Some(source)),
+            EnvFileError::NotText { path, .. }
+            | EnvFileError::Distrusted { path, .. }
+            | EnvFileError::Malformed { path, .. } => (path, None),
+        };
+        Self { kind: SpawnErrorKind::EnvironmentFile, path: Some(path), message, source }
+    }
+
+    pub(super) fn input(path: PathBuf, problem: &str, error: Option<io::Error>) -> Self {
+        let message = format!("standard input `{}` {problem}: correct `stdin`", path.display());
+        Self { kind: SpawnErrorKind::InputUnavailable, path: Some(path), message, source: error }
+    }
+
     pub(in super::super) fn no_randomness(error: &getrandom::Error) -> Self {
         let message = format!("the system has no random numbers for the process's marker: {error}");
         Self { kind: SpawnErrorKind::System, path: None, message, source: None }
@@ -151,6 +197,11 @@ pub(in super::super) fn diagnose(command: &PreparedCommand, failure: SpawnFailur
     match failure.step {
         SpawnStep::Dir => working_dir(command, failure.errno),
         SpawnStep::Exec => exec(command, failure),
+        SpawnStep::Limit
+        | SpawnStep::Nice
+        | SpawnStep::OomScore
+        | SpawnStep::Credentials
+        | SpawnStep::NoNewPrivs => refused(command, failure),
         step => {
             let what = match step {
                 SpawnStep::Descriptors => "its output pipes cannot be made",
@@ -187,6 +238,50 @@ fn shortage(program: &str, errno: i32) -> Option<SpawnError> {
     Some(SpawnError::new(kind, None, format!("program `{program}` was not started: {message}"), errno))
 }
 
+/// A setting that the system does not grant.
+fn refused(command: &PreparedCommand, failure: SpawnFailure) -> SpawnError {
+    let program = &command.program;
+    let what = match failure.step {
+        SpawnStep::Limit => match command.limits.get(failure.candidate) {
+            Some(limit) => {
+                format!("the limit {limit} is not permitted: stay below the hard limit, or run as root")
+            }
+            None => "a limit is not permitted".to_owned(),
+        },
+        SpawnStep::Nice => format!(
+            "the niceness {} is not permitted: raise it, or run as root",
+            command.settings.nice.unwrap_or_default()
+        ),
+        SpawnStep::OomScore => format!(
+            "the value {} of oom_score_adj is not permitted: raise it, or run as root",
+            command.settings.oom_score.as_ref().map_or("", |score| &score.text)
+        ),
+        SpawnStep::NoNewPrivs => "the system cannot forbid new privileges: remove `no_new_privs`".to_owned(),
+        _ => {
+            let who = who(command);
+            match failure.candidate {
+                SET_GROUPS => format!("the supplementary groups of {who} cannot be set"),
+                SET_GID => format!("the group of {who} cannot be set"),
+                SET_UID => format!("the user cannot be changed to {who}"),
+                REGAINABLE => format!("the change to {who} could be undone by the program"),
+                _ => format!("the change to {who} failed"),
+            }
+        }
+    };
+    let message = format!("program `{program}` was not started: {what}");
+    SpawnError::new(SpawnErrorKind::SettingRefused, None, message, failure.errno)
+}
+
+fn who(command: &PreparedCommand) -> String {
+    match &command.identity {
+        Some(identity) => {
+            let name = identity.name.clone().unwrap_or_else(|| identity.uid.to_string());
+            format!("user `{name}`")
+        }
+        None => "this user".to_owned(),
+    }
+}
+
 fn working_dir(command: &PreparedCommand, errno: i32) -> SpawnError {
     let dir = command.dir().unwrap_or(Path::new("."));
     let shown = dir.display();
@@ -201,7 +296,10 @@ fn working_dir(command: &PreparedCommand, errno: i32) -> SpawnError {
         ),
         libc::EACCES => (
             SpawnErrorKind::WorkingDirInaccessible,
-            format!("working directory `{shown}` may not be entered: permit it or correct `working_dir`"),
+            format!(
+                "working directory `{shown}` may not be entered by {}: permit it or correct `working_dir`",
+                who(command)
+            ),
         ),
         _ => (SpawnErrorKind::System, format!("working directory `{shown}` cannot be entered")),
     };
@@ -215,6 +313,16 @@ fn exec(command: &PreparedCommand, failure: SpawnFailure) -> SpawnError {
     let shown = blamed.display();
     let (kind, path, message) = match errno {
         libc::ENOENT | libc::ENOTDIR => return missing(command, blamed, errno),
+        // What we may do ourselves says nothing about another user.
+        libc::EACCES if command.settings.credentials.is_some() && blamed.is_file() => (
+            SpawnErrorKind::NotExecutable,
+            blamed.clone(),
+            format!(
+                "program `{shown}` may not be executed by {}: permit it, its interpreter, and each directory on \
+                 the way",
+                who(command)
+            ),
+        ),
         libc::EACCES => return denied(blamed, errno),
         libc::ENOEXEC => (
             SpawnErrorKind::UnknownFormat,

@@ -195,8 +195,13 @@ impl State {
             arguments: &command.arguments,
             environment: &command.environment,
             dir: command.dir.as_deref(),
-            stdio: [null.as_fd(), child_stdout.as_fd(), child_stderr.as_fd()],
+            stdio: [
+                command.stdin.as_ref().unwrap_or(null).as_fd(),
+                child_stdout.as_fd(),
+                child_stderr.as_fd(),
+            ],
             parent_death_signal: host.options.parent_death_signal,
+            settings: &command.settings,
         };
         let spawned = sys::spawn(&request, stack)?;
         Ok((spawned, ProcessOutput { stdout, stderr }))

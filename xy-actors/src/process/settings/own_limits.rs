@@ -1,0 +1,66 @@
+//! The limits of this process itself: room for many descriptors, no core file, and the original values for the children.
+
+use std::sync::OnceLock;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource as Kind, getrlimit, rlim_t, setrlimit};
+
+use super::{Resource, ResourceLimit};
+
+/// What the limits were before [`prepare_own_limits`] changed them.
+static ORIGINAL: OnceLock<Vec<ResourceLimit>> = OnceLock::new();
+
+/// A limit of this process could not be changed.
+#[derive(Debug, thiserror::Error)]
+#[error("the limit `{}` of this process cannot be changed", resource.as_str())]
+#[non_exhaustive]
+pub struct OwnLimitsError {
+    /// Which.
+    pub resource: Resource,
+    /// What the system said.
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// Raises this process's soft limit of open files to the hard one, and forbids it to write core files, which would
+/// contain the secrets of every child.
+///
+/// Each process that a host spawns from then on gets the values from before. It holds for the whole process, so a program
+/// that embeds a host decides for itself whether to call it. Calling it again does nothing.
+///
+/// # Errors
+/// If the system refuses; what could be changed is.
+pub fn prepare_own_limits() -> Result<(), OwnLimitsError> {
+    if ORIGINAL.get().is_some() {
+        return Ok(());
+    }
+    let mut original = Vec::new();
+    let mut result = Ok(());
+    for (resource, kind) in [(Resource::Nofile, Kind::RLIMIT_NOFILE), (Resource::Core, Kind::RLIMIT_CORE)] {
+        match change(resource, kind) {
+            Ok(before) => original.push(before),
+            Err(error) => result = Err(OwnLimitsError { resource, source: error.into() }),
+        }
+    }
+    // A second caller at the same moment may have been faster; its values are the original ones.
+    let _ = ORIGINAL.set(original);
+    result
+}
+
+fn change(resource: Resource, kind: Kind) -> Result<ResourceLimit, Errno> {
+    let (soft, hard) = getrlimit(kind)?;
+    let wanted: rlim_t = match resource {
+        Resource::Core => 0,
+        _ => hard,
+    };
+    if wanted != soft {
+        // The hard limit of core files stays, so that the children can have their own again.
+        setrlimit(kind, wanted, hard)?;
+    }
+    Ok(ResourceLimit { resource, soft, hard })
+}
+
+/// Returns the limits that children get back.
+pub(in super::super) fn original_limits() -> &'static [ResourceLimit] {
+    ORIGINAL.get().map_or(&[], Vec::as_slice)
+}
