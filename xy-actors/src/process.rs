@@ -14,6 +14,7 @@ mod command;
 mod host;
 mod ledger;
 pub mod settings;
+mod stop_command;
 mod sys;
 mod tree;
 
@@ -25,6 +26,7 @@ pub use self::host::{
 };
 pub use self::ledger::{SweepReport, SweptProcess};
 pub use self::settings::ProcessSettings;
+pub use self::stop_command::StopCommand;
 
 /// What to run as one OS process, and when it counts as ready.
 ///
@@ -52,6 +54,8 @@ pub struct ProcessSpec {
     pub ready: Option<Readiness>,
     /// The signal that asks it to end.
     pub stop_signal: StopSignal,
+    /// What is run to end it before the signal is sent.
+    pub stop_command: Option<StopCommand>,
 }
 
 impl fmt::Debug for ProcessSpec {
@@ -67,6 +71,7 @@ impl fmt::Debug for ProcessSpec {
             port_owner,
             ready,
             stop_signal,
+            stop_command,
         } = self;
         f.debug_struct("ProcessSpec")
             .field("command", command)
@@ -78,6 +83,7 @@ impl fmt::Debug for ProcessSpec {
             .field("port_owner", port_owner)
             .field("ready", ready)
             .field("stop_signal", stop_signal)
+            .field("stop_command", stop_command)
             .finish()
     }
 }
@@ -98,6 +104,7 @@ impl ProcessSpec {
             port_owner: PortOwner::Own,
             ready: None,
             stop_signal: StopSignal::Term,
+            stop_command: None,
         }
     }
 

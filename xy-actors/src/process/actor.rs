@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Running ──── main process ended ────► Ending: the rest of the tree, output, reap ────► report, stop
-//!    │ Stop: signal the group              ▲      asked: signal those that left the group, wait
+//!    │ Stop: stop command, signal the group ▲     asked: signal those that left the group, wait
 //!    └ Kill: SIGKILL the group ────────────┘      else, or on Kill: SIGKILL until nobody is left
 //! ```
 //!
@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::readiness::Prober;
-use super::{KillReport, Member, OsProcess, ProcessExit, ProcessSpec, Readiness};
+use super::{KillReport, Member, OsProcess, ProcessExit, ProcessHost, ProcessSpec, Readiness, StopCommand};
 use crate::child::Reporter;
 use crate::exit::{Cause, Exit, ExitReport, ProcessRef};
 use crate::log::{Attachment, DRAIN_GRACE, Log};
@@ -33,6 +33,8 @@ pub(crate) enum ProcessMessage {
     Stop,
     /// End it.
     Kill,
+    /// Its stop command failed, or its time is over.
+    StopCommandOver,
     /// Its readiness is proven.
     Ready,
     /// Its main process ended; it has not been reaped.
@@ -46,6 +48,7 @@ impl ractor::Message for ProcessMessage {}
 
 /// What a process actor is made from.
 pub(crate) struct ProcessArguments {
+    pub(super) host: ProcessHost,
     pub(super) process: Arc<OsProcess>,
     pub(super) attachment: Option<Attachment>,
     pub(super) log: Log,
@@ -55,6 +58,7 @@ pub(crate) struct ProcessArguments {
 
 /// What a process actor knows.
 pub(crate) struct ProcessState {
+    host: ProcessHost,
     process: Arc<OsProcess>,
     attachment: Option<Attachment>,
     log: Log,
@@ -62,11 +66,20 @@ pub(crate) struct ProcessState {
     reporter: Reporter,
     exit: Option<ProcessExit>,
     is_stop_asked: bool,
+    is_signaled: bool,
+    stop_command: Option<StopCommandRun>,
     kill: watch::Sender<bool>,
     probe: Option<AbortOnDrop>,
     waiter: Option<AbortOnDrop>,
     finisher: Option<AbortOnDrop>,
     is_reported: bool,
+}
+
+/// A stop command under way.
+struct StopCommandRun {
+    _task: AbortOnDrop,
+    /// Resolves when the command has ended, or was called off.
+    over: Option<oneshot::Receiver<()>>,
 }
 
 /// Ends a task together with the actor, so that no task keeps the process's handle longer.
@@ -111,8 +124,9 @@ impl Actor for ProcessActor {
         state: &mut ProcessState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ProcessMessage::Stop => state.on_stop(),
+            ProcessMessage::Stop => state.on_stop(&myself),
             ProcessMessage::Kill => state.on_kill(),
+            ProcessMessage::StopCommandOver => state.on_stop_command_over(),
             ProcessMessage::Ready => state.on_ready(),
             ProcessMessage::MainExited(exit) => state.on_main_exited(&myself, exit),
             ProcessMessage::TreeEnded(report) => state.on_tree_ended(&myself, report),
@@ -133,7 +147,7 @@ impl Actor for ProcessActor {
 
 impl ProcessState {
     fn new(myself: &ActorRef<ProcessMessage>, arguments: ProcessArguments) -> Self {
-        let ProcessArguments { process, attachment, log, spec, reporter } = arguments;
+        let ProcessArguments { host, process, attachment, log, spec, reporter } = arguments;
         let waiter = tokio::spawn({
             let (process, myself) = (process.clone(), myself.clone());
             async move {
@@ -147,6 +161,7 @@ impl ProcessState {
             AbortOnDrop(tokio::spawn(task).abort_handle())
         });
         Self {
+            host,
             process,
             attachment,
             log,
@@ -154,6 +169,8 @@ impl ProcessState {
             reporter,
             exit: None,
             is_stop_asked: false,
+            is_signaled: false,
+            stop_command: None,
             kill: watch::Sender::new(false),
             probe,
             waiter: Some(AbortOnDrop(waiter.abort_handle())),
@@ -162,25 +179,66 @@ impl ProcessState {
         }
     }
 
-    fn on_stop(&mut self) {
+    fn on_stop(&mut self, myself: &ActorRef<ProcessMessage>) {
         self.is_stop_asked = true;
         self.probe = None;
         // If the main process has ended, what is left of its tree is being dealt with already.
-        if self.exit.is_none()
-            && let Err(error) = self.process.signal_group(self.spec.stop_signal.number())
-        {
+        if self.exit.is_some() {
+            return;
+        }
+        match &self.spec.stop_command {
+            Some(command) => self.stop_command = Some(self.run_stop_command(command.clone(), myself)),
+            None => self.signal_stop(),
+        }
+    }
+
+    fn run_stop_command(&self, command: StopCommand, myself: &ActorRef<ProcessMessage>) -> StopCommandRun {
+        let (host, log, spec, myself) =
+            (self.host.clone(), self.log.clone(), self.spec.clone(), myself.clone());
+        let (label, pid) = (self.process.label().to_owned(), self.process.pid());
+        let incarnation = self.reporter.incarnation().get();
+        let (over, is_over) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let patience = Instant::now() + command.grace;
+            let result = command.run(&host, &label, &spec, pid, (&log, incarnation)).await;
+            let _nobody_waits = over.send(());
+            match result {
+                Ok(()) => tokio::time::sleep_until(patience).await,
+                Err(error) => {
+                    log.note(&format!("stop command `{}` failed: {error}", command.command));
+                    tracing::warn!(
+                        child = label,
+                        command = command.command,
+                        reason = %error,
+                        "stop command failed; the signal is sent"
+                    );
+                }
+            }
+            let _gone = myself.send_message(ProcessMessage::StopCommandOver);
+        });
+        StopCommandRun { _task: AbortOnDrop(task.abort_handle()), over: Some(is_over) }
+    }
+
+    fn on_stop_command_over(&mut self) {
+        if self.exit.is_none() {
+            self.signal_stop();
+        }
+    }
+
+    fn signal_stop(&mut self) {
+        self.is_signaled = true;
+        if let Err(error) = self.process.signal_group(self.spec.stop_signal.number()) {
             tracing::warn!(child = self.process.label(), reason = %error, "stop signal was not sent");
         }
         // A process that is suspended hears the signal only when it goes on.
-        if self.exit.is_none()
-            && let Err(error) = self.process.signal_group(libc::SIGCONT)
-        {
+        if let Err(error) = self.process.signal_group(libc::SIGCONT) {
             tracing::debug!(child = self.process.label(), reason = %error, "SIGCONT was not sent");
         }
     }
 
     fn on_kill(&mut self) {
         self.probe = None;
+        self.stop_command = None;
         self.kill.send_replace(true);
         if self.exit.is_none()
             && let Err(error) = self.process.signal_group(libc::SIGKILL)
@@ -198,12 +256,21 @@ impl ProcessState {
         self.probe = None;
         self.waiter = None;
         self.exit = Some(exit);
+        if self.is_stop_asked && !self.is_signaled {
+            // It ended by its stop command; the rest of its group has heard nothing yet.
+            self.signal_stop();
+        }
+        let stop_command = self.stop_command.as_mut().and_then(|run| run.over.take());
         let (process, log, myself) = (self.process.clone(), self.log.clone(), myself.clone());
         let attachment = self.attachment.take();
         // Only a stop that was asked for gives the rest of the tree the time to end by itself.
         let patience = self.is_stop_asked.then(|| (self.spec.stop_signal.number(), self.kill.subscribe()));
         let task = tokio::spawn(async move {
             let report = end_tree(&process, patience).await;
+            if let Some(over) = stop_command {
+                // It may have something left to do, and says so in the same log.
+                let _called_off = over.await;
+            }
             drain(attachment, &log, &process).await;
             let _gone = myself.send_message(ProcessMessage::TreeEnded(report));
         });

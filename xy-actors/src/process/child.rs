@@ -22,7 +22,8 @@ pub struct ProcessChild {
 ///
 /// It is spawned by `host`; its output goes to the log of its path in `logs`. It is ready when
 /// [`ProcessSpec::readiness`] is proven. A stop signals its group, and is over when its whole tree is gone; the shutdown
-/// time of its [`ChildSpec`](crate::spec::ChildSpec) is the grace before what is left is killed.
+/// time of its [`ChildSpec`](crate::spec::ChildSpec) is the grace before what is left is killed; it begins with the stop,
+/// so it has to be longer than the grace of a [`StopCommand`](super::StopCommand) for the signal to be sent at all.
 ///
 /// ```no_run
 /// use xy_actors::log::LogHub;
@@ -86,6 +87,7 @@ impl Child for ProcessChild {
             let signals = Arc::downgrade(&process);
             let is_ready = spec.readiness() == Readiness::Started;
             let arguments = ProcessArguments {
+                host,
                 process,
                 attachment,
                 log,

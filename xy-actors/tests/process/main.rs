@@ -5,6 +5,7 @@ mod ledger;
 mod settings;
 mod spawn;
 mod spawn_errors;
+mod stop_command;
 mod support;
 mod sweep;
 mod tree;
