@@ -15,6 +15,7 @@ use xy_actors::event::ChildReport;
 use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream};
 use xy_actors::exit::ExitReport;
 use xy_actors::log::LogHub;
+use xy_actors::process::settings::prepare_own_limits;
 use xy_actors::process::{HostError, HostOptions, ProcessHost, SweepReport};
 use xy_actors::spec::{Order, SupervisorSpec};
 use xy_actors::supervisor::{SpawnTreeError, Supervisor};
@@ -173,6 +174,9 @@ pub async fn run(
     listening: impl FnOnce(Listening),
 ) -> Result<RunReport, RunError> {
     let _instance = patiently(async || Ok(InstanceLock::acquire(&options.state_dir)?)).await?;
+    if let Err(error) = prepare_own_limits() {
+        tracing::warn!("{}", crate::control::chain(&error));
+    }
     let source = source(&options);
     let config = source.load().await?;
     let listener = patiently(async || Ok(Listener::bind(&options.socket)?)).await?;
