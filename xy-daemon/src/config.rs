@@ -4,9 +4,8 @@
 //! whole: it is listed in [`Config::rejected`], and the others load. Commented examples of both files, with every
 //! key, are `examples/xyd.ron` and `examples/server.ron`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +18,7 @@ mod check;
 mod diagnosis;
 mod error;
 mod file;
+mod instances;
 mod outline;
 mod program;
 mod quantity;
@@ -56,10 +56,12 @@ impl Default for Settings {
 }
 
 /// One server: its file, read and checked.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
-    /// The name, from the file's.
+    /// The name: the file's, or for one of several instances the file's with its number, as in `web-2`.
     pub name: String,
+    /// The file's name without its ending.
+    pub origin: String,
     /// When it is restarted and how it is ended.
     pub child: ChildSpec,
     /// What to run.
@@ -70,31 +72,10 @@ pub struct ServerConfig {
     pub source: PathBuf,
 }
 
-impl fmt::Debug for ServerConfig {
-    /// Shows the names of environment variables, never their values.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let process = &self.process;
-        f.debug_struct("ServerConfig")
-            .field("name", &self.name)
-            .field("command", &process.command)
-            .field("args", &process.args)
-            .field("env", &process.env.keys())
-            .field("working_dir", &process.working_dir)
-            .field("port", &process.port)
-            .field("port_owner", &process.port_owner)
-            .field("ready", &process.ready)
-            .field("stop_signal", &process.stop_signal)
-            .field("child", &self.child)
-            .field("log", &self.log)
-            .field("source", &self.source)
-            .finish()
-    }
-}
-
 /// A server file that is not in use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectedFile {
-    /// The server's name as the file's name has it, valid or not.
+    /// The server's name as the file's name has it, valid or not, or that of one instance.
     pub name: String,
     /// The file.
     pub path: PathBuf,
@@ -142,13 +123,15 @@ pub struct LoadOptions {
     pub home: Option<PathBuf>,
     /// Whether owners and modes are checked.
     pub trust: Trust,
+    /// The ports that the daemon itself listens on, and what for, as in "the HTTP interface of xyd".
+    pub own_ports: BTreeMap<u16, String>,
 }
 
 impl LoadOptions {
     /// Creates the daemon's options: servers run in the home directory, or in `/` for a user who has none.
     pub fn new(home: Option<PathBuf>) -> Self {
         let default_dir = home.clone().unwrap_or_else(|| PathBuf::from("/"));
-        Self { servers: None, default_dir, home, trust: Trust::Checked }
+        Self { servers: None, default_dir, home, trust: Trust::Checked, own_ports: BTreeMap::new() }
     }
 }
 
@@ -201,21 +184,20 @@ impl Config {
 
         let trusted = file::trust_directory(&servers_dir, options.trust);
         let mut rejected = Vec::new();
-        let mut valid = BTreeMap::new();
+        let mut files = Vec::new();
         for path in paths {
             let shown = shown(&path, directory);
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let server = match &trusted {
                 Ok(()) => load_server(&name, &path, &shown, &settings, options),
-                Err(distrusted) => Err(vec![distrusted.of(&shown)]),
+                Err(distrusted) => Err(vec![file::distrusted(distrusted, &shown)]),
             };
             match server {
-                Ok(server) => {
-                    valid.insert(name, server);
-                }
+                Ok(servers) => files.push((name, path, servers)),
                 Err(errors) => rejected.push(RejectedFile::new(name, path, errors)),
             }
         }
+        let valid = settle_names(files, &mut rejected, directory);
         let (servers, conflicts) = settle_ports(valid, &BTreeMap::new());
         rejected.extend(conflicts);
         rejected.sort_by(|a, b| a.name.cmp(&b.name));
@@ -226,6 +208,34 @@ impl Config {
     pub fn errors(&self) -> impl Iterator<Item = &ConfigError> {
         self.rejected.iter().flat_map(|file| &file.errors)
     }
+}
+
+/// Gives each name to one file: to the file of that name, valid or not, rather than to an instance.
+fn settle_names(
+    files: Vec<(String, PathBuf, Vec<ServerConfig>)>,
+    rejected: &mut Vec<RejectedFile>,
+    directory: &Path,
+) -> BTreeMap<String, ServerConfig> {
+    let names: BTreeSet<String> =
+        files.iter().map(|(name, ..)| name).chain(rejected.iter().map(|file| &file.name)).cloned().collect();
+    let mut valid = BTreeMap::new();
+    for (name, path, servers) in files {
+        match servers.iter().find(|server| server.name != name && names.contains(&server.name)) {
+            Some(instance) => {
+                let error = ConfigError {
+                    key: Some("instances".to_owned()),
+                    ..ConfigError::of_file(
+                        shown(&path, directory),
+                        format!("instance `{0}` has the name of the file `{0}.ron`", instance.name),
+                    )
+                };
+                let error = error.with_hint("rename one of the files");
+                rejected.push(RejectedFile::new(name, path, vec![error]));
+            }
+            None => valid.extend(servers.into_iter().map(|server| (server.name.clone(), server))),
+        }
+    }
+    valid
 }
 
 /// Gives each port to one server: to its holder if that wants it, else to the first by name.
@@ -284,7 +294,7 @@ fn load_settings(path: &Path, options: &LoadOptions) -> Result<Settings, LoadErr
     let shown = Path::new("xyd.ron");
     let directory = path.parent().unwrap_or(path);
     file::trust_directory(directory, options.trust)
-        .map_err(|distrusted| vec![distrusted.of(shown)])
+        .map_err(|distrusted| vec![file::distrusted(&distrusted, shown)])
         .and_then(|()| file::read(path, shown, options.trust))
         .and_then(|text| check::settings(shown, &text))
         .map_err(LoadError::Settings)
@@ -296,7 +306,7 @@ fn load_server(
     shown: &Path,
     settings: &Settings,
     options: &LoadOptions,
-) -> Result<ServerConfig, Vec<ConfigError>> {
+) -> Result<Vec<ServerConfig>, Vec<ConfigError>> {
     if !is_name(name) {
         let error = ConfigError::of_file(shown, format!("`{name}` is not a server name"));
         return Err(vec![error.with_hint(

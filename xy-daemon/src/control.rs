@@ -177,7 +177,7 @@ impl Control {
         match targets {
             Targets::Names(names) => {
                 let mut unique: Vec<String> = Vec::with_capacity(names.len());
-                for name in names {
+                for name in names.into_iter().flat_map(|name| self.instances_of(name)) {
                     if !unique.contains(&name) {
                         unique.push(name);
                     }
@@ -191,6 +191,28 @@ impl Control {
                 Ok(names)
             }
         }
+    }
+
+    /// Returns the servers that a name stands for: itself, or every instance that the file of that name describes.
+    fn instances_of(&self, name: String) -> Vec<String> {
+        let in_force = self.in_force();
+        if in_force.servers.contains_key(&name) {
+            return vec![name];
+        }
+        let mut instances: Vec<&ServerConfig> =
+            in_force.servers.values().filter(|server| server.origin == name).collect();
+        // As numbers: `web-10` comes after `web-9`.
+        instances.sort_by_key(|server| (server.name.len(), &server.name));
+        let names: Vec<String> = instances.into_iter().map(|server| server.name.clone()).collect();
+        if names.is_empty() { vec![name] } else { names }
+    }
+
+    /// Returns what is wrong with the file of a server, if that is not in use.
+    fn config_error_of(&self, name: &str) -> Option<String> {
+        let in_force = self.in_force();
+        let origin = in_force.servers.get(name).map(|server| server.origin.as_str());
+        let rejected = |name: &str| in_force.rejected.get(name).cloned();
+        rejected(name).or_else(|| rejected(origin?))
     }
 
     /// Performs an operation on each server at the same time; returns what each came to, in the order of the names.
@@ -452,7 +474,7 @@ impl Service for Control {
             children: Vec::new(),
             log_path: log.and_then(|log| log.path()).map(|path| path.display().to_string()),
             stderr_tail,
-            config_error: self.in_force().rejected.get(&name).cloned(),
+            config_error: self.config_error_of(&name),
         })
     }
 

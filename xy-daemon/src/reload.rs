@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use xy_actors::process::{ProcessSettings, StopCommand};
+
 use crate::config::{self, Config, RejectedFile, ServerConfig};
 
 /// What a reload will do. Each server of either side is in exactly one list.
@@ -76,9 +78,9 @@ pub fn plan(running: &BTreeMap<String, ServerConfig>, loaded: &Config) -> Reload
 
     let untouched: BTreeSet<&str> = rejected.iter().map(|file| file.name.as_str()).collect();
     let removed = running
-        .keys()
-        .filter(|name| !servers.contains_key(*name) && !untouched.contains(name.as_str()))
-        .cloned()
+        .values()
+        .filter(|server| !servers.contains_key(&server.name) && !is_among(server, &untouched))
+        .map(|server| server.name.clone())
         .collect();
     let mut plan = ReloadPlan { removed, ..ReloadPlan::default() };
     for (name, server) in servers {
@@ -94,6 +96,11 @@ pub fn plan(running: &BTreeMap<String, ServerConfig>, loaded: &Config) -> Reload
     plan
 }
 
+/// Returns whether a server, or for an instance the file it comes from, is among these.
+fn is_among(server: &ServerConfig, names: &BTreeSet<&str>) -> bool {
+    names.contains(server.name.as_str()) || names.contains(server.origin.as_str())
+}
+
 /// Settles who gets which port.
 ///
 /// A rejected server goes on with the port it has, which may reject another one in turn; each round rejects at
@@ -106,12 +113,13 @@ fn settle(
     let mut kept: BTreeSet<String> = rejected.iter().map(|file| file.name.clone()).collect();
     let mut conflicts: Vec<RejectedFile> = Vec::new();
     loop {
+        let kept_names: BTreeSet<&str> = kept.iter().map(String::as_str).collect();
         let held = running
             .values()
             .filter_map(|server| Some((server.process.port?, server)))
             .filter(|(port, server)| {
                 let wanted = servers.get(&server.name).and_then(|wanted| wanted.process.port);
-                kept.contains(&server.name) || wanted == Some(*port)
+                is_among(server, &kept_names) || wanted == Some(*port)
             })
             .map(|(port, server)| (port, server.name.clone()))
             .collect();
@@ -136,6 +144,34 @@ impl Differences {
         }
     }
 
+    /// Notes what only a new process can get. Exhaustive, so that a new setting is not forgotten.
+    fn note_settings(&mut self, old: &ProcessSettings, new: &ProcessSettings) {
+        let ProcessSettings {
+            user,
+            group,
+            umask,
+            nice,
+            limits,
+            no_new_privs,
+            oom_score_adj,
+            stdin,
+            env_files,
+            env_base,
+            path,
+        } = old;
+        self.note(*env_files != new.env_files, "env_files");
+        self.note(*env_base != new.env_base, "env_base");
+        self.note(*path != new.path, "path");
+        self.note(*stdin != new.stdin, "stdin");
+        self.note(*user != new.user, "user");
+        self.note(*group != new.group, "group");
+        self.note(*umask != new.umask, "umask");
+        self.note(*nice != new.nice, "nice");
+        self.note(*limits != new.limits, "limits");
+        self.note(*no_new_privs != new.no_new_privs, "no_new_privs");
+        self.note(*oom_score_adj != new.oom_score_adj, "oom_score_adj");
+    }
+
     /// Notes which variables changed, without their values.
     fn note_env(&mut self, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) {
         let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
@@ -157,6 +193,7 @@ fn difference(old: &ServerConfig, new: &ServerConfig) -> Option<ChangeKind> {
     process.note(was.args != is.args, "args");
     process.note_env(&was.env, &is.env);
     process.note(was.working_dir != is.working_dir, "working_dir");
+    process.note_settings(&was.settings, &is.settings);
     process.note(was.port != is.port, "port");
     process.note(was.port_owner != is.port_owner, "port_owner");
     process.note(was.readiness() != is.readiness(), "ready");
@@ -167,6 +204,10 @@ fn difference(old: &ServerConfig, new: &ServerConfig) -> Option<ChangeKind> {
     policy.note(rules.backoff != new_rules.backoff, "backoff");
     policy.note(rules.limit != new_rules.limit, "restart limit");
     policy.note(was.stop_signal != is.stop_signal, "stop signal");
+    let words = |command: &Option<StopCommand>| {
+        command.as_ref().map(|command| (command.command.clone(), command.args.clone()))
+    };
+    policy.note(words(&was.stop_command) != words(&is.stop_command), "stop command");
     policy.note(rules.shutdown != new_rules.shutdown, "grace");
     policy.note(rules.start_timeout != new_rules.start_timeout, "start_timeout");
     policy.note(rules.autostart != new_rules.autostart, "autostart");

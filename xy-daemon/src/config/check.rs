@@ -1,11 +1,11 @@
 //! From the shape of a file to specs: defaults, ranges and everything that is wrong with the meaning, all at once.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use xy_actors::log::LogSettings;
-use xy_actors::process::{PortOwner, ProcessSpec, Readiness};
+use xy_actors::process::{PortOwner, ProcessSpec, Readiness, StopCommand};
 use xy_actors::spec::{Backoff, ChildSpec, OnLimit, RestartIntensity, RestartLimit, RestartType, Shutdown};
 
 use super::error::ConfigError;
@@ -14,7 +14,9 @@ use super::shape::{
     self, DaemonShape, DurationText, EnvShape, EnvValue, LogShape, ProcessShape, ReadyShape, RestartShape,
     ServerShape, SizeText,
 };
-use super::{LoadOptions, ServerConfig, Settings, quantity};
+use super::{LoadOptions, ServerConfig, Settings, instances, is_name, quantity};
+
+mod settings;
 
 /// Restarts per minute, unless a file says otherwise.
 const MAX_RETRIES_PER_MINUTE: u32 = 5;
@@ -53,7 +55,7 @@ pub(super) fn settings(shown: &Path, text: &str) -> Result<Settings, Vec<ConfigE
     checker.finish(settings)
 }
 
-/// Reads one server file.
+/// Reads one server file; of `instances` it describes several servers.
 ///
 /// # Errors
 /// Returns the first error of shape, or all errors of meaning.
@@ -64,18 +66,21 @@ pub(super) fn server(
     text: &str,
     settings: &Settings,
     options: &LoadOptions,
-) -> Result<ServerConfig, Vec<ConfigError>> {
+) -> Result<Vec<ServerConfig>, Vec<ConfigError>> {
     let outline = Outline::new(text);
     if outline.is_empty() {
         return Err(vec![ConfigError::of_file(shown, "is empty, expected `Process(command: \"..\")`")]);
     }
     let form = "`Process(command: \"..\", ..)`";
-    let ServerShape::Process(shape) = shape::parse(shown, text, &outline, form)?;
+    let ServerShape::Process(mut shape) = shape::parse(shown, text, &outline, form)?;
     let mut checker = Checker::new(shown, &outline);
     let grace = checker.duration("stop.grace", shape.stop.grace.as_ref()).unwrap_or(GRACE);
+    let stop_command = checker.stop_command(shape.stop.command.take(), grace);
+    // The time until KILL covers the grace of the stop command and that of the signal.
+    let until_kill = if stop_command.is_some() { grace * 2 } else { grace };
     let child = ChildSpec {
         restart: shape.restart.policy.map_or(RestartType::Transient, RestartType::from),
-        shutdown: Shutdown::Timeout(grace),
+        shutdown: Shutdown::Timeout(until_kill),
         backoff: Some(checker.backoff(&shape.restart)),
         limit: Some(checker.limit(&shape.restart)),
         start_timeout: Some(
@@ -88,8 +93,13 @@ pub(super) fn server(
         ..ChildSpec::worker(name)
     };
     let log = checker.log(&shape.log, settings.log);
-    let process = checker.process(*shape, options);
-    checker.finish(ServerConfig { name: name.to_owned(), child, process, log, source: source.to_owned() })
+    let instances = checker.number("instances", shape.instances, 1, instances::MOST);
+    let process = ProcessSpec { stop_command, ..checker.process(*shape, options) };
+    let (name, source) = (name.to_owned(), source.to_owned());
+    let server = ServerConfig { origin: name.clone(), name, child, process, log, source };
+    let servers = checker.instances(server, instances);
+    checker.own_ports(&servers, options);
+    checker.finish(servers)
 }
 
 /// Collects the errors of one file.
@@ -238,6 +248,54 @@ impl<'a> Checker<'a> {
         }
     }
 
+    fn stop_command(&mut self, words: Option<Vec<String>>, grace: Duration) -> Option<StopCommand> {
+        const KEY: &str = "stop.command";
+        let mut words = words?.into_iter();
+        let command = words.next().unwrap_or_default();
+        if command.trim().is_empty() {
+            self.error(KEY, "is empty, expected a list of a program and its arguments");
+        }
+        let args: Vec<String> = words.collect();
+        self.no_nul(KEY, "the command", &command);
+        for (index, argument) in args.iter().enumerate() {
+            self.no_nul(KEY, &format!("argument {}", index + 1), argument);
+        }
+        Some(StopCommand { command, args, grace })
+    }
+
+    /// Makes the copies of a server, or leaves it as it is.
+    fn instances(&mut self, server: ServerConfig, count: Option<u32>) -> Vec<ServerConfig> {
+        const KEY: &str = "instances";
+        let Some(count) = count else { return vec![server] };
+        let longest = instances::name(&server.name, count);
+        if !is_name(&longest) {
+            self.error(KEY, format!("`{longest}` is too long for a name, which has at most 64 characters"));
+        }
+        if let Some(port) = server.process.port {
+            if u32::from(port) + count - 1 > u32::from(u16::MAX) {
+                self.error(KEY, format!("instance {count} would have a port above 65535"));
+            } else if count > 1 && !instances::tells_apart(&server) {
+                self.error_with_hint(
+                    KEY,
+                    "each instance has a port of its own, and nothing tells it which",
+                    "use `{port}` in `args` or `env`",
+                );
+            }
+        }
+        instances::expand(&server, count)
+    }
+
+    /// Refuses ports that the daemon itself listens on.
+    fn own_ports(&mut self, servers: &[ServerConfig], options: &LoadOptions) {
+        for server in servers {
+            if let Some(port) = server.process.port
+                && let Some(what) = options.own_ports.get(&port)
+            {
+                self.error_with_hint("port", format!("port {port} belongs to {what}"), "choose another port");
+            }
+        }
+    }
+
     fn process(&mut self, shape: ProcessShape, options: &LoadOptions) -> ProcessSpec {
         if shape.command.trim().is_empty() {
             self.error("command", "is empty, expected a program");
@@ -248,11 +306,14 @@ impl<'a> Checker<'a> {
         }
         let port =
             self.number("port", shape.port, 1, u32::from(u16::MAX)).and_then(|port| u16::try_from(port).ok());
-        let working_dir = self.working_dir(shape.working_dir.as_deref(), options);
+        let places = self.places(&shape, options);
+        let working_dir = self.working_dir(shape.working_dir.as_deref(), &places);
+        let settings = self.settings(&shape, &working_dir, &places);
         ProcessSpec {
             args: shape.args,
             env: self.env(shape.env),
             working_dir: Some(working_dir),
+            settings,
             port,
             port_owner: shape.port_owner.unwrap_or(PortOwner::Own),
             ready: shape.ready.and_then(|ready| self.ready(ready, shape.port.is_some())),
@@ -288,40 +349,6 @@ impl<'a> Checker<'a> {
             env.insert(name, value);
         }
         env
-    }
-
-    fn working_dir(&mut self, text: Option<&str>, options: &LoadOptions) -> PathBuf {
-        const KEY: &str = "working_dir";
-        let Some(text) = text else { return options.default_dir.clone() };
-        self.no_nul(KEY, "the path", text);
-        if text.is_empty() {
-            self.error(KEY, "is empty, expected a directory");
-        }
-        let in_home = match text.strip_prefix('~') {
-            Some("") => Some(""),
-            Some(rest) => rest.strip_prefix('/'),
-            None => return options.default_dir.join(text),
-        };
-        match (in_home, &options.home) {
-            (Some(""), Some(home)) => home.clone(),
-            (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
-            (Some(_), None) => {
-                self.error_with_hint(
-                    KEY,
-                    "`~` needs a home directory, and none is known",
-                    "set HOME, or write the whole path".to_owned(),
-                );
-                PathBuf::from(text)
-            }
-            (None, _) => {
-                self.error_with_hint(
-                    KEY,
-                    "`~` stands for your own home directory only",
-                    "write `~/..`, `./~..` for a directory of that name, or the whole path".to_owned(),
-                );
-                PathBuf::from(text)
-            }
-        }
     }
 
     fn ready(&mut self, shape: ReadyShape, has_port: bool) -> Option<Readiness> {

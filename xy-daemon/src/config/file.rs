@@ -2,13 +2,13 @@
 //!
 //! Whoever can write a server file runs programs as us.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
-use nix::unistd::{Gid, Group, Uid, User};
+use xy_actors::process::settings::trust::{self, Distrusted};
 
 use super::error::ConfigError;
 
@@ -53,9 +53,9 @@ pub(super) fn read(path: &Path, shown: &Path, trust: Trust) -> Result<String, Ve
         if path.is_symlink()
             && let Some(directory) = path.canonicalize().ok().as_deref().and_then(Path::parent)
         {
-            trust_directory(directory, trust).map_err(|found| vec![found.of(shown)])?;
+            trust_directory(directory, trust).map_err(|found| vec![distrusted(&found, shown)])?;
         }
-        examine(&metadata, path).map_err(|found| vec![found.of(shown)])?;
+        trust::examine(&metadata, path).map_err(|found| vec![distrusted(&found, shown)])?;
     }
     let mut bytes = Vec::new();
     file.take(LARGEST + 1)
@@ -97,132 +97,14 @@ pub(super) fn without_code(error: &io::Error) -> String {
 /// # Errors
 /// Says what is wrong and what helps; it spoils every file in the directory.
 pub(super) fn trust_directory(directory: &Path, trust: Trust) -> Result<(), Distrusted> {
-    if trust == Trust::Unchecked {
-        return Ok(());
-    }
-    // The directory that holds the file decides, not a link to it. One that cannot be reached yields no files either.
-    let Ok(real) = directory.canonicalize() else { return Ok(()) };
-    if let Ok(metadata) = real.metadata() {
-        examine(&metadata, &real)
-            .map_err(|found| Distrusted { problem: format!("its directory {}", found.problem), ..found })?;
-    }
-    if Uid::effective().is_root() {
-        for parent in real.ancestors().skip(1) {
-            let Ok(metadata) = parent.metadata() else { continue };
-            let sticky = metadata.mode() & 0o1000 != 0;
-            if !sticky {
-                examine(&metadata, parent).map_err(|found| Distrusted {
-                    problem: format!("directory `{}` {}", parent.display(), found.problem),
-                    ..found
-                })?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What is wrong with an owner or a mode, and what helps.
-#[derive(Debug, Clone)]
-pub(super) struct Distrusted {
-    problem: String,
-    hint: String,
-}
-
-impl Distrusted {
-    /// Returns it as an error of one file.
-    pub(super) fn of(&self, shown: &Path) -> ConfigError {
-        ConfigError::of_file(shown, self.problem.clone()).with_hint(self.hint.clone())
+    match trust {
+        Trust::Unchecked => Ok(()),
+        // Whoever may put files there could put a server there, sticky bit or not.
+        Trust::Checked => trust::examine_directory(directory, false),
     }
 }
 
-/// Checks owner and mode.
-fn examine(metadata: &Metadata, path: &Path) -> Result<(), Distrusted> {
-    let facts = Facts {
-        owner: metadata.uid(),
-        mode: metadata.mode(),
-        // Asking the user database can be slow, and it matters only if the group may write.
-        group_is_private: metadata.mode() & 0o020 != 0
-            && is_private(Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid())),
-    };
-    let us = Uid::effective();
-    let (problem, hint) = match distrust(&facts, us.as_raw()) {
-        None => return Ok(()),
-        Some(Distrust::Owner) => (
-            format!("belongs to user {}, expected root or user {us}", metadata.uid()),
-            format!("`chown {us} {}` if you trust its content", path.display()),
-        ),
-        Some(Distrust::Others) => {
-            ("is writable by everybody".to_owned(), format!("`chmod o-w {}`", path.display()))
-        }
-        Some(Distrust::Group) => {
-            (format!("is writable by group {}", metadata.gid()), format!("`chmod g-w {}`", path.display()))
-        }
-    };
-    Err(Distrusted { problem, hint })
-}
-
-/// What decides about a file.
-#[derive(Debug, Clone, Copy)]
-struct Facts {
-    owner: u32,
-    mode: u32,
-    group_is_private: bool,
-}
-
-/// Why a file is not trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Distrust {
-    Owner,
-    Others,
-    Group,
-}
-
-/// The rule.
-fn distrust(facts: &Facts, us: u32) -> Option<Distrust> {
-    if facts.owner != 0 && facts.owner != us {
-        Some(Distrust::Owner)
-    } else if facts.mode & 0o002 != 0 {
-        Some(Distrust::Others)
-    } else if facts.mode & 0o020 != 0 && !facts.group_is_private {
-        Some(Distrust::Group)
-    } else {
-        None
-    }
-}
-
-/// Returns whether a group has nobody in it but this user: it is the user's primary group, has the user's name, and
-/// lists no other member. Users unknown to the system (containers) get the benefit of equal numbers.
-fn is_private(owner: Uid, group: Gid) -> bool {
-    let user = User::from_uid(owner).ok().flatten();
-    let entry = Group::from_gid(group).ok().flatten();
-    match (user, entry) {
-        (Some(user), Some(entry)) => {
-            user.gid == group
-                && entry.name == user.name
-                && entry.mem.iter().all(|member| *member == user.name)
-        }
-        (None, None) => owner.as_raw() == group.as_raw(),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_files_of_root_and_us_that_nobody_else_can_write_are_trusted() {
-        for (owner, mode, group_is_private, expected) in [
-            (1000, 0o644, false, None),
-            (0, 0o644, false, None),
-            (1001, 0o600, true, Some(Distrust::Owner)),
-            (1000, 0o646, true, Some(Distrust::Others)),
-            (1000, 0o664, true, None),
-            (1000, 0o664, false, Some(Distrust::Group)),
-            (0, 0o666, true, Some(Distrust::Others)),
-        ] {
-            let facts = Facts { owner, mode, group_is_private };
-            assert_eq!(distrust(&facts, 1000), expected, "{facts:?}");
-        }
-    }
+/// Returns what is wrong with an owner or a mode as an error of one file.
+pub(super) fn distrusted(found: &Distrusted, shown: &Path) -> ConfigError {
+    ConfigError::of_file(shown, found.problem.clone()).with_hint(found.hint.clone())
 }

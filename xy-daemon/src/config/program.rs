@@ -3,6 +3,7 @@
 //! A missing program is a warning, never a rejection: it may be installed a minute later, and a start says exactly
 //! what failed. This looks the way `execvp` does, without running anything.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
@@ -10,22 +11,27 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
+use xy_actors::process::settings::SearchPath;
 
 use super::error::ConfigError;
 use super::{Config, ServerConfig, shown_from_source};
+use crate::control::chain;
 
 /// As much of a script's first line as kernels read.
 const FIRST_LINE: u64 = 256;
 
-/// Checks the program and the working directory of each server, and returns what would keep it from starting.
+/// Checks the program, the working directory and the environment files of each server, and returns what would keep it
+/// from starting.
 ///
-/// `path` is the `PATH` that servers inherit; a `PATH` in a server's `env` goes before it.
+/// `path` is the `PATH` that servers inherit; one that a server sets itself goes before it. The login shell's is not
+/// asked for.
 pub fn check_commands(config: &Config, path: &OsStr) -> Vec<ConfigError> {
     config.servers.values().filter_map(|server| check(server, path)).collect()
 }
 
 fn check(server: &ServerConfig, path: &OsStr) -> Option<ConfigError> {
     let process = &server.process;
+    let settings = &process.settings;
     let warning = |key: &str, message: String| ConfigError {
         key: Some(key.to_owned()),
         ..ConfigError::of_file(shown_from_source(&server.source), message)
@@ -34,7 +40,19 @@ fn check(server: &ServerConfig, path: &OsStr) -> Option<ConfigError> {
     if !directory.is_dir() {
         return Some(warning("working_dir", format!("there is no directory `{}`", directory.display())));
     }
-    let path = process.env.get("PATH").map_or(path, OsStr::new);
+    let mut variables = BTreeMap::new();
+    for file in &settings.env_files {
+        match file.read() {
+            Ok(found) => variables.extend(found),
+            Err(error) => return Some(warning("env_files", chain(&error))),
+        }
+    }
+    let set = process.env.get("PATH").or_else(|| variables.get("PATH"));
+    let path = match (set, &settings.path) {
+        (Some(path), _) | (None, SearchPath::Literal(path)) => OsStr::new(path),
+        (None, SearchPath::Login) if !process.command.contains('/') => return None,
+        _ => path,
+    };
     let search = Search { directory, path };
     let message = search.runnable(OsStr::new(&process.command)).err()?;
     let warning = warning("command", message);

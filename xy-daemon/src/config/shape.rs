@@ -10,12 +10,17 @@ use ron::extensions::Extensions;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeOwned, Deserializer, EnumAccess, MapAccess, VariantAccess, Visitor};
+use xy_actors::process::settings::EnvBase;
 use xy_actors::process::{PortOwner, StopSignal};
 use xy_actors::spec::RestartType;
 
 use super::diagnosis::{self, DUPLICATE};
 use super::error::ConfigError;
 use super::outline::Outline;
+
+mod settings;
+
+pub(super) use settings::{LimitShape, LimitValue, LimitsShape, MaskText, NameText, PathShape, StdinShape};
 
 /// `xyd.ron` as written.
 #[derive(Debug, Default, Deserialize)]
@@ -42,7 +47,31 @@ pub(super) struct ProcessShape {
     #[serde(default)]
     pub(super) env: EnvShape,
     #[serde(default)]
+    pub(super) env_files: Vec<String>,
+    #[serde(default)]
+    pub(super) env_base: Option<EnvBase>,
+    #[serde(default)]
+    pub(super) path: Option<PathShape>,
+    #[serde(default)]
     pub(super) working_dir: Option<String>,
+    #[serde(default)]
+    pub(super) stdin: Option<StdinShape>,
+    #[serde(default)]
+    pub(super) user: Option<NameText>,
+    #[serde(default)]
+    pub(super) group: Option<NameText>,
+    #[serde(default)]
+    pub(super) umask: Option<MaskText>,
+    #[serde(default)]
+    pub(super) nice: Option<i64>,
+    #[serde(default)]
+    pub(super) limits: LimitsShape,
+    #[serde(default)]
+    pub(super) no_new_privs: Option<bool>,
+    #[serde(default)]
+    pub(super) oom_score_adj: Option<i64>,
+    #[serde(default)]
+    pub(super) instances: Option<i64>,
     #[serde(default)]
     pub(super) port: Option<i64>,
     #[serde(default)]
@@ -99,6 +128,7 @@ impl From<PolicyShape> for RestartType {
 pub(super) struct StopShape {
     pub(super) signal: Option<StopSignal>,
     pub(super) grace: Option<DurationText>,
+    pub(super) command: Option<Vec<String>>,
 }
 
 /// `log: (..)` as written.

@@ -289,6 +289,7 @@ fn the_commented_examples_name_every_key_and_parse() {
         ("server.ron", "Process(restart: (?: 1))", "servers/web.ron"),
         ("server.ron", "Process(stop: (?: 1))", "servers/web.ron"),
         ("server.ron", "Process(log: (?: 1))", "servers/web.ron"),
+        ("server.ron", "Process(limits: (?: 1))", "servers/web.ron"),
         ("server.ron", "Process(ready: Mcp(?: 1))", "servers/web.ron"),
     ] {
         let directory = Directory::new();

@@ -7,4 +7,5 @@ mod files;
 mod mutation;
 mod refused;
 mod reload;
+mod settings;
 mod support;

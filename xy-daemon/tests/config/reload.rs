@@ -86,6 +86,17 @@ fn what_the_process_sees_restarts_it_and_the_reason_says_what() {
         ("port: 1", "port: 1, ready: Mcp", "ready changed"),
         ("", "port: 1", "port changed, ready changed"),
         ("", "args: [\"x\"], stop: (grace: \"1s\")", "args changed, grace changed"),
+        ("", "env_files: [\"x\"]", "env_files changed"),
+        ("env_files: [\"-x\"]", "env_files: [\"x\"]", "env_files changed"),
+        ("", "env_base: Clean", "env_base changed"),
+        ("", "path: Login", "path changed"),
+        ("path: \"/a\"", "path: \"/b\"", "path changed"),
+        ("", "stdin: File(\"x\")", "stdin changed"),
+        ("", "umask: \"027\"", "umask changed"),
+        ("", "nice: 5", "nice changed"),
+        ("limits: (nofile: 1)", "limits: (nofile: (1, 2))", "limits changed"),
+        ("", "no_new_privs: true", "no_new_privs changed"),
+        ("", "oom_score_adj: 5", "oom_score_adj changed"),
     ] {
         let text = |keys: &str| format!("Process(command: \"a\", {keys})");
         let expected = Some(ChangeKind::Restart { why: why.to_owned() });
@@ -102,6 +113,7 @@ fn what_only_the_supervisor_sees_is_applied_without_a_restart() {
         ("restart: (max_retries_per_minute: 6)", "restart limit changed"),
         ("stop: (signal: INT)", "stop signal changed"),
         ("stop: (grace: \"1s\")", "grace changed"),
+        ("stop: (command: [\"x\"], grace: \"5s\")", "stop command changed"),
         ("start_timeout: \"1s\"", "start_timeout changed"),
         ("autostart: false", "autostart changed"),
         ("log: (keep: 1)", "log changed"),
@@ -122,6 +134,7 @@ fn writing_out_a_default_changes_nothing() {
         "port: 1, ready: Tcp",
         "port: 1, port_owner: Own",
         "port: 1, restart: (policy: Transient, backoff_max: \"30s\")",
+        "port: 1, stdin: Null, path: Inherit, env_base: Inherit, env_files: [], limits: ()",
         "port: 1, stop: (signal: TERM, grace: \"10000ms\"), log: (keep: 5), start_timeout: \"300s\"",
     ] {
         assert_eq!(
@@ -193,4 +206,45 @@ fn two_servers_can_swap_ports_and_a_removed_one_frees_its_own() {
     assert_eq!(plan.removed, ["c"]);
     assert_eq!(names(&plan.added), ["d"]);
     assert!(plan.rejected.is_empty());
+}
+
+const THREE: &str = "Process(command: \"a\", port: 1001, args: [\"{port}\"], instances: 3)";
+
+#[test]
+fn a_change_of_the_number_of_instances_adds_or_removes_only_the_difference() {
+    let three = load(&[("web", THREE)]);
+    assert_eq!(three.servers.keys().collect::<Vec<_>>(), ["web-1", "web-2", "web-3"]);
+    let five = load(&[("web", &THREE.replace(": 3", ": 5"))]);
+    let more = plan(&three.servers, &five);
+    assert_eq!(names(&more.added), ["web-4", "web-5"]);
+    assert_eq!(more.unchanged, ["web-1", "web-2", "web-3"]);
+    assert!(more.changed.is_empty() && more.removed.is_empty() && more.rejected.is_empty(), "{more:?}");
+    let fewer = plan(&five.servers, &three);
+    assert_eq!(fewer.removed, ["web-4", "web-5"]);
+    assert_eq!(fewer.unchanged, ["web-1", "web-2", "web-3"]);
+    assert!(fewer.added.is_empty() && fewer.changed.is_empty(), "{fewer:?}");
+}
+
+#[test]
+fn a_broken_file_keeps_every_instance_and_its_port() {
+    let running = load(&[("web", THREE)]);
+    let loaded = load(&[
+        ("a", "Process(command: \"a\", port: 1002)"),
+        ("web", "Process(command: \"a\", instances: 0)"),
+    ]);
+    let plan = plan(&running.servers, &loaded);
+    assert_eq!(rejected(&plan), ["a", "web"]);
+    assert_eq!(plan.rejected[0].errors[0].message, "port 1002 belongs to server `web-2`");
+    assert!(plan.added.is_empty() && plan.removed.is_empty() && plan.changed.is_empty(), "{plan:?}");
+}
+
+#[test]
+fn instances_give_way_to_a_single_server_and_back() {
+    let three = load(&[("web", THREE)]);
+    let one = load(&[("web", "Process(command: \"a\", port: 1001)")]);
+    let there = plan(&three.servers, &one);
+    // The port changes hands: what has to go goes first.
+    assert_eq!((names(&there.added), there.removed.len()), (vec!["web"], 3));
+    let back = plan(&one.servers, &three);
+    assert_eq!((names(&back.added), back.removed), (vec!["web-1", "web-2", "web-3"], vec!["web".to_owned()]));
 }
