@@ -61,6 +61,7 @@
 //! # }
 //! ```
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -93,7 +94,7 @@ pub type StartFuture = Pin<Box<dyn Future<Output = Result<Started, StartError>> 
 /// start that returned an error or [`Started::Ignore`] has left nothing running. Dropping the future of a start calls
 /// the start off and leaves nothing running either. [`Reporter::guard`] keeps the promise of exactly one report through
 /// panics and aborts. There is an example on [the page above](self).
-pub trait Child: Send + Sync + 'static {
+pub trait Child: Any + Send + Sync + 'static {
     /// Begins one incarnation.
     ///
     /// Called on the supervisor's task: must not block. A future that is ready at its first poll costs no task.
@@ -153,6 +154,9 @@ pub trait Running: Send + 'static {
 
     /// Called at most once, before the drop: its exit was reported, so that nothing is left to end.
     fn ended(&mut self) {}
+
+    /// Its recipe was replaced by this one: takes over what a living incarnation can, and leaves the rest to the next.
+    fn follow(&mut self, _recipe: &dyn Child) {}
 
     /// Sends an operating system signal to it; `None` if it is no process.
     fn signal(&mut self, _signal: i32) -> Option<std::io::Result<()>> {

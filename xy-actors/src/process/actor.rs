@@ -33,6 +33,8 @@ pub(crate) enum ProcessMessage {
     Stop,
     /// End it.
     Kill,
+    /// How to stop it may have changed.
+    Follow(Arc<ProcessSpec>),
     /// Its stop command failed, or its time is over.
     StopCommandOver,
     /// Its readiness is proven.
@@ -126,6 +128,7 @@ impl Actor for ProcessActor {
         match message {
             ProcessMessage::Stop => state.on_stop(&myself),
             ProcessMessage::Kill => state.on_kill(),
+            ProcessMessage::Follow(spec) => state.on_follow(&spec),
             ProcessMessage::StopCommandOver => state.on_stop_command_over(),
             ProcessMessage::Ready => state.on_ready(),
             ProcessMessage::MainExited(exit) => state.on_main_exited(&myself, exit),
@@ -189,6 +192,14 @@ impl ProcessState {
         match &self.spec.stop_command {
             Some(command) => self.stop_command = Some(self.run_stop_command(command.clone(), myself)),
             None => self.signal_stop(),
+        }
+    }
+
+    fn on_follow(&mut self, new: &ProcessSpec) {
+        let stop = (new.stop_signal, &new.stop_command);
+        if !self.is_stop_asked && stop != (self.spec.stop_signal, &self.spec.stop_command) {
+            let ProcessSpec { stop_signal, stop_command, .. } = new.clone();
+            self.spec = Arc::new(ProcessSpec { stop_signal, stop_command, ..(*self.spec).clone() });
         }
     }
 

@@ -146,6 +146,13 @@ impl Running for RunningProcess {
         self.tell(ProcessMessage::Kill);
     }
 
+    fn follow(&mut self, recipe: &dyn Child) {
+        let recipe: &dyn std::any::Any = recipe;
+        if let Some(ProcessChild { spec, .. }) = recipe.downcast_ref() {
+            self.tell(ProcessMessage::Follow(spec.clone()));
+        }
+    }
+
     fn signal(&mut self, signal: i32) -> Option<std::io::Result<()>> {
         let gone = || std::io::Error::from_raw_os_error(libc::ESRCH);
         Some(match self.process.upgrade() {

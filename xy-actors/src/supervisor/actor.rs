@@ -331,6 +331,9 @@ impl SupervisorState {
         if spec.validate(self.policy.spec()).is_ok()
             && let (Some(recipe), Some(record)) = (child, self.policy.data_mut(key))
         {
+            if let Live::Running(running) = &mut record.live {
+                running.follow(&*recipe);
+            }
             record.recipe = recipe;
         }
         self.operate(myself, Operation::Update(key, spec), reply);

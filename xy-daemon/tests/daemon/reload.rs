@@ -86,3 +86,62 @@ async fn sighup_reloads() {
     ready(&client, "b").await;
     assert_eq!(ready(&client, "a").await, before);
 }
+
+#[tokio::test]
+async fn a_changed_stop_signal_or_command_reaches_the_process_that_runs() {
+    let mut world = World::new();
+    let quit = world.path("quit");
+    let stubborn = |stop: &str| script("ignore-term sleep-forever", stop);
+    let waits = format!("ignore-term wait-for {}", quit.display());
+    world.write("by_signal", &stubborn(""));
+    world.write("by_command", &script(&waits, ""));
+    let client = world.boot().await;
+    let before = [ready(&client, "by_signal").await, ready(&client, "by_command").await];
+
+    world.write("by_signal", &stubborn(r#"stop: (signal: INT, grace: "60s")"#));
+    let command = format!(r#"stop: (command: ["touch", {quit:?}], grace: "60s")"#);
+    world.write("by_command", &script(&waits, &command));
+    assert_eq!(names(&reload(&client, false).await.changed), ["by_command", "by_signal"]);
+    assert_eq!([ready(&client, "by_signal").await, ready(&client, "by_command").await], before);
+    for name in ["by_signal", "by_command"] {
+        let stopped = super::support::stop(&client, name).await;
+        assert_eq!((stopped.stopped.as_slice(), stopped.killed.len()), ([name.to_owned()].as_slice(), 0));
+    }
+    assert_eq!(world.processes(), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn instances_come_and_go_without_touching_the_others() {
+    // Numbers next to each other, of which none is taken.
+    let first = (20_000..30_000)
+        .step_by(3)
+        .find(|port| (0..3).all(|more| std::net::TcpListener::bind(("127.0.0.1", port + more)).is_ok()))
+        .expect("three free ports in a row");
+    let web = |count: u32| script("serve {port}", &format!("port: {first}, instances: {count}"));
+    let mut world = World::with(&[("web", web(2))]);
+    let client = world.boot().await;
+    let before = [ready(&client, "web-1").await, ready(&client, "web-2").await];
+    world.write("web", &web(3));
+    let result = reload(&client, false).await;
+    assert_eq!((names(&result.added), names(&result.unchanged)), (vec!["web-3"], vec!["web-1", "web-2"]));
+    ready(&client, "web-3").await;
+    assert_eq!(
+        list(&client).await.iter().filter_map(|web| web.port).collect::<Vec<_>>(),
+        [first, first + 1, first + 2]
+    );
+    // The file's name stands for all of them.
+    let restarted = super::support::stop(&client, "web").await;
+    assert_eq!(restarted.stopped, ["web-1", "web-2", "web-3"]);
+    let params = xy_daemon::protocol::method::OperationParams::named("web");
+    within("start", client.call::<xy_daemon::protocol::method::Start>(params)).await.expect("answered");
+    let after = [ready(&client, "web-1").await, ready(&client, "web-2").await];
+    assert!(after != before);
+
+    world.write("web", "Process(command: 7, instances: 3)");
+    assert_eq!(names(&reload(&client, false).await.rejected), ["web"]);
+    assert_eq!([ready(&client, "web-1").await, ready(&client, "web-2").await], after);
+    assert!(status(&client, "web-1").await.config_error.is_some());
+    world.write("web", &web(1));
+    assert_eq!(names(&reload(&client, false).await.removed), ["web-2", "web-3"]);
+    assert_eq!(ready(&client, "web-1").await, after[0]);
+}
