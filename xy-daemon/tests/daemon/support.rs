@@ -135,6 +135,18 @@ impl World {
         self.connect().await
     }
 
+    /// Starts the daemon from a shell that has run this script before.
+    pub(crate) async fn boot_after(&mut self, script: &str) -> Client {
+        let log = File::options().create(true).append(true).open(self.path("xyd.log")).expect("opened");
+        let daemon = self.command();
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("{script}; exec \"$0\"")]).arg(daemon.get_program()).env_clear();
+        shell.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.daemon = Some(shell.spawn().expect("a shell can be run"));
+        self.connect().await
+    }
+
     pub(crate) async fn connect(&self) -> Client {
         let socket = self.socket();
         // An answer, not just a connection: for a moment after a kill, a child that was being spawned keeps the dead
