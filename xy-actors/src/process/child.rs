@@ -1,13 +1,24 @@
 //! An OS process as a child: the start, and the handle of what was started.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
+use tokio::time::Instant;
 
 use super::actor::{ProcessActor, ProcessArguments, ProcessMessage};
 use super::{OsProcess, PortOwner, ProcessHost, ProcessSpec, Readiness, port};
-use crate::child::{Child, Running, StartContext, StartError, StartErrorKind, StartFuture, Started};
+use crate::child::{
+    Child, Reporter, Running, StartContext, StartError, StartErrorKind, StartFuture, Started,
+};
 use crate::log::{LogHub, LogSettings};
+
+/// How long a start waits for its port. Whoever is about to end, as the last of an earlier daemon's servers may be, lets go
+/// within this time; for anybody else the start fails, uncounted, and is tried again after the backoff.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The first pause between two looks at the port; it doubles.
+const FIRST_PACE: Duration = Duration::from_millis(10);
 
 /// A child that is an operating system process; see [`process`].
 #[derive(Debug, Clone)]
@@ -63,7 +74,7 @@ impl Child for ProcessChild {
     fn start(&self, context: StartContext) -> StartFuture {
         let Self { spec, host, logs, log } = self.clone();
         Box::pin(async move {
-            check_port(&spec)?;
+            until_port_is_free(&spec, &context.reporter).await?;
             let label = context.path.as_str();
             let log = logs.open(label, log).map_err(StartError::failed)?;
             let mut process = host.spawn(label, &spec).await.map_err(|error| {
@@ -103,23 +114,38 @@ impl Child for ProcessChild {
     }
 }
 
-/// Refuses to start beside somebody else who holds the port: the probe would speak to them.
-fn check_port(spec: &ProcessSpec) -> Result<(), StartError> {
+/// Waits a moment for somebody else who holds the port to let go of it, and refuses to start beside them: the probe would
+/// speak to them.
+async fn until_port_is_free(spec: &ProcessSpec, reporter: &Reporter) -> Result<(), StartError> {
     let (Some(number), PortOwner::Own) = (spec.port, spec.port_owner) else { return Ok(()) };
-    match port::holder(number, &[]) {
-        Ok(port::Holder::Foreign { pid, command }) => {
-            let who = match (pid, command) {
-                (Some(pid), Some(command)) => format!("pid {pid} ({command})"),
-                (Some(pid), None) => format!("pid {pid}"),
-                _ => "a process of another user".to_owned(),
-            };
-            Err(StartError::new(
+    let deadline = Instant::now() + PORT_PATIENCE;
+    let mut pace = FIRST_PACE;
+    let mut told = None;
+    loop {
+        // If nobody can say who holds it, the program itself will find out.
+        let Ok(port::Holder::Foreign { pid, command }) = port::holder(number, &[]) else {
+            if told.is_some() {
+                reporter.waits_for(None);
+            }
+            return Ok(());
+        };
+        let who = match (pid, command) {
+            (Some(pid), Some(command)) => format!("pid {pid} ({command})"),
+            (Some(pid), None) => format!("pid {pid}"),
+            _ => "a process of another user".to_owned(),
+        };
+        if Instant::now() >= deadline {
+            return Err(StartError::new(
                 StartErrorKind::PortConflict,
                 format!("port {number} is held by {who}; end it, or give one of them another port"),
-            ))
+            ));
         }
-        // If nobody can say who holds it, the program itself will find out.
-        Ok(_) | Err(_) => Ok(()),
+        if told.as_ref() != Some(&who) {
+            reporter.waits_for(Some(format!("port {number}, held by {who}")));
+            told = Some(who);
+        }
+        tokio::time::sleep(pace).await;
+        pace *= 2;
     }
 }
 

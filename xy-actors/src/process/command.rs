@@ -94,13 +94,13 @@ impl Found {
     fn look_up(settings: &ProcessSettings, dir: Option<&Path>) -> Result<Self, SpawnError> {
         let identity = Identity::look_up(settings.user.as_deref(), settings.group.as_deref())
             .map_err(SpawnError::identity)?;
-        let home = match (&settings.user, &identity) {
-            (Some(_), Some(identity)) => identity.home.clone(),
-            _ => std::env::home_dir(),
-        };
-        let home = home.as_deref().map(Path::as_os_str);
+        let user = identity.as_ref().filter(|_| settings.user.is_some());
+        let home = user.map_or_else(std::env::home_dir, |user| user.home.clone());
+        let home = home.as_deref();
         // A relative directory starts at ours, and so do paths in a child without a directory of its own.
-        let dir = expand_home(dir.unwrap_or(Path::new("")), home);
+        let default = home.filter(|_| user.is_some()).unwrap_or(Path::new(""));
+        let home = home.map(Path::as_os_str);
+        let dir = expand_home(dir.unwrap_or(default), home);
         let mut variables = BTreeMap::new();
         for file in &settings.env_files {
             variables.extend(file.read_in(&dir).map_err(SpawnError::env_file)?);

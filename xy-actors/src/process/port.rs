@@ -155,6 +155,62 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
+    async fn a_foreign_holder_is_seen_on_every_address_where_a_client_could_arrive() {
+        use std::net::Ipv6Addr;
+
+        // A machine may lack IPv6; IPv4 it has.
+        let at = |address: IpAddr| std::net::TcpListener::bind((address, 0)).ok();
+        let listeners = [
+            at(Ipv4Addr::UNSPECIFIED.into()),
+            at(Ipv6Addr::UNSPECIFIED.into()),
+            at(Ipv6Addr::LOCALHOST.into()),
+        ];
+        let mut seen = 0;
+        for listener in listeners.into_iter().flatten() {
+            let port = listener.local_addr().expect("a bound socket").port();
+            let holder = holder(port, &[]).expect("a socket table");
+            assert!(
+                matches!(holder, Holder::Foreign { pid: Some(pid), .. } if pid == std::process::id()),
+                "{listener:?}: {holder:?}"
+            );
+            assert!(!port_free(port).expect("a socket table"));
+            drop(listener);
+            assert_eq!(super::holder(port, &[]).expect("a socket table"), Holder::Nobody);
+            seen += 1;
+        }
+        assert!(seen >= 1);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connection_that_lingers_after_its_end_does_not_hold_the_port() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
+        let address = listener.local_addr().expect("a bound socket");
+        let client = std::net::TcpStream::connect(address).expect("connected");
+        let (server, _) = listener.accept().expect("accepted");
+        drop(listener);
+        // Whoever closes first keeps the connection in TIME_WAIT.
+        drop(server);
+        drop(client);
+        let state = || {
+            let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
+            let local = format!("0100007F:{:04X}", address.port());
+            let row = table.lines().find(|line| line.split_whitespace().nth(1) == Some(&local))?;
+            row.split_whitespace().nth(3).map(str::to_owned)
+        };
+        let lingers = async {
+            // The last packet may still be on its way.
+            while state().as_deref() != Some("06") {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), lingers).await.expect("it is in TIME_WAIT");
+        assert_eq!(holder(address.port(), &[]).expect("a socket table"), Holder::Nobody);
+        assert!(port_free(address.port()).expect("a socket table"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
     async fn processes_are_only_looked_up_when_somebody_listens() {
         let (_socket, port) = bound();
         let answer = listening(port, || panic!("nobody listens")).expect("a socket table");

@@ -10,8 +10,16 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::Uid;
+use xy_actors::event::ChildReport;
+use xy_actors::event::stream::{EventCursor, EventItem, EventKind};
+use xy_actors::log::LogHub;
+use xy_actors::policy::State;
 use xy_actors::process::settings::{self, ResourceLimit, SearchPath, prepare_own_limits};
-use xy_actors::process::{HostError, HostOptions, ProcessExit, ProcessHost, ProcessSpec, SpawnErrorKind};
+use xy_actors::process::{
+    HostError, HostOptions, ProcessExit, ProcessHost, ProcessSpec, SpawnErrorKind, process,
+};
+use xy_actors::spec::{Backoff, ChildSpec, OnLimit, Order, RestartIntensity, RestartLimit, SupervisorSpec};
+use xy_actors::supervisor::Supervisor;
 
 use crate::settings::limit;
 use crate::support::{
@@ -41,6 +49,7 @@ fn host_process() {
             "one_child" => one_child(&dir).await,
             "child_as_nobody" => child_as_nobody(&dir).await,
             "own_limits" => own_limits().await,
+            "shortage" => shortage().await,
             "login_path" => login_path(&dir).await,
             "sweep" => sweep(&dir).await,
             "subreaper_tree" => subreaper_tree(&dir).await,
@@ -201,6 +210,53 @@ async fn own_limits() {
     spec.settings.limits = vec![ResourceLimit::new(settings::Resource::Nofile, 64)];
     let (output, _) = run(&host(), &spec).await;
     assert_eq!(limit(&output, "Max open files"), ["64", "64"]);
+}
+
+/// The limit on processes is reached for a while, then lifted.
+async fn shortage() {
+    let host = host();
+    let logs = LogHub::new(None);
+    become_nobody();
+    let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).expect("a limit");
+    setrlimit(Resource::RLIMIT_NPROC, 0, hard).expect("lowered");
+    let millis = Duration::from_millis;
+    let rules = ChildSpec {
+        limit: Some(RestartLimit {
+            intensity: RestartIntensity::new(0, Duration::from_secs(3600)),
+            on_limit: OnLimit::GiveUp,
+        }),
+        backoff: Some(Backoff { base: millis(1), max: millis(10), ..Backoff::default() }),
+        ..ChildSpec::worker("web")
+    };
+    let spec = ProcessSpec { working_dir: Some("/".into()), ..ProcessSpec::new("/bin/sleep") };
+    let spec = ProcessSpec { args: vec!["600".to_owned()], ..spec };
+    let spec_of_tree = SupervisorSpec { order: Order::Concurrent, ..SupervisorSpec::default() };
+    let tree = Supervisor::builder(spec_of_tree)
+        .child(rules, process(spec, &host, &logs))
+        .spawn()
+        .await
+        .expect("starts");
+    let mut events = tree.events(EventCursor::Seq(1));
+    let mut failures = 0;
+    while failures < 5 {
+        let Some(EventItem::Event(event)) = events.next().await else { panic!("the tree lives") };
+        let EventKind::Child { report: ChildReport::StartFailed { .. }, exit, .. } = &event.kind else {
+            continue;
+        };
+        let text = exit.as_ref().map(|exit| exit.to_string()).unwrap_or_default();
+        assert!(text.contains("the limit on processes is reached"), "{text}");
+        failures += 1;
+    }
+    let child = tree.which_child("web").await.expect("known");
+    assert_eq!((child.restarts, child.state == State::Failed), (0, false), "{child:?}");
+    setrlimit(Resource::RLIMIT_NPROC, hard, hard).expect("lifted");
+    loop {
+        let Some(EventItem::Event(event)) = events.next().await else { panic!("the tree lives") };
+        if let EventKind::Child { report: ChildReport::Ready, .. } = &event.kind {
+            break;
+        }
+    }
+    tree.shutdown().await;
 }
 
 async fn login_path(dir: &Path) {

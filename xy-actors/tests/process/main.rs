@@ -2,6 +2,7 @@
 
 mod host_process;
 mod ledger;
+mod port;
 mod settings;
 mod spawn;
 mod spawn_errors;

@@ -172,3 +172,9 @@ fn a_limit_on_processes_is_a_shortage_and_not_the_fault_of_the_spec() {
     let dir = tempfile::tempdir().expect("temporary directory");
     scenario("no_processes", dir.path()).succeed();
 }
+
+#[test]
+fn a_shortage_backs_off_without_counting_and_ends_with_it() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    scenario("shortage", dir.path()).succeed();
+}

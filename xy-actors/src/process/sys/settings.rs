@@ -102,6 +102,9 @@ unsafe fn write_oom_score(text: &str) -> Result<(), c_int> {
 
 /// Becomes the other user for good, and sets the mask. Forgets the parent-death signal.
 ///
+/// Until `execve` the memory is still our parent's, and belongs to two users. With the change the kernel marks it as not
+/// dumpable, so that the other user can neither trace nor read it; this mark stays on our parent, which is root's anyway.
+///
 /// # Safety
 /// Only in the child.
 pub(super) unsafe fn change_user(settings: &ChildSettings) -> Result<(), Failed> {
