@@ -312,7 +312,10 @@ impl Control {
         for name in plan.removed {
             let (root, logs) = (root.clone(), logs.clone());
             leaving.push(tokio::spawn(async move {
-                note_failure(&name, root.remove(name.as_str(), Some("its file is gone".to_owned())).await);
+                note_failure(
+                    &name,
+                    root.remove(name.as_str(), Some("no longer configured".to_owned())).await,
+                );
                 logs.close(&name);
                 None
             }));

@@ -41,9 +41,9 @@ pub(super) fn reload_result(plan: &ReloadPlan) -> ReloadResult {
             .added
             .iter()
             .map(|server| {
-                let reason =
-                    if server.child.autostart { "new file; started" } else { "new file; not started" };
-                reloaded(&server.name, reason)
+                let what = if server.name == server.origin { "file" } else { "instance" };
+                let started = if server.child.autostart { "started" } else { "not started" };
+                reloaded(&server.name, format!("new {what}; {started}"))
             })
             .collect(),
         changed: plan
@@ -57,7 +57,7 @@ pub(super) fn reload_result(plan: &ReloadPlan) -> ReloadResult {
                 reloaded(&change.config.name, reason)
             })
             .collect(),
-        removed: plan.removed.iter().map(|name| reloaded(name, "its file is gone; stopped")).collect(),
+        removed: plan.removed.iter().map(|name| reloaded(name, "no longer configured; stopped")).collect(),
         unchanged: plan.unchanged.iter().map(|name| reloaded(name, "nothing changed")).collect(),
         rejected: plan.rejected.iter().map(|file| reloaded(&file.name, errors_of(file))).collect(),
     }
