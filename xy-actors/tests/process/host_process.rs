@@ -50,6 +50,7 @@ fn host_process() {
             "child_as_nobody" => child_as_nobody(&dir).await,
             "own_limits" => own_limits().await,
             "shortage" => shortage().await,
+            "silent_login_shell" => silent_login_shell(&dir).await,
             "login_path" => login_path(&dir).await,
             "sweep" => sweep(&dir).await,
             "subreaper_tree" => subreaper_tree(&dir).await,
@@ -277,6 +278,20 @@ async fn login_path(dir: &Path) {
     let (output, _) = run(&host, &spec).await;
     assert_eq!(path_in(&output), "/from/env");
     assert_eq!(host.live(), []);
+}
+
+async fn silent_login_shell(dir: &Path) {
+    let host = host();
+    let mut spec = child("print-env");
+    spec.settings.path = SearchPath::Login;
+    for _ in 0..2 {
+        let (output, exit) = run(&host, &spec).await;
+        assert_eq!(exit, ProcessExit::Code(0));
+        let path = output.lines().find_map(|line| line.strip_prefix("PATH="));
+        assert_eq!(path, std::env::var("PATH").ok().as_deref());
+    }
+    assert_eq!(fs::read_to_string(dir.join("asked")).expect("the profile ran"), "asked\n", "asked once");
+    wait_until_async("the shell is gone", || host.live().is_empty()).await;
 }
 
 async fn sweep(dir: &Path) {

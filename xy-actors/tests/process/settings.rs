@@ -286,8 +286,18 @@ async fn a_clean_environment_has_only_what_is_listed() {
     assert!(names.contains(&"PATH") && names.contains(&"XY_TEST_VARIABLE"), "{names:?}");
 }
 
+/// Whether our own login shell is one whose profile these tests know how to write.
+fn has_a_usual_shell() -> bool {
+    let Some(user) = User::from_uid(Uid::effective()).expect("a user database") else { return true };
+    let name = user.shell.file_name().unwrap_or_default();
+    ["sh", "bash", "dash", "zsh"].iter().any(|usual| name == *usual)
+}
+
 #[test]
 fn the_path_of_the_login_shell_is_asked_for_once_whatever_the_profile_prints() {
+    if !has_a_usual_shell() {
+        return;
+    }
     let dir = tempfile::tempdir().expect("temporary directory");
     // It says something, reads its input, and leaves a process that holds its output.
     let profile = "echo asked >> $HOME/asked\necho hello; cat; sleep 1000 &\nexport PATH=/from/the/profile:/usr/bin:/bin\n";
@@ -296,6 +306,19 @@ fn the_path_of_the_login_shell_is_asked_for_once_whatever_the_profile_prints() {
     }
     let script = r#"HOME="$XY_TEST_DIR" exec "$0" "$@""#;
     scenario_after(script, "login_path", dir.path()).succeed();
+}
+
+#[test]
+fn a_login_shell_that_hangs_is_ended_and_not_asked_again_at_once() {
+    if !has_a_usual_shell() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("temporary directory");
+    for shell in [".profile", ".zprofile"] {
+        fs::write(dir.path().join(shell), "echo asked >> $HOME/asked\nsleep 1000\n").expect("written");
+    }
+    let script = r#"HOME="$XY_TEST_DIR" exec "$0" "$@""#;
+    scenario_after(script, "silent_login_shell", dir.path()).succeed();
 }
 
 #[tokio::test]

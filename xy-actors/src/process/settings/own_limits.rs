@@ -51,6 +51,8 @@ fn change(resource: Resource, kind: Kind) -> Result<ResourceLimit, Errno> {
     let (soft, hard) = getrlimit(kind)?;
     let wanted: rlim_t = match resource {
         Resource::Core => 0,
+        // There the hard limit is "unlimited", and the system refuses more than this.
+        _ if cfg!(target_os = "macos") => hard.min(10_240),
         _ => hard,
     };
     if wanted != soft {

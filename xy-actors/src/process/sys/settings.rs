@@ -79,6 +79,9 @@ pub(super) unsafe fn constrain(settings: &ChildSettings) -> Result<(), Failed> {
             return Err((SpawnStep::OomScore, errno, 0));
         }
     }
+    // There is no such score elsewhere.
+    #[cfg(not(target_os = "linux"))]
+    let _ = settings.oom_score.as_ref().map(|score| score.is_required);
     Ok(())
 }
 
@@ -194,6 +197,7 @@ pub(super) unsafe fn forbid_new_privileges(settings: &ChildSettings) -> Result<(
 
 /// There is no such promise here.
 #[cfg(target_os = "macos")]
-pub(super) unsafe fn forbid_new_privileges(_settings: &ChildSettings) -> Result<(), Failed> {
+pub(super) unsafe fn forbid_new_privileges(settings: &ChildSettings) -> Result<(), Failed> {
+    let _ = settings.no_new_privs;
     Ok(())
 }
