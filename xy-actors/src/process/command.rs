@@ -297,8 +297,8 @@ fn environment(
     laid_over.extend(given.map(|(key, value)| (key.into(), value.into())));
     laid_over.insert(MARKER_VARIABLE.into(), marker.into());
 
-    let belongs_to_another_user =
-        |key: &OsStr| user.is_some_and(|user| !user.is_ours) && key.as_bytes().starts_with(b"XDG_");
+    let is_another_user = user.is_some_and(|user| user.uid != Uid::effective().as_raw());
+    let belongs_to_another_user = |key: &OsStr| is_another_user && key.as_bytes().starts_with(b"XDG_");
     let mut environment: Vec<_> = inherited
         .filter(|(key, _)| {
             !is_ours(key)
@@ -409,6 +409,36 @@ mod tests {
             strings(&command.environment),
             ["XY_SOCKET=/s", "LANG=C", "REPLACED=new", "XY_INSTANCE=m"]
         );
+    }
+
+    #[test]
+    fn variables_that_describe_a_user_follow_the_user_unless_they_are_set() {
+        let inherited =
+            [("HOME", "/root"), ("XDG_RUNTIME_DIR", "/run/user/0"), ("LANG", "C"), ("USER", "root")];
+        let environment = |uid: u32| {
+            let identity = Identity {
+                name: Some("u".to_owned()),
+                uid,
+                gid: 1,
+                groups: vec![1],
+                home: Some("/home/u".into()),
+                shell: None,
+                is_ours: false,
+            };
+            let mut spec = ProcessSpec::new("tool");
+            spec.settings.user = Some("u".to_owned());
+            spec.env.insert("LOGNAME".to_owned(), "set".to_owned());
+            let found = Found { identity: Some(identity), ..Found::default() };
+            let inherited = inherited.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+            let command = PreparedCommand::new(&spec, found, "m".to_owned(), inherited).expect("valid");
+            strings(&command.environment).join(" ")
+        };
+        let own = Uid::effective().as_raw();
+        assert_eq!(
+            environment(own + 1),
+            "LANG=C HOME=/home/u LOGNAME=set SHELL=/bin/sh USER=u XY_INSTANCE=m"
+        );
+        assert!(environment(own).starts_with("XDG_RUNTIME_DIR=/run/user/0 "), "{}", environment(own));
     }
 
     #[test]

@@ -19,6 +19,8 @@ async fn started(spec: ProcessSpec, ready: &Path) -> (Supervisor, LogHub) {
         .spawn()
         .await
         .expect("starts");
+    // The program may be further than the supervisor, for which the start is then still under way.
+    tree.start("web", None).await.expect("it starts, or has");
     wait_until_async("it is up", || ready.exists()).await;
     (tree, logs)
 }
@@ -105,7 +107,21 @@ async fn the_signal_follows_when_the_command_succeeded_and_nothing_ended() {
     let mut spec = child(&format!("exit-on TERM 7 touch {} sleep-forever", ready.display()));
     spec.stop_command = command("true", Duration::from_millis(50));
     let (tree, _logs) = started(spec, &ready).await;
-    assert!(stop(&tree).await.contains('7'));
+    let ended = stop(&tree).await;
+    assert!(ended.contains('7'), "{ended}");
+}
+
+#[tokio::test]
+async fn what_the_process_leaves_behind_gets_the_signal_although_the_command_came_first() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let ready = dir.path().join("ready");
+    let mut spec = child(&format!("spawn 1 sleep-forever touch {} sleep-forever", ready.display()));
+    spec.stop_command = command("kill -KILL $XY_PID", 10 * DEADLINE);
+    let (tree, _logs) = started(spec, &ready).await;
+    match tree.stop("web", None).await.expect("stopped") {
+        StopOutcome::Stopped(report) => assert_eq!(report.killed, [], "the signal was enough"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -123,7 +139,8 @@ async fn a_kill_does_not_wait_for_the_stop_command() {
     });
     wait_until_async("the command runs", || begun.exists()).await;
     let helper = crate::support::pid_in(&begun);
-    tree.kill().await;
+    let report = tree.kill().await;
+    assert_eq!((report.killed.len(), report.leaked.len()), (1, 0), "{report:?}");
     let _stopped_by_the_kill = stopping.await;
     wait_until_async("the command is gone", || !crate::support::is_running(helper)).await;
 }

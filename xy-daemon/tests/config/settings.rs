@@ -87,7 +87,7 @@ fn the_user_decides_where_paths_start() {
         let text = web_errors("Process(command: \"a\", user: \"root\", group: \"root\")");
         assert_eq!(
             text,
-            "servers/web.ron:1:30: user: only root can run processes as user 0 and group 0; remove `user` and `group`, or run as root"
+            "servers/web.ron:1:29: user: only root can run processes as user 0 and group 0; remove `user` and `group`, or run as root"
         );
         return;
     }
