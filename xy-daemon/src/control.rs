@@ -268,9 +268,16 @@ impl Control {
     }
 
     fn not_found(&self, name: &str) -> RpcError {
-        match self.in_force().rejected.get(name) {
-            Some(errors) => RpcError::new(ErrorKind::ConfigInvalid, errors.clone()),
-            None => RpcError::server_not_found(name),
+        let errors = self.in_force().rejected.get(name).cloned();
+        if let Some(errors) = errors {
+            return RpcError::new(ErrorKind::ConfigInvalid, errors);
+        }
+        match self.instances_of(name.to_owned()) {
+            instances if instances != [name] => RpcError::new(
+                ErrorKind::ServerNotFound,
+                format!("no server is named `{name}`; its instances are {}", instances.join(", ")),
+            ),
+            _ => RpcError::server_not_found(name),
         }
     }
 

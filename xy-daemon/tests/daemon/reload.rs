@@ -130,7 +130,11 @@ async fn instances_come_and_go_without_touching_the_others() {
         list(&client).await.iter().filter_map(|web| web.port).collect::<Vec<_>>(),
         [first, first + 1, first + 2]
     );
-    // The file's name stands for all of them.
+    // To look at, each is a server; to operate on, the file's name stands for all of them.
+    let asked = client
+        .call::<xy_daemon::protocol::method::Status>(xy_daemon::protocol::method::StatusParams::new("web"));
+    let error = within("status", asked).await.expect_err("there is no such server").to_string();
+    assert!(error.contains("its instances are web-1, web-2, web-3"), "{error}");
     let restarted = super::support::stop(&client, "web").await;
     assert_eq!(restarted.stopped, ["web-1", "web-2", "web-3"]);
     let params = xy_daemon::protocol::method::OperationParams::named("web");

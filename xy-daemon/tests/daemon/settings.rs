@@ -8,7 +8,7 @@ use xy_daemon::protocol::method::{
     Events, EventsParams, List, ListParams, Logs, LogsParams, OperationParams, Restart, Status, StatusParams,
 };
 
-use super::support::{World, ready, script, until, within};
+use super::support::{SERVER, World, free_port, ready, script, stop, until, within};
 
 /// A value that must not come out anywhere.
 const CANARY: &str = "canary-6f1c0a";
@@ -109,4 +109,35 @@ async fn values_of_environment_variables_come_out_nowhere() {
     for (what, text) in told {
         assert!(!text.contains(CANARY), "{what}: {text}");
     }
+}
+
+#[tokio::test]
+async fn a_server_of_another_user_is_ready_by_its_own_port_and_ends_as_a_whole() {
+    if !nix::unistd::Uid::effective().is_root() {
+        // Nobody else can start it.
+        return;
+    }
+    let port = free_port();
+    let mut world = World::new();
+    // Where the user can reach it, unlike the directories of these tests.
+    let public = tempfile::tempdir().expect("a temporary directory");
+    fs::set_permissions(public.path(), fs::Permissions::from_mode(0o755)).expect("our own");
+    let program = public.path().join("server");
+    fs::copy(SERVER, &program).expect("copied");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("our own");
+    let text = format!(
+        r#"Process(command: {program:?}, args: ["spawn", "2", "setsid", "sleep-forever", "serve", "{port}"],
+                   port: {port}, user: "nobody", working_dir: "/", stop: (grace: "60s"))"#
+    );
+    world.write("web", &text);
+    let client = world.boot().await;
+    let pid = ready(&client, "web").await;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let nobody =
+        nix::unistd::User::from_name("nobody").expect("a user database").expect("every system has it");
+    assert!(status.contains(&format!("\nUid:\t{0}\t{0}\t{0}\t{0}\n", nobody.uid)), "{status}");
+    assert_eq!(world.processes().len(), 2);
+    let stopped = stop(&client, "web").await;
+    assert_eq!((stopped.stopped.len(), stopped.killed.len()), (1, 0), "{stopped:?}");
+    assert_eq!(world.processes(), Vec::<u32>::new());
 }
