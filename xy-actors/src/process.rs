@@ -1,5 +1,6 @@
 //! Operating system processes as children: what to run, and the one place that spawns, signals and reaps.
 
+pub mod guard;
 pub mod port;
 pub mod readiness;
 

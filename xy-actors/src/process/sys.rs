@@ -293,7 +293,98 @@ pub(super) fn children_are_reaped_by_kernel() -> bool {
     }
 }
 
-pub(super) use os::{ChildStack, open_process, set_subreaper, signal_process, spawn};
+/// A set of signals, for [`hold_signals`] and [`take_signal`].
+pub(super) struct SignalSet(libc::sigset_t);
+
+impl SignalSet {
+    /// Returns the set of these signals; numbers that are no signals are left out.
+    pub(super) fn new(signals: &[c_int]) -> Self {
+        // SAFETY: `set` is filled by sigemptyset before it is used.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            for signal in signals {
+                libc::sigaddset(&raw mut set, *signal);
+            }
+            Self(set)
+        }
+    }
+}
+
+/// Blocks exactly these signals in the calling thread: they are queued until they are taken, and all others delivered.
+pub(super) fn hold_signals(signals: &SignalSet) {
+    // SAFETY: the set is valid, and the old mask is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const signals.0, ptr::null_mut()) };
+}
+
+/// Gives every signal that an earlier program had ignored its default meaning back, and blocks none.
+///
+/// SIGPIPE stays ignored, as the standard library has it.
+pub(super) fn reset_inherited_signals() {
+    for signal in 1..=if cfg!(target_os = "linux") { 64 } else { 31 } {
+        // SAFETY: the disposition is read, and only an ignored one is replaced by the default, which runs no code.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let is_known = libc::sigaction(signal, ptr::null(), &raw mut action) == 0;
+            if is_known && signal != libc::SIGPIPE && action.sa_sigaction == libc::SIG_IGN {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+    hold_signals(&SignalSet::new(&[]));
+}
+
+/// Makes a second process of this one. Returns the child's pid, and `None` in the child.
+///
+/// # Errors
+/// If this process has more than one thread (Linux): the child would have copies of locks that nobody unlocks.
+pub(super) fn fork_alone() -> io::Result<Option<u32>> {
+    if cfg!(target_os = "linux") && std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("this process already has several threads"));
+    }
+    // SAFETY: there is no other thread, so the child has all of our state in a consistent form.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(pid as u32)),
+    }
+}
+
+/// Reaps any one child that has ended; `None` if none has. For a process that has no owner of single children.
+pub(super) fn reap_any() -> Option<(u32, ProcessExit)> {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for the result.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
+    let exit = if libc::WIFEXITED(status) {
+        ProcessExit::Code(libc::WEXITSTATUS(status))
+    } else {
+        ProcessExit::Signal { signal: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
+    };
+    Some((pid, exit))
+}
+
+/// Signals a child that has not been reaped, which is what keeps its pid from meaning another.
+pub(super) fn signal_child(pid: u32, signal: c_int) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    if pid <= 1 {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: kill takes numbers only.
+    if unsafe { libc::kill(pid, signal) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Ends this process by a signal in its default meaning. Returns if the signal does not end it, as with process 1.
+pub(super) fn end_by_signal(signal: c_int) {
+    // SAFETY: the default disposition runs no code of ours; raise takes a number.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        hold_signals(&SignalSet::new(&[]));
+        libc::raise(signal);
+    }
+}
+
+pub(super) use os::{ChildStack, open_process, set_subreaper, signal_process, spawn, take_signal};
 
 #[cfg(target_os = "linux")]
 mod os {
@@ -510,6 +601,25 @@ mod os {
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Takes one held signal, waiting for it at most this long; `None` if none came. `true` says that the kernel sent it,
+    /// as it does for a key of the terminal, which everybody in the foreground group hears.
+    pub(in super::super) fn take_signal(
+        signals: &SignalSet,
+        timeout: Option<std::time::Duration>,
+    ) -> Option<(c_int, bool)> {
+        let limit = timeout.map(|timeout| libc::timespec {
+            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        // SAFETY: an all-zero siginfo_t is a valid value; set and limit outlive the call, and no limit is a null pointer.
+        unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
+            let signal = libc::sigtimedwait(&raw const signals.0, &raw mut info, limit);
+            (signal > 0).then_some((signal, info.si_code == libc::SI_KERNEL))
+        }
+    }
+
     /// Makes orphaned descendants ours instead of init's.
     pub(in super::super) fn set_subreaper() -> io::Result<()> {
         // SAFETY: numbers only.
@@ -719,6 +829,35 @@ mod os {
             return Err(io::Error::last_os_error());
         }
         Ok(())
+    }
+
+    /// Takes one held signal, waiting for it at most about this long; `None` if none came. Who sent it is not told here.
+    pub(in super::super) fn take_signal(
+        signals: &SignalSet,
+        timeout: Option<std::time::Duration>,
+    ) -> Option<(c_int, bool)> {
+        let deadline = timeout.map(|timeout| std::time::Instant::now() + timeout);
+        loop {
+            // SAFETY: both sets are valid; sigwait is called only when a signal is there, or is to be waited for.
+            unsafe {
+                let mut pending: libc::sigset_t = std::mem::zeroed();
+                libc::sigpending(&raw mut pending);
+                let is_there = (1..32).any(|signal| {
+                    libc::sigismember(&raw const pending, signal) == 1
+                        && libc::sigismember(&raw const signals.0, signal) == 1
+                });
+                if is_there || deadline.is_none() {
+                    let mut signal = 0;
+                    let result = libc::sigwait(&raw const signals.0, &raw mut signal);
+                    return (result == 0).then_some((signal, false));
+                }
+            }
+            if deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline) {
+                return None;
+            }
+            // SAFETY: numbers only. There is no wait with a limit here.
+            unsafe { libc::usleep(10_000) };
+        }
     }
 
     /// Does nothing: there is no such role here, so orphans go to launchd and are found by session and marker.

@@ -5,6 +5,7 @@
 mod boot;
 mod crashes;
 mod ends;
+mod guard;
 mod logs;
 mod operations;
 mod reload;
