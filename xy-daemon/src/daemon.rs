@@ -15,7 +15,7 @@ use xy_actors::event::ChildReport;
 use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream};
 use xy_actors::exit::ExitReport;
 use xy_actors::log::LogHub;
-use xy_actors::process::{HostError, HostOptions, ProcessHost, SweepReport};
+use xy_actors::process::{HostError, HostOptions, Member, ProcessHost, SweepReport};
 use xy_actors::spec::{Order, SupervisorSpec};
 use xy_actors::supervisor::{SpawnTreeError, Supervisor};
 
@@ -89,6 +89,8 @@ pub struct RunReport {
     pub killed: Vec<Killed>,
     /// The processes that survived even that, as `pid (command) of server`.
     pub left: Vec<String>,
+    /// The processes that belonged to no server any more and were killed at the very end, as `pid (command)`.
+    pub strangers: Vec<String>,
 }
 
 /// Why a daemon did not run, or did not end as it was asked to.
@@ -217,11 +219,13 @@ pub async fn run(
         Some(how) => Ok(shut_down(&root, how, config.settings.shutdown_timeout, &mut signals).await),
         None => Err(RunError::RootEnded(root.ended().await.to_string())),
     };
+    let strangers = host.end_strangers().await;
     logs.flush().await;
     drop(close);
     // A panic in the accept loop has been reported by the runtime; the socket is gone either way.
     let _panicked = served.await;
-    ended
+    let name = |member: &Member| format!("{} ({})", member.pid, member.command);
+    ended.map(|report| RunReport { strangers: strangers.iter().map(name).collect(), ..report })
 }
 
 /// Tries again for a moment while somebody else holds what is needed.

@@ -120,6 +120,9 @@ fn run(options: RunOptions, guarded: Option<Guarded>) -> ExitCode {
             for server in &report.killed {
                 tracing::warn!(child = server.name, processes = server.processes.len(), "had to be killed");
             }
+            for process in &report.strangers {
+                tracing::warn!("belonged to no server and was killed: {process}");
+            }
             for process in &report.left {
                 tracing::error!("could not be ended: {process}");
             }

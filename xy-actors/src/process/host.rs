@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 mod adoption;
+mod kin;
 mod process;
 mod spawner;
 
@@ -27,6 +28,7 @@ pub use self::process::{KillReport, Member, OsProcess, ProcessExit, ProcessOutpu
 use self::spawner::{Job, Spawner};
 use super::command::{self, PreparedCommand};
 use super::ledger::{Ledger, OpenError, SweepReport};
+use super::tree::Stat;
 use super::{ProcessSpec, SpawnError, SpawnErrorKind, sys, tree};
 
 /// How often and at which intervals a program that is being written is tried again; 500 ms together.
@@ -36,6 +38,9 @@ const TEXT_BUSY_DELAYS: [Duration; 4] = [
     Duration::from_millis(140),
     Duration::from_millis(280),
 ];
+
+/// How long orphans that belong to nobody are waited for at the end.
+const STRANGERS_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a process host does beyond spawning. The default does not disturb a program that embeds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +152,7 @@ impl Host {
 
     /// How far a scan has to look to see all of a tree.
     fn reach(&self) -> tree::Reach {
-        if self.options.subreaper && tree::lists_children() {
+        if cfg!(target_os = "linux") && self.options.subreaper && tree::lists_children() {
             tree::Reach::Children
         } else {
             tree::Reach::All
@@ -244,6 +249,50 @@ impl ProcessHost {
     /// Returns what has been spawned and not been reaped, by pid.
     pub fn live(&self) -> Vec<LiveProcess> {
         lock(&self.inner.live).values().cloned().collect()
+    }
+
+    /// Returns the orphans that came to this process and belong to no tree it has (with `subreaper`).
+    ///
+    /// Such a process has left its parent, session and group and has cleared its environment before it was ever seen.
+    /// Nobody can say whose it is, so it is not killed with a tree.
+    pub fn strangers(&self) -> Vec<Member> {
+        let mut kin = lock(&self.inner.spawner.kin);
+        kin.look();
+        kin.strangers().into_iter().map(|stat| Member::escaped(&stat)).collect()
+    }
+
+    /// Kills the [`strangers`](Self::strangers) and what descends from them, and returns whom.
+    ///
+    /// To be called when no tree is left, at the end of a program that ends everything it has started: they all descend
+    /// from one of its trees, whichever it was. Takes a second at most.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: signals that were sent stay sent.
+    pub async fn end_strangers(&self) -> Vec<Member> {
+        let deadline = tokio::time::Instant::now() + STRANGERS_LIMIT;
+        let mut killed: Vec<Stat> = Vec::new();
+        loop {
+            let strangers = {
+                let mut kin = lock(&self.inner.spawner.kin);
+                kin.look();
+                // Under the lock without which no orphan is reaped.
+                let strangers = kin.strangers();
+                for stranger in &strangers {
+                    let _ended = sys::signal_child(stranger.pid, libc::SIGKILL);
+                }
+                strangers
+            };
+            if strangers.is_empty() || tokio::time::Instant::now() >= deadline {
+                return killed.iter().map(Member::escaped).collect();
+            }
+            process::await_exits(&strangers, deadline).await;
+            // Their children come to us by that.
+            for stranger in strangers {
+                if !killed.iter().any(|stat| stat.identity() == stranger.identity()) {
+                    killed.push(stranger);
+                }
+            }
+        }
     }
 
     fn begin_adoption(&self) {

@@ -1,5 +1,6 @@
 //! One spawned process and its tree, owned: looked at, signaled, awaited and reaped through this handle only.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,9 @@ use super::spawner::Job;
 use super::{Host, LiveProcess, lock};
 use crate::process::sys;
 use crate::process::tree::{Identity, Reach, Scope, Stat, scan};
+
+/// How many looks in a row a kill takes while each one finds somebody new, before others get their turn.
+const CHASE: u32 = 32;
 
 /// How long to wait for a process that cannot be watched before looking again.
 const RESCAN: Duration = Duration::from_millis(20);
@@ -43,6 +47,13 @@ pub struct Member {
     pub command: String,
     /// Whether it left the process group, so that a signal to the group does not reach it.
     pub escaped: bool,
+}
+
+impl Member {
+    /// A process outside of every process group of ours.
+    pub(super) fn escaped(stat: &Stat) -> Self {
+        Self { pid: stat.pid, command: stat.command.clone(), escaped: true }
+    }
 }
 
 /// What [`OsProcess::kill_tree`] did.
@@ -79,8 +90,6 @@ struct State {
     exit: Option<ProcessExit>,
     /// The pid may belong to somebody else.
     is_reaped: bool,
-    /// Processes that were seen to belong to the tree, still there at the latest scan.
-    known: Vec<Identity>,
 }
 
 impl State {
@@ -130,14 +139,28 @@ impl Main {
     fn scan(&self, state: &mut State, reach: Reach) -> io::Result<Vec<Stat>> {
         // A reaped main's pid says nothing any more; what is known and what carries the marker still does.
         let main = if state.is_reaped { u32::MAX } else { self.live.pid };
-        let scope = Scope { main, marker: &self.live.marker, known: &state.known };
+        let marker = self.marker();
+        let known = {
+            let mut kin = lock(&self.host.spawner.kin);
+            if reach == Reach::Children {
+                kin.look();
+            }
+            let mut known = kin.known(marker);
+            let orphans = kin.orphans_of(marker);
+            known.retain(|identity| !orphans.contains(identity));
+            known.extend(orphans);
+            known
+        };
+        let scope = Scope { main, marker, known: &known };
         let found = scan(&scope, reach, |pid| self.host.is_main(pid))?;
         // One that this look missed, in the moment in which it changed its parent, stays known while it is there.
-        let mut known: Vec<Identity> = found.iter().map(Stat::identity).collect();
-        let missed = state.known.iter().filter(|identity| !known.contains(identity) && identity.is_current());
+        let mut seen: Vec<Identity> = found.iter().map(Stat::identity).collect();
+        let missed = known.iter().filter(|identity| !seen.contains(identity) && identity.is_current());
         let missed: Vec<Identity> = missed.copied().collect();
-        known.extend(missed);
-        state.known = known;
+        seen.extend(missed);
+        // The main process is known anyway, and is most often the only one.
+        seen.retain(|identity| identity.pid != main);
+        lock(&self.host.spawner.kin).set_known(marker, seen);
         Ok(found)
     }
 
@@ -180,25 +203,39 @@ impl Main {
     }
 
     /// Sends SIGKILL to the group and to everybody found outside; returns whom.
+    ///
+    /// Looks again at once while there is somebody who was not there before: a chain of processes, each of which forks the
+    /// next one and ends, can only be caught by whoever is faster.
     fn kill(&self, reach: Reach) -> io::Result<Vec<Stat>> {
         let mut state = lock(&self.state);
-        // Looked for before, because afterwards nobody could be named.
-        let found = self.scan(&mut state, reach);
-        self.peek(&mut state);
-        if !state.is_reaped {
-            // Whatever the scan saw: this reaches those that are forked meanwhile, too.
-            let _ = sys::signal_group(self.live.pid, libc::SIGKILL);
+        let mut killed: Vec<Stat> = Vec::new();
+        for _ in 0..CHASE {
+            // Looked for before, because afterwards nobody could be named.
+            let found = self.scan(&mut state, reach);
+            self.peek(&mut state);
+            if !state.is_reaped {
+                // Whatever the scan saw: this reaches those that are forked meanwhile, too.
+                let _ = sys::signal_group(self.live.pid, libc::SIGKILL);
+            }
+            let found = found?;
+            let before = killed.len();
+            let known: BTreeSet<Identity> = killed.iter().map(Stat::identity).collect();
+            for stat in found.into_iter().filter(|stat| !known.contains(&stat.identity())) {
+                if stat.group != self.live.pid {
+                    let _ = Self::signal_member(&stat, libc::SIGKILL);
+                }
+                killed.push(stat);
+            }
+            if killed.len() == before {
+                break;
+            }
         }
-        let found = found?;
-        for stat in found.iter().filter(|stat| stat.group != self.live.pid) {
-            let _ = Self::signal_member(stat, libc::SIGKILL);
-        }
-        Ok(found)
+        Ok(killed)
     }
 
     /// Kills what is there and returns whether nothing was.
     pub(super) fn kill_pass(&self) -> bool {
-        self.kill(Reach::All).is_ok_and(|found| found.is_empty())
+        self.kill(self.host.reach()).is_ok_and(|found| found.is_empty())
     }
 
     /// Reaps the main process; `None` while it runs.
@@ -387,7 +424,7 @@ impl OsProcess {
     /// Cancel safe.
     pub async fn tree_gone(&self, until: Instant) -> Result<(), Vec<Member>> {
         let main = self.main();
-        let mut reach = main.host.reach();
+        let reach = main.host.reach();
         let mut empty_passes = 0;
         loop {
             let found = main.scan(&mut lock(&main.state), reach);
@@ -397,8 +434,6 @@ impl OsProcess {
                     if empty_passes == 2 {
                         return Ok(());
                     }
-                    // The second look is the thorough one.
-                    reach = Reach::All;
                 }
                 Ok(found) if Instant::now() >= until => {
                     return Err(found.iter().map(|stat| main.member(stat)).collect());
@@ -420,13 +455,14 @@ impl OsProcess {
     /// Cancel safe: signals that were sent stay sent.
     pub async fn kill_tree(&self, until: Instant) -> KillReport {
         let main = self.main();
-        let mut reach = main.host.reach();
+        let reach = main.host.reach();
         let mut killed: Vec<(Identity, Member)> = Vec::new();
+        let mut seen = BTreeSet::new();
         let mut empty_passes = 0;
-        let left = loop {
+        let left: Vec<Stat> = loop {
             let found = main.kill(reach).unwrap_or_default();
             for stat in &found {
-                if !killed.iter().any(|(identity, _)| *identity == stat.identity()) {
+                if seen.insert(stat.identity()) {
                     killed.push((stat.identity(), main.member(stat)));
                 }
             }
@@ -435,9 +471,11 @@ impl OsProcess {
                 if empty_passes == 2 {
                     break found;
                 }
-                reach = Reach::All;
             } else if Instant::now() >= until {
-                break found;
+                let is_there = |stat: &Stat| {
+                    Stat::read(stat.pid).is_some_and(|now| now.is_alive && now.identity() == stat.identity())
+                };
+                break found.into_iter().filter(is_there).collect();
             } else {
                 empty_passes = 0;
                 await_exits(&found, until).await;
@@ -462,7 +500,7 @@ impl OsProcess {
 }
 
 /// Waits until each of these has ended or the deadline is reached; whoever cannot be watched is waited for a moment.
-async fn await_exits(stats: &[Stat], until: Instant) {
+pub(super) async fn await_exits(stats: &[Stat], until: Instant) {
     let all = async {
         for stat in stats {
             let watch = sys::open_process(stat.pid).and_then(|process| sys::watch(Arc::new(process)));

@@ -4,7 +4,6 @@
 //! parent-death signal. It knows every pid it created until it is told of the reap; that makes it the one that may reap
 //! adopted orphans without ever taking an exit status from its owner.
 
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +16,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::sync::oneshot;
 
+use super::kin::Kin;
 use super::process::{Guard, Main, ProcessOutput};
 use super::{Host, LiveProcess, SpawnError, lock};
 use crate::process::command::{PreparedCommand, diagnose};
@@ -43,6 +43,8 @@ pub(super) enum Job {
 /// The way to the thread.
 #[derive(Debug, Clone)]
 pub(super) struct Spawner {
+    /// Who our children are.
+    pub(super) kin: Arc<Mutex<Kin>>,
     // Unbounded: each spawn is awaited by its caller, each other job comes from one process or is coalesced.
     jobs: mpsc::Sender<Job>,
     /// A [`Job::ReapOrphans`] is on its way.
@@ -58,10 +60,12 @@ impl Spawner {
             return Ok(spawner.clone());
         }
         let (jobs, inbox) = mpsc::channel();
-        let is_reaping_due = Arc::new(AtomicBool::new(false));
-        let due = is_reaping_due.clone();
-        std::thread::Builder::new().name("xy-spawner".to_owned()).spawn(move || run(&inbox, due))?;
-        Ok(spawner.insert(Self { jobs, is_reaping_due }).clone())
+        let (kin, is_reaping_due) = (Arc::<Mutex<Kin>>::default(), Arc::new(AtomicBool::new(false)));
+        let (kin_there, due) = (kin.clone(), is_reaping_due.clone());
+        std::thread::Builder::new()
+            .name("xy-spawner".to_owned())
+            .spawn(move || run(&inbox, State { kin: kin_there, is_reaping_due: due, ..State::default() }))?;
+        Ok(spawner.insert(Self { kin, jobs, is_reaping_due }).clone())
     }
 
     /// Asks for adopted orphans to be reaped, once for all requests until the thread comes to it.
@@ -80,11 +84,10 @@ impl Spawner {
 /// What the thread owns.
 #[derive(Default)]
 struct State {
+    kin: Arc<Mutex<Kin>>,
     is_reaping_due: Arc<AtomicBool>,
     stack: Option<ChildStack>,
     null: Option<OwnedFd>,
-    /// Marker by pid of every main process that may still be unreaped.
-    mains: BTreeMap<u32, String>,
     burials: Vec<Burial>,
 }
 
@@ -98,9 +101,8 @@ struct Burial {
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-fn run(inbox: &Receiver<Job>, is_reaping_due: Arc<AtomicBool>) {
+fn run(inbox: &Receiver<Job>, mut state: State) {
     sys::block_all_signals();
-    let mut state = State { is_reaping_due, ..State::default() };
     let mut pause = SHORTEST_PAUSE;
     loop {
         let job = if state.burials.is_empty() {
@@ -138,11 +140,11 @@ impl State {
                 let _ = reply.send(self.spawn(host, label, &command));
             }
             Job::Bury { main, done } => self.burials.push(Burial { main, done, empty_passes: 0 }),
-            Job::Forget { pid, marker } => self.forget(pid, &marker),
+            Job::Forget { pid, marker } => lock(&self.kin).forget(pid, &marker),
             Job::ReapOrphans => {
                 // Before the look, so that an end after it is asked for again.
                 self.is_reaping_due.store(false, Ordering::Release);
-                self.reap_orphans();
+                lock(&self.kin).reap();
             }
         }
     }
@@ -157,7 +159,7 @@ impl State {
         match self.create(&host, command) {
             Ok((spawned, output)) => {
                 let pid = spawned.pid;
-                self.mains.insert(pid, command.marker.clone());
+                lock(&self.kin).born(pid, &command.marker);
                 // It has not been reaped, so it is there, if only as a zombie.
                 let start_time = Stat::read(pid).map_or(0, |stat| stat.start_time);
                 let live = LiveProcess { pid, label, marker: command.marker.clone(), start_time };
@@ -202,13 +204,6 @@ impl State {
         Ok((spawned, ProcessOutput { stdout, stderr }))
     }
 
-    fn forget(&mut self, pid: u32, marker: &str) {
-        // The pid may already belong to a later process of ours.
-        if self.mains.get(&pid).is_some_and(|found| found == marker) {
-            self.mains.remove(&pid);
-        }
-    }
-
     fn continue_burials(&mut self) {
         let mut burials = std::mem::take(&mut self.burials);
         burials.retain_mut(|burial| {
@@ -216,30 +211,13 @@ impl State {
             if burial.empty_passes < 2 || burial.main.reap().is_none() {
                 return true;
             }
-            self.forget(burial.main.pid(), burial.main.marker());
+            lock(&self.kin).forget(burial.main.pid(), burial.main.marker());
             if let Some(done) = burial.done.take() {
                 let _ = done.send(());
             }
             false
         });
         self.burials = burials;
-    }
-
-    /// Reaps the zombies among our children that are nobody's main process.
-    ///
-    /// Only those of another session: every descendant of a process of ours is in a session of its own, while a child
-    /// that another part of this program started with `std::process` is in ours and has an owner who waits for it.
-    fn reap_orphans(&mut self) {
-        let Some(session) = Stat::read(std::process::id()).map(|stat| stat.session) else { return };
-        for pid in tree::children_of(std::process::id()) {
-            if self.mains.contains_key(&pid) {
-                continue;
-            }
-            // We own the pid while it is our zombie: nothing but a wait of ours frees it.
-            if Stat::read(pid).is_some_and(|stat| !stat.is_alive && stat.session != session) {
-                let _ = sys::reap_pid(pid);
-            }
-        }
     }
 }
 
