@@ -256,6 +256,7 @@ impl Guard<'_> {
     fn run(mut self) -> ProcessExit {
         let (mut has_been_up, mut is_end_asked, mut short_lives) = (false, false, 0_u32);
         loop {
+            sys::release_program_memory();
             let heard = self.await_end(&mut is_end_asked);
             has_been_up |= self.life.up.is_some();
             short_lives = if self.life.is_short(Instant::now()) { short_lives.saturating_add(1) } else { 0 };

@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 mod boot;
+mod chaos;
 mod crashes;
 mod ends;
 mod guard;
