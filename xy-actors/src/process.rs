@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod actor;
+mod cgroup;
 mod child;
 mod command;
 mod host;
@@ -19,7 +20,7 @@ mod tree;
 pub use self::child::{ProcessChild, process};
 pub use self::command::{SpawnError, SpawnErrorKind};
 pub use self::host::{
-    HostError, HostOptions, KillReport, LiveProcess, Member, OsProcess, ProcessExit, ProcessHost,
+    HostError, HostOptions, KillReport, LiveProcess, Member, OsProcess, Ownership, ProcessExit, ProcessHost,
     ProcessOutput,
 };
 pub use self::ledger::{SweepReport, SweptProcess};

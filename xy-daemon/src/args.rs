@@ -39,6 +39,12 @@ pub struct Arguments {
     #[arg(long)]
     pub no_guard: bool,
 
+    /// Own servers without control groups, even where one is delegated
+    ///
+    /// Orphans are then attributed by what they inherited, as on systems without control groups (version 2).
+    #[arg(long)]
+    pub no_cgroup: bool,
+
     /// The guard of this process, which is its parent; given by the guard to a xyd that it starts again.
     #[arg(long, value_name = "PID", hide = true)]
     pub guard_pid: Option<u32>,
@@ -68,16 +74,34 @@ mod tests {
     #[test]
     fn every_option_is_optional_and_read() {
         let bare = Arguments::try_parse_from(["xyd"]).expect("no option is required");
-        let expected =
-            Arguments { config: None, socket: None, check: false, no_guard: false, guard_pid: None };
+        let expected = Arguments {
+            config: None,
+            socket: None,
+            check: false,
+            no_guard: false,
+            no_cgroup: false,
+            guard_pid: None,
+        };
         assert_eq!(bare, expected);
-        let line = ["xyd", "--config", "/c", "--socket", "/s", "--check", "--no-guard", "--guard-pid", "7"];
+        let line = [
+            "xyd",
+            "--config",
+            "/c",
+            "--socket",
+            "/s",
+            "--check",
+            "--no-guard",
+            "--no-cgroup",
+            "--guard-pid",
+            "7",
+        ];
         let full = Arguments::try_parse_from(line).expect("all options are known");
         let expected = Arguments {
             config: Some("/c".into()),
             socket: Some("/s".into()),
             check: true,
             no_guard: true,
+            no_cgroup: true,
             guard_pid: Some(7),
         };
         assert_eq!(full, expected);

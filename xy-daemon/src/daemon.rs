@@ -46,6 +46,8 @@ pub struct RunOptions {
     pub socket: PathBuf,
     /// The directory servers run in unless their file names one.
     pub working_dir: PathBuf,
+    /// Whether each server gets a control group of its own where one is delegated.
+    pub cgroups: bool,
 }
 
 /// What a daemon is told from outside the socket.
@@ -180,7 +182,9 @@ pub async fn run(
     let listener = patiently(async || Ok(Listener::bind(&options.socket)?)).await?;
     let (host, sweep) = patiently(async || {
         let ledger = Some(options.state_dir.join("processes.ledger"));
-        let options = HostOptions { subreaper: true, parent_death_signal: true, ledger };
+        let cgroups = options.cgroups;
+        let options =
+            HostOptions { subreaper: true, parent_death_signal: true, ledger, cgroups, expendable: true };
         Ok(blocking(move || ProcessHost::start(options)).await??)
     })
     .await?;

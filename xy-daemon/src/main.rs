@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         servers_dir: None,
         socket: directories.socket(arguments.socket.as_deref(), |name| std::env::var_os(name)),
         state_dir: directories.state,
+        cgroups: !arguments.no_cgroup,
         working_dir: LoadOptions::new(home()).default_dir,
     };
     let guarded = match arguments.guard_pid {

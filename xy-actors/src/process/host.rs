@@ -26,6 +26,7 @@ mod spawner;
 
 pub use self::process::{KillReport, Member, OsProcess, ProcessExit, ProcessOutput};
 use self::spawner::{Job, Spawner};
+use super::cgroup::Groups;
 use super::command::{self, PreparedCommand};
 use super::ledger::{Ledger, OpenError, SweepReport};
 use super::tree::Stat;
@@ -56,12 +57,32 @@ pub struct HostOptions {
     pub parent_death_signal: bool,
     /// The file that tells the next start what this one left behind; `None` keeps none.
     pub ledger: Option<PathBuf>,
+    /// Puts each tree into a control group of its own, where version 2 of them is delegated to this process (Linux).
+    /// Needs a ledger, which tells the next start where they are.
+    pub cgroups: bool,
+    /// Makes children more likely than this process to be killed when memory runs out (Linux).
+    pub expendable: bool,
+}
+
+/// By which means the processes of a tree are known to be all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ownership {
+    /// By a control group for each tree, below this directory; what leaves it is found as with [`Self::Subreaper`].
+    Cgroup {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Orphans come to this process, and are attributed by marker, session, group and what was seen of them before.
+    Subreaper,
+    /// Every process of the machine is looked at, and attributed in the same way.
+    Walk,
 }
 
 impl Default for HostOptions {
     /// Returns the parent-death signal alone.
     fn default() -> Self {
-        Self { subreaper: false, parent_death_signal: true, ledger: None }
+        Self { subreaper: false, parent_death_signal: true, ledger: None, cgroups: false, expendable: false }
     }
 }
 
@@ -118,6 +139,9 @@ struct Host {
     options: HostOptions,
     spawner: Spawner,
     ledger: Option<Mutex<Ledger>>,
+    groups: Option<Groups>,
+    /// What children write into their `oom_score_adj`.
+    oom_score: Option<i16>,
     /// By pid.
     live: Mutex<BTreeMap<u32, LiveProcess>>,
     /// Reaps adopted orphans; begun by the first use inside a runtime.
@@ -176,21 +200,30 @@ impl ProcessHost {
         if options.subreaper {
             sys::set_subreaper().map_err(HostError::Subreaper)?;
         }
-        let (ledger, report) = match &options.ledger {
-            None => (None, SweepReport::default()),
+        let (ledger, groups, report) = match &options.ledger {
+            None => (None, None, SweepReport::default()),
             Some(path) => {
-                let (ledger, report) = Ledger::open(path).map_err(|error| match error {
+                let groups = || if options.cgroups { Groups::open(path) } else { None };
+                let (ledger, groups, report) = Ledger::open(path, groups).map_err(|error| match error {
                     OpenError::InUse => HostError::LedgerInUse(path.clone()),
                     OpenError::Io(path, source) => HostError::Ledger { path, source },
                 })?;
-                (Some(Mutex::new(ledger)), report)
+                (Some(Mutex::new(ledger)), groups, report)
             }
         };
         let spawner = Spawner::get().map_err(HostError::Spawner)?;
+        // One more than ours; where there is no such score, there is nothing to set.
+        let own_score = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
+        let oom_score = own_score
+            .filter(|_| options.expendable)
+            .and_then(|text| text.trim().parse::<i16>().ok())
+            .map(|score| score.saturating_add(1).min(1000));
         let inner = Arc::new(Host {
             options,
             spawner,
             ledger,
+            groups,
+            oom_score,
             live: Mutex::new(BTreeMap::new()),
             adoption: OnceLock::new(),
         });
@@ -251,6 +284,15 @@ impl ProcessHost {
         lock(&self.inner.live).values().cloned().collect()
     }
 
+    /// Returns by which means trees are owned.
+    pub fn ownership(&self) -> Ownership {
+        match &self.inner.groups {
+            Some(groups) if groups.is_usable() => Ownership::Cgroup { path: groups.base().to_owned() },
+            _ if self.inner.reach() == tree::Reach::Children => Ownership::Subreaper,
+            _ => Ownership::Walk,
+        }
+    }
+
     /// Returns the orphans that came to this process and belong to no tree it has (with `subreaper`).
     ///
     /// Such a process has left its parent, session and group and has cleared its environment before it was ever seen.
@@ -264,7 +306,7 @@ impl ProcessHost {
     /// Kills the [`strangers`](Self::strangers) and what descends from them, and returns whom.
     ///
     /// To be called when no tree is left, at the end of a program that ends everything it has started: they all descend
-    /// from one of its trees, whichever it was. Takes a second at most.
+    /// from one of its trees, whichever it was. Takes a second at most. Nothing is to be spawned afterwards.
     ///
     /// # Cancel safety
     /// Cancel safe: signals that were sent stay sent.
@@ -283,6 +325,10 @@ impl ProcessHost {
                 strangers
             };
             if strangers.is_empty() || tokio::time::Instant::now() >= deadline {
+                // Nobody else says when a program with a host in several places is at its end.
+                if let Some(groups) = &self.inner.groups {
+                    groups.remove();
+                }
                 return killed.iter().map(Member::escaped).collect();
             }
             process::await_exits(&strangers, deadline).await;

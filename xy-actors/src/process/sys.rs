@@ -34,6 +34,10 @@ pub(super) struct ExecRequest<'a> {
     pub(super) stdio: [BorrowedFd<'a>; 3],
     /// Whether the child is killed when the calling thread ends (Linux).
     pub(super) parent_death_signal: bool,
+    /// The directory of the control group to be created in (Linux).
+    pub(super) cgroup: Option<BorrowedFd<'a>>,
+    /// What the child writes into its `oom_score_adj` (Linux).
+    pub(super) oom_score: Option<i16>,
 }
 
 /// Where a spawn failed.
@@ -54,6 +58,8 @@ pub(super) enum SpawnStep {
     Dir = 6,
     /// `execve`.
     Exec = 7,
+    /// Creating the process in its control group; never told by the child.
+    ControlGroup = 8,
 }
 
 impl SpawnStep {
@@ -107,6 +113,8 @@ struct ChildArguments {
     stdio: [RawFd; 3],
     /// Our pid, or 0 for no parent-death signal.
     parent: libc::pid_t,
+    /// The text for `oom_score_adj`, filled up with NUL; empty for none.
+    oom_score: [u8; 8],
     /// The first descriptor number that cannot be open, for kernels without `close_range`.
     fd_limit: RawFd,
     failed_step: u32,
@@ -117,6 +125,18 @@ struct ChildArguments {
 /// Pointers to the strings, ended by a null pointer, as `execve` wants them. They borrow from `strings`.
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// Writes a number as text into a fixed place.
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there is no such score"))]
+fn oom_score_text(score: Option<i16>) -> [u8; 8] {
+    let mut place = [0; 8];
+    if let Some(score) = score {
+        let text = score.to_string();
+        // At most six bytes.
+        place[..text.len()].copy_from_slice(text.as_bytes());
+    }
+    place
 }
 
 fn fd_limit() -> RawFd {
@@ -159,6 +179,7 @@ unsafe fn become_program(child: *mut ChildArguments) -> ! {
         {
             fail(child, SpawnStep::ParentDeathSignal, errno, 0);
         }
+        os::set_oom_score(&raw const (*child).oom_score);
         let mut target = 0;
         while target < 3 {
             let source = *(&raw const (*child).stdio).cast::<RawFd>().add(target);
@@ -403,6 +424,26 @@ pub(super) fn release_program_memory() {
     }
 }
 
+/// Returns the inode of a pidfd, which is one of the process's own until the next boot; `None` before Linux 6.9, where all
+/// share one.
+pub(super) fn process_inode(process: BorrowedFd<'_>) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        // "PIDF"
+        const PIDFS: nix::libc::__fsword_t = 0x5049_4446;
+        let system = nix::sys::statfs::fstatfs(process).ok()?;
+        if system.filesystem_type().0 != PIDFS {
+            return None;
+        }
+        nix::sys::stat::fstat(process).ok().map(|stat| stat.st_ino)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _has_none = process;
+        None
+    }
+}
+
 /// Ends this process by a signal in its default meaning. Returns if the signal does not end it, as with process 1.
 pub(super) fn end_by_signal(signal: c_int) {
     // SAFETY: the default disposition runs no code of ours; raise takes a number.
@@ -413,6 +454,8 @@ pub(super) fn end_by_signal(signal: c_int) {
     }
 }
 
+#[cfg(target_os = "linux")]
+pub(super) use os::extended_attribute;
 pub(super) use os::{ChildStack, open_process, set_subreaper, signal_process, spawn, take_signal};
 
 #[cfg(target_os = "linux")]
@@ -471,6 +514,110 @@ mod os {
         unsafe { become_program(argument.cast()) }
     }
 
+    /// As `libc::clone` with [`child_main`], but the child is in the control group from its first instruction on.
+    ///
+    /// Moving it there afterwards would wait for every processor to pass a quiet state, some 10 ms.
+    ///
+    /// # Safety
+    /// As `libc::clone`: `flags` hold CLONE_VM, CLONE_VFORK and CLONE_PIDFD, and everything outlives the call.
+    unsafe fn clone_into(
+        cgroup: BorrowedFd<'_>,
+        stack: &mut ChildStack,
+        flags: c_int,
+        child: *mut c_void,
+        pidfd: *mut c_int,
+    ) -> libc::pid_t {
+        // The exit signal has a place of its own here, and this flag does not fit the old ones.
+        const INTO_CGROUP: u64 = 0x2_0000_0000;
+        // SAFETY: an all-zero record asks for nothing.
+        let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+        arguments.flags = INTO_CGROUP | u64::from((flags & !libc::SIGCHLD).cast_unsigned());
+        arguments.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+        arguments.pidfd = pidfd.expose_provenance() as u64;
+        arguments.stack = stack.base.expose_provenance() as u64;
+        arguments.stack_size = (GUARD + STACK) as u64;
+        arguments.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+        // SAFETY: the record is valid and as large as said; the child runs `child_main(child)` on its own stack and
+        // never comes back to this frame, because that does not return.
+        let result = unsafe { clone3(&raw const arguments, size_of::<libc::clone_args>(), child) };
+        match libc::pid_t::try_from(result) {
+            Ok(pid) if pid >= 0 => pid,
+            _ => {
+                // SAFETY: the address of this thread's errno is always valid.
+                unsafe { *libc::__errno_location() = c_int::try_from(-result).unwrap_or(libc::EIO) };
+                -1
+            }
+        }
+    }
+
+    /// The system call, after which the child goes on in [`child_main`]. Returns the pid or a negative error number.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn clone3(arguments: *const libc::clone_args, size: usize, child: *mut c_void) -> isize {
+        let result: isize;
+        // SAFETY: the caller vouches for the arguments. The kernel preserves all registers but rax, rcx and r11; the
+        // child has the stack of the arguments, aligned as a call wants it.
+        unsafe {
+            std::arch::asm!(
+                "syscall",
+                "test rax, rax",
+                "jnz 2f",
+                "xor ebp, ebp",
+                "mov rdi, r8",
+                "call r9",
+                "ud2",
+                "2:",
+                inlateout("rax") libc::SYS_clone3 as isize => result,
+                in("rdi") arguments,
+                in("rsi") size,
+                in("r8") child,
+                in("r9") child_main as extern "C" fn(*mut c_void) -> c_int,
+                lateout("rcx") _,
+                lateout("r11") _,
+            );
+        }
+        result
+    }
+
+    // Not run on this architecture.
+    #[cfg(target_arch = "aarch64")]
+    unsafe fn clone3(arguments: *const libc::clone_args, size: usize, child: *mut c_void) -> isize {
+        let result: isize;
+        // SAFETY: as on x86-64; the kernel preserves all registers but x0.
+        unsafe {
+            std::arch::asm!(
+                "svc #0",
+                "cbnz x0, 2f",
+                "mov x29, xzr",
+                "mov x30, xzr",
+                "mov x0, x2",
+                "blr x3",
+                "brk #1",
+                "2:",
+                inlateout("x0") arguments => result,
+                in("x1") size,
+                in("x2") child,
+                in("x3") child_main as extern "C" fn(*mut c_void) -> c_int,
+                in("x8") libc::SYS_clone3,
+                lateout("x30") _,
+            );
+        }
+        result
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    unsafe fn clone3(_arguments: *const libc::clone_args, _size: usize, _child: *mut c_void) -> isize {
+        -(libc::ENOSYS as isize)
+    }
+
+    /// Returns an extended attribute of a file, at most 64 bytes of it.
+    pub(in super::super) fn extended_attribute(path: &CStr, name: &CStr) -> Option<Vec<u8>> {
+        let mut value = [0_u8; 64];
+        // SAFETY: both strings end with NUL, and the buffer is as large as said.
+        let length =
+            unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        Some(value.get(..usize::try_from(length).ok()?)?.to_vec())
+    }
+
     /// Creates a process and returns after it has become the other program.
     ///
     /// To be called from a thread that never ends and has all signals blocked.
@@ -489,6 +636,7 @@ mod os {
             stdio: request.stdio.map(|fd| fd.as_raw_fd()),
             // SAFETY: getpid always succeeds.
             parent: if request.parent_death_signal { unsafe { libc::getpid() } } else { 0 },
+            oom_score: oom_score_text(request.oom_score),
             fd_limit: fd_limit(),
             failed_step: 0,
             failed_errno: 0,
@@ -499,9 +647,15 @@ mod os {
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
         // SAFETY: the stack is ours alone for the length of the call, since CLONE_VFORK holds us until the child has
         // left it; everything `child` points to outlives the call for the same reason.
-        let pid = unsafe { libc::clone(child_main, stack.top(), flags, child.cast(), &raw mut pidfd) };
+        let pid = unsafe {
+            match request.cgroup {
+                None => libc::clone(child_main, stack.top(), flags, child.cast(), &raw mut pidfd),
+                Some(cgroup) => clone_into(cgroup, stack, flags, child.cast(), &raw mut pidfd),
+            }
+        };
         if pid == -1 {
-            return Err(SpawnFailure::new(SpawnStep::Clone, &io::Error::last_os_error()));
+            let step = if request.cgroup.is_some() { SpawnStep::ControlGroup } else { SpawnStep::Clone };
+            return Err(SpawnFailure::new(step, &io::Error::last_os_error()));
         }
         // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
         let exit_fd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -562,6 +716,25 @@ mod os {
                 ptr::null_mut::<u64>(),
                 8_usize,
             );
+        }
+    }
+
+    /// Writes the text, if there is any. Whoever cannot goes on with the parent's score.
+    pub(super) unsafe fn set_oom_score(score: *const [u8; 8]) {
+        // SAFETY: the caller vouches for the pointer; the file's name ends with NUL.
+        unsafe {
+            let mut length = 0;
+            while length < 8 && *score.cast::<u8>().add(length) != 0 {
+                length += 1;
+            }
+            if length == 0 {
+                return;
+            }
+            let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            if fd >= 0 {
+                libc::write(fd, score.cast(), length);
+                libc::close(fd);
+            }
         }
     }
 
@@ -720,6 +893,7 @@ mod os {
                 dir: request.dir.map_or(ptr::null(), CStr::as_ptr),
                 stdio: request.stdio.map(|fd| fd.as_raw_fd()),
                 parent,
+                oom_score: [0; 8],
                 fd_limit: fd_limit(),
                 failed_step: 0,
                 failed_errno: 0,
@@ -789,6 +963,8 @@ mod os {
             libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
         }
     }
+
+    pub(super) unsafe fn set_oom_score(_score: *const [u8; 8]) {}
 
     pub(super) unsafe fn set_parent_death_signal(_parent: libc::pid_t) -> Result<(), c_int> {
         Ok(())

@@ -38,6 +38,7 @@ fn host_process() {
             "blocked_directory" => blocked_directory(&dir).await,
             "one_child" => one_child(&dir).await,
             "sweep" => sweep(&dir).await,
+            "cgroup" => crate::cgroup::cgroup(&dir).await,
             "subreaper_tree" => subreaper_tree(&dir).await,
             "subreaper_orphans" => subreaper_orphans().await,
             "subreaper_five_hundred" => subreaper_five_hundred(&dir).await,
@@ -302,10 +303,17 @@ async fn subreaper_last_ancestor(dir: &Path) {
 
 async fn subreaper_stranger(dir: &Path) {
     let host = subreaper();
-    let fled = dir.join("fled");
-    let script = format!("double-fork 4 clear-env touch {} sleep-forever sleep-forever", fled.display());
+    let (fled, go) = (dir.join("fled"), dir.join("go"));
+    // Session, group and environment are gone before the parent is, and nobody has looked meanwhile.
+    let script = format!(
+        "spawn 8 spawn-setsid 4 clear-env touch {} sleep-forever wait-for {} sleep-forever",
+        fled.display(),
+        go.display(),
+    );
     let process = host.spawn("test", &child(&script)).await.expect("starts");
     let fled = pid_in(&fled);
+    fs::write(&go, "").expect("written");
+    wait_until_async("it lost its parent", || children().contains(&fled)).await;
     let strangers = || host.strangers().iter().map(|member| member.pid).collect::<Vec<_>>();
     assert_eq!(strangers(), [fled]);
     process.kill_tree(deadline()).await;

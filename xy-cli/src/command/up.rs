@@ -118,6 +118,7 @@ fn options(
             .and_then(|_| absolute(path))
     });
     Ok(RunOptions {
+        cgroups: true,
         config_dir: directories.config.clone(),
         servers_dir: servers_dir.transpose()?,
         state_dir: directories.state.clone(),

@@ -1,7 +1,8 @@
 //! Random SIGKILLs at servers, their helpers, the daemon and its guard, under load: nobody is left over, nobody runs
 //! twice, and everybody comes back.
 //!
-//! `XY_CHAOS_KILLS` sets how many kills (25), `XY_CHAOS_SEED` which ones; `tests/chaos/run` is the long form.
+//! `XY_CHAOS_KILLS` sets how many kills (25), `XY_CHAOS_SEED` which ones, and `XY_CHAOS_CGROUPS=1` lets the daemon use
+//! control groups; `tests/chaos/run` is the long form.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -93,7 +94,11 @@ async fn random_kills_leave_no_orphan_and_no_double_and_everybody_comes_back() {
 
 impl Chaos {
     async fn begin(seed: u64) -> Self {
+        // It ends in order, so that no group is left behind, unless a check fails.
         let mut world = World::new();
+        if setting("XY_CHAOS_CGROUPS") == Some(1) {
+            world = world.with_cgroups();
+        }
         for number in 0..SERVERS {
             let file = |role: &str| world.path(&format!("{number}.{role}")).display().to_string();
             // Some write all the time, and the load on the log is theirs.

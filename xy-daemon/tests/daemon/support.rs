@@ -63,13 +63,13 @@ pub(crate) fn script(steps: &str, more: &str) -> String {
 pub(crate) struct World {
     pub(crate) directory: TempDir,
     daemon: Option<Child>,
-    is_unguarded: bool,
+    arguments: Vec<&'static str>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let world = Self { directory, daemon: None, is_unguarded: false };
+        let world = Self { directory, daemon: None, arguments: vec!["--no-cgroup"] };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -119,25 +119,29 @@ impl World {
             .env("XDG_STATE_HOME", self.path("state"))
             .env("XDG_RUNTIME_DIR", self.path("run"))
             .env(TAG, self.directory.path())
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         command
     }
 
-    /// Starts daemons without a guard from here on, so that what is started is the daemon itself.
-    pub(crate) fn unguarded(mut self) -> Self {
-        self.is_unguarded = true;
+    /// Lets daemons use control groups, where the machine grants them. The other tests do without: what they prove is to
+    /// hold everywhere, and a daemon that is killed for good leaves empty groups behind.
+    pub(crate) fn with_cgroups(mut self) -> Self {
+        self.arguments.retain(|argument| *argument != "--no-cgroup");
+        self
+    }
+
+    /// Gives daemons this argument from here on. With `--no-guard`, what is started is the daemon itself.
+    pub(crate) fn argument(mut self, argument: &'static str) -> Self {
+        self.arguments.push(argument);
         self
     }
 
     /// Starts the daemon without waiting for anything.
     pub(crate) fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("xyd.log")).expect("opened");
-        let mut command = self.command();
-        if self.is_unguarded {
-            command.arg("--no-guard");
-        }
-        self.daemon = Some(command.stderr(log).spawn().expect("xyd can be run"));
+        self.daemon = Some(self.command().stderr(log).spawn().expect("xyd can be run"));
     }
 
     /// Takes a daemon that the test has started in its own way.

@@ -12,6 +12,7 @@ use tokio::time::{Duration, Instant};
 
 use super::spawner::Job;
 use super::{Host, LiveProcess, lock};
+use crate::process::cgroup::Leaf;
 use crate::process::sys;
 use crate::process::tree::{Identity, Reach, Scope, Stat, scan};
 
@@ -80,6 +81,7 @@ pub(super) struct Main {
     host: Arc<Host>,
     live: LiveProcess,
     exit_fd: Arc<OwnedFd>,
+    leaf: Option<Leaf>,
     state: Mutex<State>,
 }
 
@@ -115,8 +117,8 @@ impl State {
 }
 
 impl Main {
-    pub(super) fn new(host: Arc<Host>, live: LiveProcess, exit_fd: OwnedFd) -> Self {
-        Self { host, live, exit_fd: Arc::new(exit_fd), state: Mutex::default() }
+    pub(super) fn new(host: Arc<Host>, live: LiveProcess, exit_fd: OwnedFd, leaf: Option<Leaf>) -> Self {
+        Self { host, live, exit_fd: Arc::new(exit_fd), leaf, state: Mutex::default() }
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -140,17 +142,20 @@ impl Main {
         // A reaped main's pid says nothing any more; what is known and what carries the marker still does.
         let main = if state.is_reaped { u32::MAX } else { self.live.pid };
         let marker = self.marker();
-        let known = {
+        let mut known = {
             let mut kin = lock(&self.host.spawner.kin);
             if reach == Reach::Children {
                 kin.look();
             }
             let mut known = kin.known(marker);
             let orphans = kin.orphans_of(marker);
-            known.retain(|identity| !orphans.contains(identity));
             known.extend(orphans);
             known
         };
+        let inside = self.leaf.as_ref().map(Leaf::pids).unwrap_or_default();
+        known.extend(inside.into_iter().filter_map(Stat::read).map(|stat| stat.identity()));
+        known.sort_unstable();
+        known.dedup();
         let scope = Scope { main, marker, known: &known };
         let found = scan(&scope, reach, |pid| self.host.is_main(pid))?;
         // One that this look missed, in the moment in which it changed its parent, stays known while it is there.
@@ -212,6 +217,10 @@ impl Main {
         for _ in 0..CHASE {
             // Looked for before, because afterwards nobody could be named.
             let found = self.scan(&mut state, reach);
+            if let Some(leaf) = &self.leaf {
+                // The names are its marker's and nobody else's, so this reaches nobody else either.
+                let _ = leaf.kill();
+            }
             self.peek(&mut state);
             if !state.is_reaped {
                 // Whatever the scan saw: this reaches those that are forked meanwhile, too.
@@ -245,6 +254,9 @@ impl Main {
             let exit = state.note(sys::reap(self.exit_fd.as_fd(), self.live.pid), &self.live);
             exit?;
             state.is_reaped = true;
+        }
+        if let Some(leaf) = &self.leaf {
+            leaf.remove();
         }
         self.host.strike(self.live.pid, &self.live.marker);
         state.exit
@@ -486,6 +498,12 @@ impl OsProcess {
             killed: killed.into_iter().map(|(_, member)| member).collect(),
             left: left.iter().map(|stat| main.member(stat)).collect(),
         }
+    }
+
+    /// Returns how many processes of the tree the kernel killed for want of memory; 0 if nobody counts, because the tree
+    /// has no control group with a memory controller.
+    pub fn oom_kills(&self) -> u64 {
+        self.main().leaf.as_ref().map_or(0, Leaf::oom_kills)
     }
 
     /// Reaps the ended main process and strikes it from the ledger; `None` if it has not ended.

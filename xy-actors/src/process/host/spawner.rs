@@ -19,9 +19,11 @@ use tokio::sync::oneshot;
 use super::kin::Kin;
 use super::process::{Guard, Main, ProcessOutput};
 use super::{Host, LiveProcess, SpawnError, lock};
+use crate::process::cgroup::Leaf;
 use crate::process::command::{PreparedCommand, diagnose};
+use crate::process::ledger::MainProcess;
 use crate::process::sys::{self, ChildStack, ExecRequest, SpawnFailure, SpawnStep};
-use crate::process::tree::{self, Stat};
+use crate::process::tree::{Identity, Stat};
 
 /// What the thread is asked to do.
 pub(super) enum Job {
@@ -157,15 +159,17 @@ impl State {
     ) -> Result<(Guard, ProcessOutput), SpawnError> {
         host.with_ledger(|ledger| ledger.intent(&command.marker, &label));
         match self.create(&host, command) {
-            Ok((spawned, output)) => {
+            Ok((spawned, output, leaf)) => {
                 let pid = spawned.pid;
                 lock(&self.kin).born(pid, &command.marker);
                 // It has not been reaped, so it is there, if only as a zombie.
                 let start_time = Stat::read(pid).map_or(0, |stat| stat.start_time);
                 let live = LiveProcess { pid, label, marker: command.marker.clone(), start_time };
-                host.with_ledger(|ledger| ledger.born(&live.marker, tree::Identity { pid, start_time }));
+                let inode = sys::process_inode(spawned.exit_fd.as_fd());
+                let main = MainProcess { identity: Identity { pid, start_time }, inode };
+                host.with_ledger(|ledger| ledger.born(&live.marker, main));
                 lock(&host.live).insert(pid, live.clone());
-                Ok((Guard::new(Main::new(host, live, spawned.exit_fd)), output))
+                Ok((Guard::new(Main::new(host, live, spawned.exit_fd, leaf)), output))
             }
             Err(failure) => {
                 host.with_ledger(|ledger| ledger.gone(&command.marker));
@@ -178,7 +182,7 @@ impl State {
         &mut self,
         host: &Host,
         command: &PreparedCommand,
-    ) -> Result<(sys::Spawned, ProcessOutput), SpawnFailure> {
+    ) -> Result<(sys::Spawned, ProcessOutput, Option<Leaf>), SpawnFailure> {
         let descriptors = |error: io::Error| SpawnFailure::new(SpawnStep::Descriptors, &error);
         if self.null.is_none() {
             let null = OpenOptions::new().read(true).open("/dev/null").map(OwnedFd::from);
@@ -192,16 +196,37 @@ impl State {
         };
         let (stdout, child_stdout) = pipe().map_err(descriptors)?;
         let (stderr, child_stderr) = pipe().map_err(descriptors)?;
-        let request = ExecRequest {
+        let leaf = host.groups.as_ref().and_then(|groups| groups.leaf(&command.marker));
+        let (leaf, leaf_dir) = leaf.unzip();
+        let mut request = ExecRequest {
             candidates: &command.candidates,
             arguments: &command.arguments,
             environment: &command.environment,
             dir: command.dir.as_deref(),
             stdio: [null.as_fd(), child_stdout.as_fd(), child_stderr.as_fd()],
             parent_death_signal: host.options.parent_death_signal,
+            cgroup: leaf_dir.as_ref().map(AsFd::as_fd),
+            oom_score: host.oom_score,
         };
-        let spawned = sys::spawn(&request, stack)?;
-        Ok((spawned, ProcessOutput { stdout, stderr }))
+        let spawned = sys::spawn(&request, stack).map(|spawned| (spawned, leaf.as_ref()));
+        let spawned = spawned.or_else(|failure| {
+            if let Some(leaf) = &leaf {
+                leaf.remove();
+            }
+            let is_refused = failure.step == SpawnStep::ControlGroup
+                && ![libc::EAGAIN, libc::ENOMEM].contains(&failure.errno);
+            match &host.groups {
+                // An old kernel, or one that is not allowed to: the tree is owned by other means.
+                Some(groups) if is_refused => {
+                    groups.give_up(&io::Error::from_raw_os_error(failure.errno));
+                    request.cgroup = None;
+                    sys::spawn(&request, stack).map(|spawned| (spawned, None))
+                }
+                _ => Err(failure),
+            }
+        });
+        let (spawned, is_in_leaf) = spawned.map(|(spawned, leaf)| (spawned, leaf.is_some()))?;
+        Ok((spawned, ProcessOutput { stdout, stderr }, leaf.filter(|_| is_in_leaf)))
     }
 
     fn continue_burials(&mut self) {
