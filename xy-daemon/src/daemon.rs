@@ -20,7 +20,7 @@ use xy_actors::spec::{Order, SupervisorSpec};
 use xy_actors::supervisor::{SpawnTreeError, Supervisor};
 
 use crate::config::{Config, LoadError, LoadOptions, Trust};
-use crate::control::{Control, Source, child_of, killed};
+use crate::control::{Control, Place, Source, child_of, killed};
 use crate::instance::{InstanceLock, LockError};
 use crate::protocol::method::Killed;
 use crate::rpc;
@@ -48,6 +48,8 @@ pub struct RunOptions {
     pub working_dir: PathBuf,
     /// Whether each server gets a control group of its own where one is delegated.
     pub cgroups: bool,
+    /// The process id of the guard above this process, if there is one.
+    pub guard: Option<u32>,
 }
 
 /// What a daemon is told from outside the socket.
@@ -192,7 +194,8 @@ pub async fn run(
     let logs = LogHub::new(Some(options.state_dir.join("logs")));
     let root = spawn_root(&config, &host, &logs).await?;
     let (own_signals, mut asked) = mpsc::channel(4);
-    let control = Control::new(root.clone(), host.clone(), logs.clone(), source, &config, own_signals);
+    let place = Place { state_dir: options.state_dir.clone(), guard: options.guard };
+    let control = Control::new(root.clone(), host.clone(), logs.clone(), source, &config, own_signals, place);
 
     let (close, closing) = oneshot::channel::<()>();
     let served = tokio::spawn({

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         socket: directories.socket(arguments.socket.as_deref(), |name| std::env::var_os(name)),
         state_dir: directories.state,
         cgroups: !arguments.no_cgroup,
+        guard: None,
         working_dir: LoadOptions::new(home()).default_dir,
     };
     let guarded = match arguments.guard_pid {
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
         None => Ok(None),
     };
     match guarded {
-        Ok(guarded) => run(options, guarded),
+        Ok(guarded) => run(RunOptions { guard: guarded.as_ref().map(Guarded::pid), ..options }, guarded),
         Err(error) => fail(&error, EXIT_INTERNAL),
     }
 }

@@ -119,6 +119,7 @@ fn options(
     });
     Ok(RunOptions {
         cgroups: true,
+        guard: None,
         config_dir: directories.config.clone(),
         servers_dir: servers_dir.transpose()?,
         state_dir: directories.state.clone(),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use xy_daemon::client::Client;
+use xy_daemon::protocol::method::{Version, VersionParams};
 
 use super::support::{World, lines, ready, script, send, until};
 
@@ -166,6 +167,24 @@ async fn a_service_manager_gets_no_guard() {
         world.ended().await;
         // Whether the server has been told by the kernel already is the kernel's affair.
         until("the server is gone", || async { world.processes().is_empty().then_some(()) }).await;
+    }
+}
+
+#[tokio::test]
+async fn version_tells_the_guard_and_how_processes_are_owned() {
+    for has_guard in [true, false] {
+        let mut world = World::new();
+        if !has_guard {
+            world = world.argument("--no-guard");
+        }
+        let client = world.boot().await;
+        let version = client.call::<Version>(VersionParams {}).await.expect("answered");
+        assert_eq!(Some(version.pid), world.daemon_pid());
+        let facts = version.diagnostics.expect("a real daemon tells");
+        assert_eq!(facts.guard_pid, has_guard.then(|| world.pid()));
+        assert_eq!((facts.ownership.as_str(), facts.cgroup), ("subreaper", None));
+        assert_eq!(facts.state_dir, world.path("state/xy").display().to_string());
+        assert_eq!(facts.strangers, Vec::<String>::new());
     }
 }
 
