@@ -352,8 +352,12 @@ fn rewrite(path: &Path, head: &str, unfinished: &BTreeMap<String, Entry>) -> io:
         _ => {}
     }
     let mut file = open_options().create_new(true).append(true).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    fs::rename(&temporary, path)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = written {
+        // What little was written may be the room that somebody needs.
+        let _gone = fs::remove_file(&temporary);
+        return Err(error);
+    }
     Ok((file, text.len() as u64))
 }
 
