@@ -11,6 +11,9 @@
 //! child (Linux). It signals only its own children that it has not reaped; their children become its own when they die. So
 //! no signal can reach a process that is not a descendant.
 //!
+//! A process that executes the program may have children already (`helper & exec xyd`), and process 1 of a container gets
+//! orphans that were never ours. Such a guard ends only those whose environment says that they come from the program.
+//!
 //! On macOS orphans go to launchd. There, the program's next start ends them by the ledger, and the guard only brings that
 //! start about. Not run on macOS.
 
@@ -101,6 +104,7 @@ pub fn start(options: &GuardOptions) -> Result<Role, GuardError> {
     // Before the fork, so that no signal is lost between them.
     sys::hold_signals(&held);
     let guard = std::process::id();
+    let has_others = guard == 1 || !tree::children_of(guard).is_empty();
     let program = match sys::fork_alone() {
         Ok(Some(program)) => program,
         Ok(None) => {
@@ -112,7 +116,7 @@ pub fn start(options: &GuardOptions) -> Result<Role, GuardError> {
             return Err(GuardError::Fork(error));
         }
     };
-    Ok(Role::Guard(Guard { options, held, program, life: Life::new() }.run()))
+    Ok(Role::Guard(Guard { options, held, program, has_others, life: Life::new() }.run()))
 }
 
 /// Gives signals that whoever started this program had blocked or ignored their meaning back, except SIGPIPE.
@@ -242,6 +246,8 @@ struct Guard<'a> {
     options: &'a GuardOptions,
     held: sys::SignalSet,
     program: u32,
+    /// There are, or may be, children that do not come from the program.
+    has_others: bool,
     life: Life,
 }
 
@@ -261,7 +267,7 @@ impl Guard<'_> {
             has_been_up |= self.life.up.is_some();
             short_lives = if self.life.is_short(Instant::now()) { short_lives.saturating_add(1) } else { 0 };
             // First of all, and whatever the end means: nothing of the program outlives it.
-            let (killed, left) = end_descendants();
+            let (killed, left) = end_descendants(self.has_others);
             match judge(heard, has_been_up, is_end_asked, &self.options.final_codes) {
                 Verdict::Final => {
                     tell_left(&killed, &left);
@@ -285,6 +291,11 @@ impl Guard<'_> {
             let heard = self.hear(None);
             *is_end_asked |= heard.is_end_asked;
             if let Some(exit) = heard.exit {
+                // The kernel hands out the lower number first, although this one was sent before the end.
+                let up = sys::SignalSet::new(&[UP]);
+                if sys::take_signal(&up, Some(Duration::ZERO)).is_some() {
+                    self.life.up = self.life.up.or(Some(Instant::now()));
+                }
                 return exit;
             }
         }
@@ -371,8 +382,15 @@ impl Guard<'_> {
 }
 
 /// Kills our children, and those that become ours by that, until two looks in a row find none. Returns the killed and
-/// those that did not end in time.
-fn end_descendants() -> (Vec<Stat>, Vec<Stat>) {
+/// those that did not end in time. With `has_others`, whoever has no marker of its own is spared.
+fn end_descendants(has_others: bool) -> (Vec<Stat>, Vec<Stat>) {
+    let own_marker = tree::marker_of(std::process::id());
+    let is_ours = |stat: &Stat| {
+        !has_others || {
+            let marker = tree::marker_of(stat.pid);
+            marker.is_some() && marker != own_marker
+        }
+    };
     let (mut killed, mut empty_looks): (Vec<Stat>, u32) = (Vec::new(), 0);
     let deadline = Instant::now() + END_LIMIT;
     let ends = sys::SignalSet::new(&[libc::SIGCHLD]);
@@ -381,7 +399,8 @@ fn end_descendants() -> (Vec<Stat>, Vec<Stat>) {
         while sys::reap_any().is_some() {}
         let children: Vec<Stat> = if cfg!(target_os = "linux") {
             let children = tree::children_of(std::process::id());
-            children.into_iter().filter_map(Stat::read).filter(|stat| stat.is_alive).collect()
+            let stats = children.into_iter().filter_map(Stat::read);
+            stats.filter(|stat| stat.is_alive && is_ours(stat)).collect()
         } else {
             Vec::new()
         };

@@ -142,6 +142,9 @@ struct Host {
     groups: Option<Groups>,
     /// What children write into their `oom_score_adj`.
     oom_score: Option<i16>,
+    /// Orphans may come to us that descend from none of our trees: from children that were there before the host, or from
+    /// anywhere in the container whose first process we are.
+    has_others: bool,
     /// By pid.
     live: Mutex<BTreeMap<u32, LiveProcess>>,
     /// Reaps adopted orphans; begun by the first use inside a runtime.
@@ -212,6 +215,8 @@ impl ProcessHost {
             }
         };
         let spawner = Spawner::get().map_err(HostError::Spawner)?;
+        let own = std::process::id();
+        let has_others = own == 1 || (options.subreaper && !tree::children_of(own).is_empty());
         // One more than ours; where there is no such score, there is nothing to set.
         let own_score = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
         let oom_score = own_score
@@ -224,6 +229,7 @@ impl ProcessHost {
             ledger,
             groups,
             oom_score,
+            has_others,
             live: Mutex::new(BTreeMap::new()),
             adoption: OnceLock::new(),
         });
@@ -306,7 +312,9 @@ impl ProcessHost {
     /// Kills the [`strangers`](Self::strangers) and what descends from them, and returns whom.
     ///
     /// To be called when no tree is left, at the end of a program that ends everything it has started: they all descend
-    /// from one of its trees, whichever it was. Takes a second at most. Nothing is to be spawned afterwards.
+    /// from one of its trees, whichever it was. Does nothing in a process that had children before it had a host, and in
+    /// the first one of a container, because they may be others' there. Takes a second at most. Nothing is to be spawned
+    /// afterwards.
     ///
     /// # Cancel safety
     /// Cancel safe: signals that were sent stay sent.
@@ -318,7 +326,7 @@ impl ProcessHost {
                 let mut kin = lock(&self.inner.spawner.kin);
                 kin.look();
                 // Under the lock without which no orphan is reaped.
-                let strangers = kin.strangers();
+                let strangers = if self.inner.has_others { Vec::new() } else { kin.strangers() };
                 for stranger in &strangers {
                     let _ended = sys::signal_child(stranger.pid, libc::SIGKILL);
                 }

@@ -48,6 +48,8 @@ enum Victim {
     Server,
     Helper,
     Daemon,
+    /// A daemon that had died so often in a row that its guard waited before it started it again.
+    DaemonHeldBack,
     Guard,
 }
 
@@ -150,7 +152,7 @@ impl Chaos {
         let daemon = self.world.daemon_pid();
         let pid = match victim {
             Victim::Guard => Some(self.world.pid()),
-            Victim::Daemon => daemon,
+            Victim::Daemon | Victim::DaemonHeldBack => daemon,
             Victim::Server => {
                 let mains = self.mains().await;
                 self.dice.pick(&mains)
@@ -167,6 +169,8 @@ impl Chaos {
         else {
             return;
         };
+        let mut victim = victim;
+        let held_back = self.held_back();
         match victim {
             Victim::Guard => {
                 self.world.ended().await;
@@ -183,9 +187,12 @@ impl Chaos {
                 self.client = connect(&self.world, daemon).await;
                 self.follow().await;
             }
-            Victim::Daemon => {
+            Victim::Daemon | Victim::DaemonHeldBack => {
                 self.client = connect(&self.world, Some(pid)).await;
                 self.follow().await;
+                if self.held_back() > held_back {
+                    victim = Victim::DaemonHeldBack;
+                }
             }
             Victim::Server | Victim::Helper => {}
         }
@@ -196,6 +203,11 @@ impl Chaos {
         } else {
             tokio::time::sleep(Duration::from_millis(self.dice.below(30))).await;
         }
+    }
+
+    /// Returns how often a guard has waited so far.
+    fn held_back(&self) -> usize {
+        self.world.said().matches("it is started again in").count()
     }
 
     async fn mains(&self) -> Vec<u32> {

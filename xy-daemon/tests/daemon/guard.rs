@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use xy_daemon::client::Client;
 use xy_daemon::protocol::method::{Version, VersionParams};
 
-use super::support::{World, lines, ready, script, send, until};
+use super::support::{SERVER, World, lines, ready, script, send, until};
 
 /// A server with a helper in its session, one in its own, and one that has left session, parent and environment behind.
 fn server(world: &World, name: &str) -> String {
@@ -168,6 +168,37 @@ async fn a_service_manager_gets_no_guard() {
         // Whether the server has been told by the kernel already is the kernel's affair.
         until("the server is gone", || async { world.processes().is_empty().then_some(()) }).await;
     }
+}
+
+#[tokio::test]
+async fn children_that_whoever_became_the_guard_had_before_are_spared() {
+    use std::process::Command;
+    let mut world = World::new();
+    let [before, main, session] = ["before", "main", "session"].map(|name| world.path(name));
+    let steps = format!(
+        "alone {} spawn 4 setsid alone {} sleep-forever sleep-forever",
+        main.display(),
+        session.display()
+    );
+    world.write("a", &script(&steps, ""));
+    let command = world.command();
+    let mut shell = Command::new("/bin/sh");
+    let line = format!("{SERVER} alone {} sleep-forever & exec \"$0\" --no-cgroup", before.display());
+    shell.arg("-c").arg(line).arg(command.get_program()).env_clear();
+    shell.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    world.adopt(shell.spawn().expect("a shell can be run"));
+    let client = world.connect().await;
+    ready(&client, "a").await;
+    let bystander = until("it runs", || async { last_pid(&before) }).await;
+    let old = until("the helper runs", || async { last_pid(&session) }).await;
+    send(world.daemon_pid().expect("it runs"), Signal::SIGKILL);
+    until("the next helper", || async { (lines(&session) == 2).then_some(()) }).await;
+    until_gone(&[old]).await;
+    assert!(is_running(bystander));
+    world.signal(Signal::SIGTERM);
+    assert_eq!(world.ended().await.code(), Some(0));
+    assert!(is_running(bystander));
+    send(bystander, Signal::SIGKILL);
 }
 
 #[tokio::test]
