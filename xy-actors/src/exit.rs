@@ -71,6 +71,9 @@ pub enum Cause {
         /// Whether the kernel wrote a core dump.
         core_dumped: bool,
     },
+    /// The kernel killed the process for want of memory. Told only where each tree has a control group with a memory
+    /// controller; elsewhere it is a death by SIGKILL.
+    OutOfMemory,
     /// The child returned an error or panicked.
     Error {
         /// The error's text.
@@ -118,6 +121,7 @@ impl fmt::Display for Cause {
                 }
                 Ok(())
             }
+            Self::OutOfMemory => f.write_str("out of memory: killed by the kernel"),
             Self::Error { message } => write!(f, "error: {message}"),
             Self::StartFailed { message } => f.write_str(message),
             Self::StartTimeout { message } => write!(f, "not ready in time: {message}"),

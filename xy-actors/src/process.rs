@@ -1,5 +1,6 @@
 //! Operating system processes as children: what to run, and the one place that spawns, signals and reaps.
 
+pub mod guard;
 pub mod port;
 pub mod readiness;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod actor;
+mod cgroup;
 mod child;
 mod command;
 mod host;
@@ -21,7 +23,7 @@ mod tree;
 pub use self::child::{ProcessChild, process};
 pub use self::command::{SpawnError, SpawnErrorKind};
 pub use self::host::{
-    HostError, HostOptions, KillReport, LiveProcess, Member, OsProcess, ProcessExit, ProcessHost,
+    HostError, HostOptions, KillReport, LiveProcess, Member, OsProcess, Ownership, ProcessExit, ProcessHost,
     ProcessOutput,
 };
 pub use self::ledger::{SweepReport, SweptProcess};

@@ -1,5 +1,6 @@
 //! The command line of `xyd`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -30,6 +31,33 @@ pub struct Arguments {
     /// Check the configuration, print every mistake, and exit
     #[arg(long)]
     pub check: bool,
+
+    /// Run without the guard, for a service manager that restarts xyd itself
+    ///
+    /// The guard is a small parent process: it starts xyd again when that is killed or crashes, after ending every process
+    /// that was left. There is none, either, if `NOTIFY_SOCKET` is set.
+    #[arg(long)]
+    pub no_guard: bool,
+
+    /// Own servers without control groups, even where one is delegated
+    ///
+    /// Orphans are then attributed by what they inherited, as on systems without control groups (version 2).
+    #[arg(long)]
+    pub no_cgroup: bool,
+
+    /// The guard of this process, which is its parent; given by the guard to a xyd that it starts again.
+    #[arg(long, value_name = "PID", hide = true)]
+    pub guard_pid: Option<u32>,
+}
+
+impl Arguments {
+    /// Returns whether this start is to put a guard above itself.
+    ///
+    /// A service manager does a guard's work, and says that it is one by `NOTIFY_SOCKET`.
+    pub fn wants_guard(&self, env: impl Fn(&str) -> Option<OsString>) -> bool {
+        let is_managed = env("NOTIFY_SOCKET").is_some_and(|value| !value.is_empty());
+        !self.no_guard && self.guard_pid.is_none() && !is_managed
+    }
 }
 
 #[cfg(test)]
@@ -46,10 +74,49 @@ mod tests {
     #[test]
     fn every_option_is_optional_and_read() {
         let bare = Arguments::try_parse_from(["xyd"]).expect("no option is required");
-        assert_eq!(bare, Arguments { config: None, socket: None, check: false });
-        let full = Arguments::try_parse_from(["xyd", "--config", "/c", "--socket", "/s", "--check"])
-            .expect("all options are known");
-        assert_eq!(full, Arguments { config: Some("/c".into()), socket: Some("/s".into()), check: true });
+        let expected = Arguments {
+            config: None,
+            socket: None,
+            check: false,
+            no_guard: false,
+            no_cgroup: false,
+            guard_pid: None,
+        };
+        assert_eq!(bare, expected);
+        let line = [
+            "xyd",
+            "--config",
+            "/c",
+            "--socket",
+            "/s",
+            "--check",
+            "--no-guard",
+            "--no-cgroup",
+            "--guard-pid",
+            "7",
+        ];
+        let full = Arguments::try_parse_from(line).expect("all options are known");
+        let expected = Arguments {
+            config: Some("/c".into()),
+            socket: Some("/s".into()),
+            check: true,
+            no_guard: true,
+            no_cgroup: true,
+            guard_pid: Some(7),
+        };
+        assert_eq!(full, expected);
+    }
+
+    #[test]
+    fn there_is_a_guard_unless_there_is_one_or_a_service_manager_or_none_is_wanted() {
+        let parse = |line: &[&str]| Arguments::try_parse_from(line).expect("known options");
+        let none = |_: &str| None;
+        assert!(parse(&["xyd"]).wants_guard(none));
+        assert!(!parse(&["xyd", "--no-guard"]).wants_guard(none));
+        assert!(!parse(&["xyd", "--guard-pid", "7"]).wants_guard(none));
+        let managed = |name: &str| (name == "NOTIFY_SOCKET").then(|| "/run/systemd/notify".into());
+        assert!(!parse(&["xyd"]).wants_guard(managed));
+        assert!(parse(&["xyd"]).wants_guard(|_| Some("".into())));
     }
 
     #[test]

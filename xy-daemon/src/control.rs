@@ -22,7 +22,7 @@ use xy_actors::event::stream::EventCursor;
 use xy_actors::exit::Cause;
 use xy_actors::log::{Cursor, LogHub, LogSettings, Stream};
 use xy_actors::policy::{Refusal, State, Wanted};
-use xy_actors::process::{ProcessHost, process};
+use xy_actors::process::{Ownership, ProcessHost, process};
 use xy_actors::supervisor::{
     ChildInfo, LastExit, OperationError, SignalError, StartOutcome, StopOutcome, Supervisor,
 };
@@ -32,10 +32,10 @@ use crate::daemon::DaemonSignal;
 use crate::protocol::PROTOCOL_VERSION;
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::method::{
-    self, EventsParams, Failed, Killed, KilledProcess, ListParams, ListResult, LogsParams, OperationParams,
-    PauseResult, ReloadParams, ReloadResult, Reloaded, RestartResult, ResumeResult, ServerSummary,
-    ShutdownParams, ShutdownResult, SignalParams, SignalResult, StartResult, StatusParams, StatusResult,
-    StopResult, Targets, Transition, VersionParams, VersionResult,
+    self, Diagnostics, EventsParams, Failed, Killed, KilledProcess, ListParams, ListResult, LogsParams,
+    OperationParams, PauseResult, ReloadParams, ReloadResult, Reloaded, RestartResult, ResumeResult,
+    ServerSummary, ShutdownParams, ShutdownResult, SignalParams, SignalResult, StartResult, StatusParams,
+    StatusResult, StopResult, Targets, Transition, VersionParams, VersionResult,
 };
 use crate::reload::{self, ChangeKind, ReloadPlan};
 use crate::rpc::{Service, Subscription};
@@ -67,6 +67,16 @@ struct Inner {
     reloading: tokio::sync::Mutex<()>,
     signals: mpsc::Sender<DaemonSignal>,
     started_at_unix_ms: u64,
+    place: Place,
+}
+
+/// Where the daemon is, for its diagnostics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The directory of lock, ledger and logs.
+    pub state_dir: PathBuf,
+    /// The process id of the guard, if there is one.
+    pub guard: Option<u32>,
 }
 
 /// Where the configuration is read from.
@@ -128,6 +138,7 @@ impl Control {
         source: Source,
         config: &Config,
         signals: mpsc::Sender<DaemonSignal>,
+        place: Place,
     ) -> Self {
         let mut in_force = InForce { servers: config.servers.clone(), ..InForce::default() };
         in_force.reject(&config.rejected);
@@ -140,7 +151,30 @@ impl Control {
             reloading: tokio::sync::Mutex::new(()),
             signals,
             started_at_unix_ms: unix_ms(),
+            place,
         }))
+    }
+
+    fn diagnostics(&self) -> Diagnostics {
+        let (ownership, cgroup) = match self.0.host.ownership() {
+            Ownership::Cgroup { path } => ("cgroup", Some(path.display().to_string())),
+            Ownership::Subreaper => ("subreaper", None),
+            _ => ("walk", None),
+        };
+        let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+        let strangers = self.0.host.strangers();
+        Diagnostics {
+            ownership: ownership.to_owned(),
+            cgroup,
+            guard_pid: self.0.place.guard,
+            state_dir: self.0.place.state_dir.display().to_string(),
+            config_dir: self.0.source.config_dir.display().to_string(),
+            open_files_limit: limit.ok().map(|(soft, _)| soft),
+            strangers: strangers
+                .iter()
+                .map(|member| format!("{} ({})", member.pid, member.command))
+                .collect(),
+        }
     }
 
     fn in_force(&self) -> MutexGuard<'_, InForce> {
@@ -611,6 +645,7 @@ impl Service for Control {
             protocol: PROTOCOL_VERSION,
             pid: std::process::id(),
             started_at_unix_ms: self.0.started_at_unix_ms,
+            diagnostics: Some(self.diagnostics()),
         })
     }
 

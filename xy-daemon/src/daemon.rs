@@ -16,12 +16,12 @@ use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream};
 use xy_actors::exit::ExitReport;
 use xy_actors::log::LogHub;
 use xy_actors::process::settings::prepare_own_limits;
-use xy_actors::process::{HostError, HostOptions, ProcessHost, SweepReport};
+use xy_actors::process::{HostError, HostOptions, Member, ProcessHost, SweepReport};
 use xy_actors::spec::{Order, SupervisorSpec};
 use xy_actors::supervisor::{SpawnTreeError, Supervisor};
 
 use crate::config::{Config, LoadError, LoadOptions, Trust};
-use crate::control::{Control, Source, child_of, killed};
+use crate::control::{Control, Place, Source, child_of, killed};
 use crate::instance::{InstanceLock, LockError};
 use crate::protocol::method::Killed;
 use crate::rpc;
@@ -47,6 +47,10 @@ pub struct RunOptions {
     pub socket: PathBuf,
     /// The directory servers run in unless their file names one.
     pub working_dir: PathBuf,
+    /// Whether each server gets a control group of its own where one is delegated.
+    pub cgroups: bool,
+    /// The process id of the guard above this process, if there is one.
+    pub guard: Option<u32>,
 }
 
 /// What a daemon is told from outside the socket.
@@ -90,6 +94,8 @@ pub struct RunReport {
     pub killed: Vec<Killed>,
     /// The processes that survived even that, as `pid (command) of server`.
     pub left: Vec<String>,
+    /// The processes that belonged to no server any more and were killed at the very end, as `pid (command)`.
+    pub strangers: Vec<String>,
 }
 
 /// Why a daemon did not run, or did not end as it was asked to.
@@ -182,7 +188,8 @@ pub async fn run(
     let listener = patiently(async || Ok(Listener::bind(&options.socket)?)).await?;
     let (host, sweep) = patiently(async || {
         let ledger = Some(options.state_dir.join("processes.ledger"));
-        let options = HostOptions { subreaper: true, parent_death_signal: true, ledger };
+        let cgroups = options.cgroups;
+        let options = HostOptions { subreaper: true, parent_death_signal: true, ledger, cgroups };
         Ok(blocking(move || ProcessHost::start(options)).await??)
     })
     .await?;
@@ -190,7 +197,8 @@ pub async fn run(
     let logs = LogHub::new(Some(options.state_dir.join("logs")));
     let root = spawn_root(&config, &host, &logs).await?;
     let (own_signals, mut asked) = mpsc::channel(4);
-    let control = Control::new(root.clone(), host.clone(), logs.clone(), source, &config, own_signals);
+    let place = Place { state_dir: options.state_dir.clone(), guard: options.guard };
+    let control = Control::new(root.clone(), host.clone(), logs.clone(), source, &config, own_signals, place);
 
     let (close, closing) = oneshot::channel::<()>();
     let served = tokio::spawn({
@@ -221,11 +229,13 @@ pub async fn run(
         Some(how) => Ok(shut_down(&root, how, config.settings.shutdown_timeout, &mut signals).await),
         None => Err(RunError::RootEnded(root.ended().await.to_string())),
     };
+    let strangers = host.end_strangers().await;
     logs.flush().await;
     drop(close);
     // A panic in the accept loop has been reported by the runtime; the socket is gone either way.
     let _panicked = served.await;
-    ended
+    let name = |member: &Member| format!("{} ({})", member.pid, member.command);
+    ended.map(|report| RunReport { strangers: strangers.iter().map(name).collect(), ..report })
 }
 
 /// Tries again for a moment while somebody else holds what is needed.

@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
+use xy_actors::process::guard::{self, GuardError, GuardOptions, Guarded, Role};
 use xy_daemon::args::Arguments;
 use xy_daemon::config::{Config, LoadOptions, check_commands};
-use xy_daemon::daemon::{self, EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, RunOptions};
+use xy_daemon::daemon::{
+    self, EXIT_ANOTHER_INSTANCE, EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, RunOptions,
+};
 use xy_daemon::paths::Directories;
 use xy_daemon::signal::{self, HangUp};
 use xy_daemon::telemetry;
@@ -21,7 +26,7 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    telemetry::to_stderr("info");
+    guard::reset_signals();
     let directories = match Directories::of_user() {
         Ok(directories) => directories,
         Err(error) => return fail(&error, EXIT_CONFIG),
@@ -33,6 +38,7 @@ fn main() -> ExitCode {
     }
     let config_dir = arguments.config.clone().unwrap_or_else(|| directories.config.clone());
     if arguments.check {
+        telemetry::to_stderr("info");
         return check(&config_dir);
     }
     let options = RunOptions {
@@ -40,9 +46,36 @@ fn main() -> ExitCode {
         servers_dir: None,
         socket: directories.socket(arguments.socket.as_deref(), |name| std::env::var_os(name)),
         state_dir: directories.state,
+        cgroups: !arguments.no_cgroup,
+        guard: None,
         working_dir: LoadOptions::new(home()).default_dir,
     };
-    run(options)
+    let guarded = match arguments.guard_pid {
+        Some(pid) => Guarded::attach(pid).map(Some),
+        None if arguments.wants_guard(|name| std::env::var_os(name)) => match start_guard() {
+            Ok(Role::Guard(exit)) => return ExitCode::from(guard::end_like(exit)),
+            Ok(Role::Program(guarded)) => Ok(Some(guarded)),
+            Err(error) => Err(error),
+        },
+        None => Ok(None),
+    };
+    match guarded {
+        Ok(guarded) => run(RunOptions { guard: guarded.as_ref().map(Guarded::pid), ..options }, guarded),
+        Err(error) => fail(&error, EXIT_INTERNAL),
+    }
+}
+
+/// Becomes the guard and the daemon below it. To be called while there is one thread and little memory, since the guard
+/// keeps a copy of both.
+fn start_guard() -> Result<Role, GuardError> {
+    let program = std::env::current_exe().map_err(GuardError::Program)?;
+    guard::start(&GuardOptions {
+        program,
+        arguments: std::env::args_os().skip(1).collect(),
+        guard_option: "--guard-pid".into(),
+        // Ended as asked, or another instance has taken over, or the program on disk knows our options no more.
+        final_codes: vec![EXIT_OK.into(), EXIT_USAGE.into(), EXIT_ANOTHER_INSTANCE.into()],
+    })
 }
 
 /// A directory that was named must be there; only the default one may be missing, which means no servers.
@@ -54,15 +87,22 @@ struct NamedDirectory {
     source: std::io::Error,
 }
 
-fn run(options: RunOptions) -> ExitCode {
+fn run(options: RunOptions, guarded: Option<Guarded>) -> ExitCode {
+    telemetry::to_stderr("info");
     // One thread for control: supervision is a serial conversation, and logs have a thread of their own.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, EXIT_INTERNAL),
     };
+    let guarded = guarded.map(Arc::new);
+    let is_guard_lost = Arc::new(AtomicBool::new(false));
     let result = runtime.block_on(async {
-        let signals = signal::listen(HangUp::Reload).map_err(daemon::RunError::Thread)?;
+        let lost = guard_lost(guarded.clone(), is_guard_lost.clone());
+        let signals = signal::listen_or(HangUp::Reload, lost).map_err(daemon::RunError::Thread)?;
         daemon::run(options, signals, |listening| {
+            if let Some(guarded) = &guarded {
+                guarded.report_up();
+            }
             for file in &listening.rejected {
                 for error in &file.errors {
                     tracing::error!(child = file.name, "configuration: {error}");
@@ -82,17 +122,31 @@ fn run(options: RunOptions) -> ExitCode {
             for server in &report.killed {
                 tracing::warn!(child = server.name, processes = server.processes.len(), "had to be killed");
             }
+            for process in &report.strangers {
+                tracing::warn!("belonged to no server and was killed: {process}");
+            }
             for process in &report.left {
                 tracing::error!("could not be ended: {process}");
             }
             tracing::info!("ended");
-            ExitCode::from(EXIT_OK)
+            let code = if is_guard_lost.load(Ordering::Relaxed) { EXIT_INTERNAL } else { EXIT_OK };
+            ExitCode::from(code)
         }
         Err(error) => {
             let code = error.exit_code();
             fail(&error, code)
         }
     }
+}
+
+/// Returns when the guard has died. Then everything is to end: without the guard nobody would bring it back in order.
+async fn guard_lost(guarded: Option<Arc<Guarded>>, is_lost: Arc<AtomicBool>) {
+    let Some(guarded) = guarded else { return std::future::pending().await };
+    match guarded.ended().await {
+        Ok(()) => tracing::error!(pid = guarded.pid(), "the guard has died; every server is ended"),
+        Err(error) => tracing::error!(%error, "the guard cannot be watched; every server is ended"),
+    }
+    is_lost.store(true, Ordering::Relaxed);
 }
 
 /// Prints every mistake of the configuration.

@@ -33,17 +33,35 @@ pub enum HangUp {
 /// # Errors
 /// If the system refuses a handler.
 pub fn listen(hang_up: HangUp) -> io::Result<mpsc::Receiver<DaemonSignal>> {
+    listen_or(hang_up, std::future::pending())
+}
+
+/// Listens for signals as [`listen`] does, and ends everything at once when `lost` returns.
+///
+/// Must be called within a tokio runtime.
+///
+/// # Errors
+/// If the system refuses a handler.
+pub fn listen_or(
+    hang_up: HangUp,
+    lost: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<mpsc::Receiver<DaemonSignal>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_ups = signal(SignalKind::hangup())?;
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
         let mut asked = Asked::default();
+        let mut lost = std::pin::pin!(lost);
         loop {
             let ends = tokio::select! {
                 _ = interrupt.recv() => true,
                 _ = terminate.recv() => true,
                 _ = hang_ups.recv() => hang_up == HangUp::Shutdown,
+                () = &mut lost => {
+                    let _ended = sender.send(DaemonSignal::ShutdownNow).await;
+                    return;
+                }
             };
             let meaning = match ends {
                 true => asked.end(Instant::now()),

@@ -290,6 +290,8 @@ impl ProcessState {
 
     fn on_tree_ended(&mut self, myself: &ActorRef<ProcessMessage>, killed: KillReport) {
         self.finisher = None;
+        // Asked before the reap, which removes who counts.
+        let oom_kills = self.process.oom_kills();
         let exit = self.process.reap().or(self.exit).unwrap_or(ProcessExit::Code(-1));
         let mut report = ExitReport::of_process(
             exit,
@@ -297,6 +299,12 @@ impl ProcessState {
             *self.kill.borrow(),
             self.spec.stop_signal.number(),
         );
+        let is_by_kernel = exit == (ProcessExit::Signal { signal: libc::SIGKILL, core_dumped: false })
+            && !*self.kill.borrow()
+            && oom_kills > 0;
+        if is_by_kernel {
+            report.cause = Cause::OutOfMemory;
+        }
         report.killed = killed.killed.into_iter().map(reference).collect();
         report.left = killed.left.into_iter().map(reference).collect();
         if *self.kill.borrow() && exit == (ProcessExit::Signal { signal: libc::SIGKILL, core_dumped: false })

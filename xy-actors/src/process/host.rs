@@ -20,13 +20,16 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 mod adoption;
+mod kin;
 mod process;
 mod spawner;
 
 pub use self::process::{KillReport, Member, OsProcess, ProcessExit, ProcessOutput};
 use self::spawner::{Job, Spawner};
+use super::cgroup::Groups;
 use super::command::{self, PreparedCommand};
 use super::ledger::{Ledger, OpenError, SweepReport};
+use super::tree::Stat;
 use super::{ProcessSpec, SpawnError, SpawnErrorKind, sys, tree};
 
 /// How often and at which intervals a program that is being written is tried again; 500 ms together.
@@ -36,6 +39,9 @@ const TEXT_BUSY_DELAYS: [Duration; 4] = [
     Duration::from_millis(140),
     Duration::from_millis(280),
 ];
+
+/// How long orphans that belong to nobody are waited for at the end.
+const STRANGERS_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a process host does beyond spawning. The default does not disturb a program that embeds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +57,30 @@ pub struct HostOptions {
     pub parent_death_signal: bool,
     /// The file that tells the next start what this one left behind; `None` keeps none.
     pub ledger: Option<PathBuf>,
+    /// Puts each tree into a control group of its own, where version 2 of them is delegated to this process (Linux).
+    /// Needs a ledger, which tells the next start where they are.
+    pub cgroups: bool,
+}
+
+/// By which means the processes of a tree are known to be all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ownership {
+    /// By a control group for each tree, below this directory; what leaves it is found as with [`Self::Subreaper`].
+    Cgroup {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Orphans come to this process, and are attributed by marker, session, group and what was seen of them before.
+    Subreaper,
+    /// Every process of the machine is looked at, and attributed in the same way.
+    Walk,
 }
 
 impl Default for HostOptions {
     /// Returns the parent-death signal alone.
     fn default() -> Self {
-        Self { subreaper: false, parent_death_signal: true, ledger: None }
+        Self { subreaper: false, parent_death_signal: true, ledger: None, cgroups: false }
     }
 }
 
@@ -113,6 +137,10 @@ struct Host {
     options: HostOptions,
     spawner: Spawner,
     ledger: Option<Mutex<Ledger>>,
+    groups: Option<Groups>,
+    /// Orphans may come to us that descend from none of our trees: from children that were there before the host, or from
+    /// anywhere in the container whose first process we are.
+    has_others: bool,
     /// By pid.
     live: Mutex<BTreeMap<u32, LiveProcess>>,
     /// Reaps adopted orphans; begun by the first use inside a runtime.
@@ -147,7 +175,7 @@ impl Host {
 
     /// How far a scan has to look to see all of a tree.
     fn reach(&self) -> tree::Reach {
-        if self.options.subreaper && tree::lists_children() {
+        if cfg!(target_os = "linux") && self.options.subreaper && tree::lists_children() {
             tree::Reach::Children
         } else {
             tree::Reach::All
@@ -171,21 +199,26 @@ impl ProcessHost {
         if options.subreaper {
             sys::set_subreaper().map_err(HostError::Subreaper)?;
         }
-        let (ledger, report) = match &options.ledger {
-            None => (None, SweepReport::default()),
+        let (ledger, groups, report) = match &options.ledger {
+            None => (None, None, SweepReport::default()),
             Some(path) => {
-                let (ledger, report) = Ledger::open(path).map_err(|error| match error {
+                let groups = || if options.cgroups { Groups::open(path) } else { None };
+                let (ledger, groups, report) = Ledger::open(path, groups).map_err(|error| match error {
                     OpenError::InUse => HostError::LedgerInUse(path.clone()),
                     OpenError::Io(path, source) => HostError::Ledger { path, source },
                 })?;
-                (Some(Mutex::new(ledger)), report)
+                (Some(Mutex::new(ledger)), groups, report)
             }
         };
         let spawner = Spawner::get().map_err(HostError::Spawner)?;
+        let own = std::process::id();
+        let has_others = own == 1 || (options.subreaper && !tree::children_of(own).is_empty());
         let inner = Arc::new(Host {
             options,
             spawner,
             ledger,
+            groups,
+            has_others,
             live: Mutex::new(BTreeMap::new()),
             adoption: OnceLock::new(),
         });
@@ -244,6 +277,65 @@ impl ProcessHost {
     /// Returns what has been spawned and not been reaped, by pid.
     pub fn live(&self) -> Vec<LiveProcess> {
         lock(&self.inner.live).values().cloned().collect()
+    }
+
+    /// Returns by which means trees are owned.
+    pub fn ownership(&self) -> Ownership {
+        match &self.inner.groups {
+            Some(groups) if groups.is_usable() => Ownership::Cgroup { path: groups.base().to_owned() },
+            _ if self.inner.reach() == tree::Reach::Children => Ownership::Subreaper,
+            _ => Ownership::Walk,
+        }
+    }
+
+    /// Returns the orphans that came to this process and belong to no tree it has (with `subreaper`).
+    ///
+    /// Such a process has left its parent, session and group and has cleared its environment before it was ever seen.
+    /// Nobody can say whose it is, so it is not killed with a tree.
+    pub fn strangers(&self) -> Vec<Member> {
+        let mut kin = lock(&self.inner.spawner.kin);
+        kin.look();
+        kin.strangers().into_iter().map(|stat| Member::escaped(&stat)).collect()
+    }
+
+    /// Kills the [`strangers`](Self::strangers) and what descends from them, and returns whom.
+    ///
+    /// To be called when no tree is left, at the end of a program that ends everything it has started: they all descend
+    /// from one of its trees, whichever it was. Does nothing in a process that had children before it had a host, and in
+    /// the first one of a container, because they may be others' there. Takes a second at most. Nothing is to be spawned
+    /// afterwards.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: signals that were sent stay sent.
+    pub async fn end_strangers(&self) -> Vec<Member> {
+        let deadline = tokio::time::Instant::now() + STRANGERS_LIMIT;
+        let mut killed: Vec<Stat> = Vec::new();
+        loop {
+            let strangers = {
+                let mut kin = lock(&self.inner.spawner.kin);
+                kin.look();
+                // Under the lock without which no orphan is reaped.
+                let strangers = if self.inner.has_others { Vec::new() } else { kin.strangers() };
+                for stranger in &strangers {
+                    let _ended = sys::signal_child(stranger.pid, libc::SIGKILL);
+                }
+                strangers
+            };
+            if strangers.is_empty() || tokio::time::Instant::now() >= deadline {
+                // Nobody else says when a program with a host in several places is at its end.
+                if let Some(groups) = &self.inner.groups {
+                    groups.remove();
+                }
+                return killed.iter().map(Member::escaped).collect();
+            }
+            process::await_exits(&strangers, deadline).await;
+            // Their children come to us by that.
+            for stranger in strangers {
+                if !killed.iter().any(|stat| stat.identity() == stranger.identity()) {
+                    killed.push(stranger);
+                }
+            }
+        }
     }
 
     fn begin_adoption(&self) {

@@ -3,12 +3,17 @@
 //! One line per event, in plain text:
 //! ```text
 //! xy-ledger 1 BOOT-ID
-//! intent MARKER LABEL          before a process is created
-//! born MARKER PID START-TIME   after it
-//! gone MARKER                  after it was reaped, or was never created
+//! cgroup DIRECTORY                     where the control groups are, if there are any
+//! intent MARKER LABEL                  before a process is created
+//! born MARKER PID START-TIME [INODE]   after it; the inode is that of its pidfd, from Linux 6.9 on
+//! gone MARKER                          after it was reaped, or was never created
 //! ```
 //! Nothing is flushed to the disk: the file has to survive our death, not that of the machine, and a new boot id voids it.
 //! A last line without its end is what a death in the middle of a write leaves, and is dropped.
+//!
+//! A disk that is full or fails keeps no server from being started, and the daemon neither. It is told once, each further
+//! event tries to write the file anew, and until that succeeds the next start knows less than it should: the
+//! parent-death signal, the guard and the control groups do not need the file.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::cgroup::Groups;
 use super::tree::{self, Identity};
 
 mod sweep;
@@ -34,7 +40,16 @@ const COMPACT_AT: u64 = 256 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     label: String,
-    main: Option<Identity>,
+    main: Option<MainProcess>,
+}
+
+/// By what a main process is told from every other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MainProcess {
+    /// Its pid and start time.
+    pub(super) identity: Identity,
+    /// The inode of its pidfd, where that is one of its own.
+    pub(super) inode: Option<u64>,
 }
 
 /// What a ledger file says.
@@ -42,6 +57,8 @@ struct Entry {
 struct Contents {
     /// The boot it is about; `None` if not even the first line is complete.
     boot: Option<String>,
+    /// The directory of control groups.
+    cgroup: Option<PathBuf>,
     /// By marker.
     unfinished: BTreeMap<String, Entry>,
     /// How many complete lines make no sense.
@@ -75,6 +92,10 @@ impl Contents {
     fn event(&mut self, line: &str) -> Option<()> {
         let mut words = line.split(' ');
         let (event, marker) = (words.next()?, words.next()?);
+        if event == "cgroup" {
+            self.cgroup = Some(unescape(marker)?.into());
+            return words.next().is_none().then_some(());
+        }
         if !is_marker(marker) {
             return None;
         }
@@ -86,7 +107,9 @@ impl Contents {
             "born" => {
                 let pid = words.next()?.parse().ok()?;
                 let start_time = words.next()?.parse().ok()?;
-                self.unfinished.get_mut(marker)?.main = Some(Identity { pid, start_time });
+                let inode = words.next().map(str::parse).transpose().ok()?;
+                let identity = Identity { pid, start_time };
+                self.unfinished.get_mut(marker)?.main = Some(MainProcess { identity, inode });
             }
             "gone" => drop(self.unfinished.remove(marker)),
             _ => return None,
@@ -95,7 +118,8 @@ impl Contents {
     }
 }
 
-fn is_marker(text: &str) -> bool {
+/// Returns whether this could be the marker of a tree.
+pub(super) fn is_marker(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
@@ -131,12 +155,14 @@ fn unescape(word: &str) -> Option<String> {
 #[derive(Debug)]
 pub(super) struct Ledger {
     path: PathBuf,
-    boot: String,
-    file: File,
+    /// What each file begins with.
+    head: String,
+    /// `None` until one could be written.
+    file: Option<File>,
     size: u64,
     unfinished: BTreeMap<String, Entry>,
-    /// The last write failed part-way, so that the next one begins on a new line.
-    torn: bool,
+    /// The last write failed, maybe part-way, so that the file is to be written anew.
+    is_torn: bool,
     _lock: Flock<File>,
 }
 
@@ -150,8 +176,12 @@ pub(super) enum OpenError {
 }
 
 impl Ledger {
-    /// Takes the lock, ends what an earlier host left, and begins a new file.
-    pub(super) fn open(path: &Path) -> Result<(Self, SweepReport), OpenError> {
+    /// Takes the lock, ends what an earlier host left, and begins a new file. With the lock held, `groups` makes the
+    /// control groups that go with it.
+    pub(super) fn open(
+        path: &Path,
+        groups: impl FnOnce() -> Option<Groups>,
+    ) -> Result<(Self, Option<Groups>, SweepReport), OpenError> {
         let lock = lock(path)?;
         let fail = |error| OpenError::Io(path.to_owned(), error);
         let boot = tree::boot_id().map_err(fail)?;
@@ -168,7 +198,8 @@ impl Ledger {
         let is_this_boot = contents.boot.as_ref() == Some(&boot);
         // Another boot has ended all of them, whatever has their pids now.
         let mut unfinished = if is_this_boot { contents.unfinished } else { BTreeMap::new() };
-        let mut report = sweep(&unfinished);
+        let mut report = sweep(&unfinished, contents.cgroup.as_deref().filter(|_| is_this_boot));
+        let groups = groups();
         // What could not be ended is tried again by the next start.
         unfinished.retain(|marker, _| report.left.iter().any(|process| process.marker == *marker));
         if let Some(fault) = fault {
@@ -177,20 +208,32 @@ impl Ledger {
             tracing::warn!(ledger = %path.display(), aside = %aside.display(), reason = %fault, "ledger set aside");
             report.set_aside = Some(aside);
         }
-        let (file, size) = rewrite(path, &boot, &unfinished).map_err(fail)?;
+        let mut head = format!("{HEADER}{boot}\n");
+        if let Some(base) = groups.as_ref().and_then(|groups| groups.base().to_str()) {
+            head.push_str(&format!("cgroup {}\n", escape(base)));
+        }
+        let (file, size) = match rewrite(path, &head, &unfinished) {
+            Ok((file, size)) => (Some(file), size),
+            Err(error) if is_shortage(&error) => {
+                tracing::error!(ledger = %path.display(), reason = %error, "ledger cannot be written; going on without");
+                (None, 0)
+            }
+            Err(error) => return Err(fail(error)),
+        };
         let path = path.to_owned();
-        Ok((Self { path, boot, file, size, unfinished, torn: false, _lock: lock }, report))
+        Ok((Self { path, head, file, size, unfinished, is_torn: false, _lock: lock }, groups, report))
     }
 
     /// Notes that a process is about to be created.
     pub(super) fn intent(&mut self, marker: &str, label: &str) {
         let entry = Entry { label: label.to_owned(), main: None };
-        self.append(&format_intent(marker, &entry));
+        let line = format_intent(marker, &entry);
         self.unfinished.insert(marker.to_owned(), entry);
+        self.append(&line);
     }
 
     /// Notes which process was created.
-    pub(super) fn born(&mut self, marker: &str, main: Identity) {
+    pub(super) fn born(&mut self, marker: &str, main: MainProcess) {
         if let Some(entry) = self.unfinished.get_mut(marker) {
             entry.main = Some(main);
         }
@@ -201,26 +244,43 @@ impl Ledger {
     pub(super) fn gone(&mut self, marker: &str) {
         self.unfinished.remove(marker);
         self.append(&format!("gone {marker}\n"));
-        if self.size > COMPACT_AT
-            && let Ok((file, size)) = rewrite(&self.path, &self.boot, &self.unfinished)
-        {
-            // Twice the live part at least, so that the rewriting stays rare however many there are.
-            (self.file, self.size) = (file, size.min(COMPACT_AT / 2));
+        if self.size > COMPACT_AT {
+            // If it fails, the file that is there goes on.
+            let _grows = self.renew();
         }
     }
 
-    /// A full disk must not keep a server from being restarted: its main process dies with us without the ledger, and
-    /// the gap is told in the log.
+    /// Replaces the file by one that says what is so now.
+    fn renew(&mut self) -> io::Result<()> {
+        let (file, size) = rewrite(&self.path, &self.head, &self.unfinished)?;
+        // Twice the live part at least, so that the rewriting stays rare however many there are.
+        (self.file, self.size, self.is_torn) = (Some(file), size.min(COMPACT_AT / 2), false);
+        Ok(())
+    }
+
+    /// Adds a line about what `unfinished` says already.
     fn append(&mut self, line: &str) {
-        let text = if self.torn { format!("\n{line}") } else { line.to_owned() };
-        let result = self.file.write_all(text.as_bytes());
-        self.size += text.len() as u64;
-        if let Err(error) = &result
-            && !self.torn
-        {
+        let Some(file) = self.file.as_mut().filter(|_| !self.is_torn) else {
+            match self.renew() {
+                Ok(()) => {
+                    tracing::info!(ledger = %self.path.display(), "ledger is written again");
+                    return;
+                }
+                // A torn file still takes whole lines, if there is room for a line and not for a file.
+                Err(_) => {
+                    if let Some(file) = &mut self.file {
+                        let _told = file.write_all(format!("\n{line}").as_bytes());
+                    }
+                    return;
+                }
+            }
+        };
+        let result = file.write_all(line.as_bytes());
+        self.size += line.len() as u64;
+        if let Err(error) = result {
             tracing::error!(ledger = %self.path.display(), reason = %error, "ledger cannot be written");
+            self.is_torn = true;
         }
-        self.torn = result.is_err();
     }
 }
 
@@ -228,8 +288,16 @@ fn format_intent(marker: &str, entry: &Entry) -> String {
     format!("intent {marker} {}\n", escape(&entry.label))
 }
 
-fn format_born(marker: &str, main: Identity) -> String {
-    format!("born {marker} {} {}\n", main.pid, main.start_time)
+fn format_born(marker: &str, main: MainProcess) -> String {
+    let Identity { pid, start_time } = main.identity;
+    let inode = main.inode.map(|inode| format!(" {inode}")).unwrap_or_default();
+    format!("born {marker} {pid} {start_time}{inode}\n")
+}
+
+/// Returns whether the disk has no room or fails, as opposed to a path that is wrong.
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().unwrap_or(0);
+    [libc::ENOSPC, libc::EDQUOT, libc::EIO, libc::EMFILE, libc::ENFILE, libc::ENOMEM].contains(&errno)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -270,8 +338,8 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Replaces the file by one that holds the unfinished entries only, whole or not at all.
-fn rewrite(path: &Path, boot: &str, unfinished: &BTreeMap<String, Entry>) -> io::Result<(File, u64)> {
-    let mut text = format!("{HEADER}{boot}\n");
+fn rewrite(path: &Path, head: &str, unfinished: &BTreeMap<String, Entry>) -> io::Result<(File, u64)> {
+    let mut text = head.to_owned();
     for (marker, entry) in unfinished {
         text.push_str(&format_intent(marker, entry));
         if let Some(main) = entry.main {
@@ -284,8 +352,12 @@ fn rewrite(path: &Path, boot: &str, unfinished: &BTreeMap<String, Entry>) -> io:
         _ => {}
     }
     let mut file = open_options().create_new(true).append(true).open(&temporary)?;
-    file.write_all(text.as_bytes())?;
-    fs::rename(&temporary, path)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = written {
+        // What little was written may be the room that somebody needs.
+        let _gone = fs::remove_file(&temporary);
+        return Err(error);
+    }
     Ok((file, text.len() as u64))
 }
 
@@ -297,7 +369,7 @@ mod tests {
     const TWO: &str = "00000000000000000000000000000002";
 
     fn sample() -> String {
-        format!("{HEADER}b\nintent {ONE} a/b%20;c\nborn {ONE} 10 20\nintent {TWO} d\ngone {ONE}\n")
+        format!("{HEADER}b\nintent {ONE} a/b%20;c\nborn {ONE} 10 20 30\nintent {TWO} d\ngone {ONE}\n")
     }
 
     #[test]
@@ -317,7 +389,10 @@ mod tests {
             assert_eq!(contents.damaged, 0, "cut at {length}");
             if let Some(Entry { label, main }) = contents.unfinished.get(ONE) {
                 assert_eq!(label, "a/b c");
-                assert!(main.is_none_or(|main| main == Identity { pid: 10, start_time: 20 }));
+                let identity = Identity { pid: 10, start_time: 20 };
+                assert!(main.is_none_or(
+                    |main| main.identity == identity && main.inode.is_none_or(|inode| inode == 30)
+                ));
             }
         }
     }
@@ -331,6 +406,24 @@ mod tests {
         let contents = Contents::parse(text.as_bytes());
         assert_eq!(contents.damaged, 6);
         assert!(contents.unfinished.contains_key(ONE));
+    }
+
+    #[test]
+    fn a_file_with_any_byte_changed_is_read_and_invents_no_process() {
+        let text = sample();
+        for position in 0..text.len() {
+            for byte in [0, b'\n', b' ', b'0', 0xff] {
+                let mut bytes = text.clone().into_bytes();
+                bytes[position] = byte;
+                let contents = Contents::parse(&bytes);
+                let is_from_there = |marker: &String| {
+                    let differing =
+                        |known: &str| marker.bytes().zip(known.bytes()).filter(|(a, b)| a != b).count();
+                    differing(ONE) <= 1 || differing(TWO) <= 1
+                };
+                assert!(contents.unfinished.keys().all(is_from_there), "byte {position} as {byte}");
+            }
+        }
     }
 
     #[test]
@@ -348,7 +441,7 @@ mod tests {
     fn the_file_stays_small_and_keeps_what_is_alive() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("ledger");
-        let (mut ledger, _) = Ledger::open(&path).expect("opens");
+        let (mut ledger, _, _) = Ledger::open(&path, || None).expect("opens");
         ledger.intent(ONE, "kept");
         let rounds = 2 * COMPACT_AT / 100;
         for _ in 0..rounds {
@@ -363,12 +456,56 @@ mod tests {
     }
 
     #[test]
+    fn after_a_write_that_failed_the_file_is_whole_again_as_soon_as_there_is_room() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("ledger");
+        let (mut ledger, _, _) = Ledger::open(&path, || None).expect("opens");
+        ledger.intent(ONE, "first");
+        // No room, neither in the file nor for a new one.
+        ledger.file = Some(OpenOptions::new().write(true).open("/dev/full").expect("a Linux system"));
+        ledger.path = dir.path().join("nowhere/ledger");
+        let main = MainProcess { identity: Identity { pid: 10, start_time: 20 }, inode: None };
+        ledger.born(ONE, main);
+        assert!(ledger.is_torn);
+        ledger.intent(TWO, "second");
+        assert!(ledger.is_torn);
+        // Room again: the next event brings back what was not written.
+        ledger.path = path.clone();
+        ledger.gone(TWO);
+        assert!(!ledger.is_torn);
+        let contents = Contents::parse(&read(&path).expect("readable"));
+        let first = Entry { label: "first".to_owned(), main: Some(main) };
+        assert_eq!((contents.damaged, contents.unfinished), (0, BTreeMap::from([(ONE.to_owned(), first)])));
+    }
+
+    #[test]
+    fn only_a_disk_without_room_or_health_is_gone_on_without() {
+        for (errno, is) in [
+            (libc::ENOSPC, true),
+            (libc::EDQUOT, true),
+            (libc::EIO, true),
+            (libc::EACCES, false),
+            (libc::EROFS, false),
+        ] {
+            assert_eq!(is_shortage(&io::Error::from_raw_os_error(errno)), is, "{errno}");
+        }
+    }
+
+    #[test]
+    fn the_place_of_the_control_groups_is_written_down() {
+        let text = format!("{HEADER}b\ncgroup /sys/fs/cgroup/a%20;b/xy-1\nintent {ONE} a\n");
+        let contents = Contents::parse(text.as_bytes());
+        assert_eq!(contents.cgroup.as_deref(), Some(Path::new("/sys/fs/cgroup/a b/xy-1")));
+        assert_eq!((contents.damaged, contents.unfinished.len()), (0, 1));
+    }
+
+    #[test]
     fn a_second_host_is_refused_while_the_first_lives() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("ledger");
-        let first = Ledger::open(&path).expect("opens");
-        assert!(matches!(Ledger::open(&path), Err(OpenError::InUse)));
+        let first = Ledger::open(&path, || None).expect("opens");
+        assert!(matches!(Ledger::open(&path, || None), Err(OpenError::InUse)));
         drop(first);
-        assert!(Ledger::open(&path).is_ok());
+        assert!(Ledger::open(&path, || None).is_ok());
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct ExecRequest<'a> {
     pub(super) parent_death_signal: bool,
     /// What the child changes about itself.
     pub(super) settings: &'a ChildSettings,
+    /// The directory of the control group to be created in (Linux).
+    pub(super) cgroup: Option<BorrowedFd<'a>>,
 }
 
 /// Where a spawn failed.
@@ -60,6 +62,8 @@ pub(super) enum SpawnStep {
     Dir = 6,
     /// `execve`.
     Exec = 7,
+    /// Creating the process in its control group; never told by the child.
+    ControlGroup = 8,
     /// `setrlimit`.
     Limit = 20,
     /// `setpriority`.
@@ -333,7 +337,149 @@ pub(super) fn children_are_reaped_by_kernel() -> bool {
     }
 }
 
-pub(super) use os::{ChildStack, open_process, set_subreaper, signal_process, spawn};
+/// A set of signals, for [`hold_signals`] and [`take_signal`].
+pub(super) struct SignalSet(libc::sigset_t);
+
+impl SignalSet {
+    /// Returns the set of these signals; numbers that are no signals are left out.
+    pub(super) fn new(signals: &[c_int]) -> Self {
+        // SAFETY: `set` is filled by sigemptyset before it is used.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            for signal in signals {
+                libc::sigaddset(&raw mut set, *signal);
+            }
+            Self(set)
+        }
+    }
+}
+
+/// Blocks exactly these signals in the calling thread: they are queued until they are taken, and all others delivered.
+pub(super) fn hold_signals(signals: &SignalSet) {
+    // SAFETY: the set is valid, and the old mask is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const signals.0, ptr::null_mut()) };
+}
+
+/// Gives every signal that an earlier program had ignored its default meaning back, and blocks none.
+///
+/// SIGPIPE stays ignored, as the standard library has it.
+pub(super) fn reset_inherited_signals() {
+    for signal in 1..=if cfg!(target_os = "linux") { 64 } else { 31 } {
+        // SAFETY: the disposition is read, and only an ignored one is replaced by the default, which runs no code.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            let is_known = libc::sigaction(signal, ptr::null(), &raw mut action) == 0;
+            if is_known && signal != libc::SIGPIPE && action.sa_sigaction == libc::SIG_IGN {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+    hold_signals(&SignalSet::new(&[]));
+}
+
+/// Makes a second process of this one. Returns the child's pid, and `None` in the child.
+///
+/// # Errors
+/// If this process has more than one thread (Linux): the child would have copies of locks that nobody unlocks.
+pub(super) fn fork_alone() -> io::Result<Option<u32>> {
+    if cfg!(target_os = "linux") && std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("this process already has several threads"));
+    }
+    // SAFETY: there is no other thread, so the child has all of our state in a consistent form.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(pid as u32)),
+    }
+}
+
+/// Reaps any one child that has ended; `None` if none has. For a process that has no owner of single children.
+pub(super) fn reap_any() -> Option<(u32, ProcessExit)> {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for the result.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    let pid = u32::try_from(pid).ok().filter(|pid| *pid != 0)?;
+    let exit = if libc::WIFEXITED(status) {
+        ProcessExit::Code(libc::WEXITSTATUS(status))
+    } else {
+        ProcessExit::Signal { signal: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
+    };
+    Some((pid, exit))
+}
+
+/// Signals a child that has not been reaped, which is what keeps its pid from meaning another.
+pub(super) fn signal_child(pid: u32, signal: c_int) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    if pid <= 1 {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: kill takes numbers only.
+    if unsafe { libc::kill(pid, signal) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Gives back the memory into which programs and libraries are mapped; what is used again is mapped again.
+///
+/// For a process that waits for the rest of its life, and was something larger before.
+pub(super) fn release_program_memory() {
+    // Elsewhere nobody says what is mapped, so nothing is given back.
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    for line in maps.lines() {
+        // `START-END PERMISSIONS OFFSET DEVICE INODE PATH`
+        let mut fields = line.split_ascii_whitespace();
+        let (Some(range), Some(permissions), Some(offset)) = (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let has_file = fields.nth(1).is_some_and(|inode| inode != "0");
+        // Code, and the constants at the front of a file, are never written to. What is read-only further behind has
+        // been written by the dynamic linker and would be lost.
+        let is_pristine =
+            permissions == "r-xp" || (permissions == "r--p" && offset.bytes().all(|digit| digit == b'0'));
+        let bounds = range.split_once('-').and_then(|(start, end)| {
+            Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
+        });
+        if let (true, true, Some((start, end))) = (has_file, is_pristine, bounds) {
+            // SAFETY: a private mapping of a file that this process has never written to: whatever is dropped is read
+            // from the file again, byte for byte, at the next use.
+            unsafe { libc::madvise(ptr::without_provenance_mut(start), end - start, libc::MADV_DONTNEED) };
+        }
+    }
+}
+
+/// Returns the inode of a pidfd, which is one of the process's own until the next boot; `None` before Linux 6.9, where all
+/// share one.
+pub(super) fn process_inode(process: BorrowedFd<'_>) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        // "PIDF"
+        const PIDFS: nix::libc::__fsword_t = 0x5049_4446;
+        let system = nix::sys::statfs::fstatfs(process).ok()?;
+        if system.filesystem_type().0 != PIDFS {
+            return None;
+        }
+        nix::sys::stat::fstat(process).ok().map(|stat| stat.st_ino)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _has_none = process;
+        None
+    }
+}
+
+/// Ends this process by a signal in its default meaning. Returns if the signal does not end it, as with process 1.
+pub(super) fn end_by_signal(signal: c_int) {
+    // SAFETY: the default disposition runs no code of ours; raise takes a number.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        hold_signals(&SignalSet::new(&[]));
+        libc::raise(signal);
+    }
+}
+
+#[cfg(target_os = "linux")]
+pub(super) use os::extended_attribute;
+pub(super) use os::{ChildStack, open_process, set_subreaper, signal_process, spawn, take_signal};
 
 #[cfg(target_os = "linux")]
 mod os {
@@ -391,6 +537,110 @@ mod os {
         unsafe { become_program(argument.cast()) }
     }
 
+    /// As `libc::clone` with [`child_main`], but the child is in the control group from its first instruction on.
+    ///
+    /// Moving it there afterwards would wait for every processor to pass a quiet state, some 10 ms.
+    ///
+    /// # Safety
+    /// As `libc::clone`: `flags` hold CLONE_VM, CLONE_VFORK and CLONE_PIDFD, and everything outlives the call.
+    unsafe fn clone_into(
+        cgroup: BorrowedFd<'_>,
+        stack: &mut ChildStack,
+        flags: c_int,
+        child: *mut c_void,
+        pidfd: *mut c_int,
+    ) -> libc::pid_t {
+        // The exit signal has a place of its own here, and this flag does not fit the old ones.
+        const INTO_CGROUP: u64 = 0x2_0000_0000;
+        // SAFETY: an all-zero record asks for nothing.
+        let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+        arguments.flags = INTO_CGROUP | u64::from((flags & !libc::SIGCHLD).cast_unsigned());
+        arguments.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+        arguments.pidfd = pidfd.expose_provenance() as u64;
+        arguments.stack = stack.base.expose_provenance() as u64;
+        arguments.stack_size = (GUARD + STACK) as u64;
+        arguments.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+        // SAFETY: the record is valid and as large as said; the child runs `child_main(child)` on its own stack and
+        // never comes back to this frame, because that does not return.
+        let result = unsafe { clone3(&raw const arguments, size_of::<libc::clone_args>(), child) };
+        match libc::pid_t::try_from(result) {
+            Ok(pid) if pid >= 0 => pid,
+            _ => {
+                // SAFETY: the address of this thread's errno is always valid.
+                unsafe { *libc::__errno_location() = c_int::try_from(-result).unwrap_or(libc::EIO) };
+                -1
+            }
+        }
+    }
+
+    /// The system call, after which the child goes on in [`child_main`]. Returns the pid or a negative error number.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn clone3(arguments: *const libc::clone_args, size: usize, child: *mut c_void) -> isize {
+        let result: isize;
+        // SAFETY: the caller vouches for the arguments. The kernel preserves all registers but rax, rcx and r11; the
+        // child has the stack of the arguments, aligned as a call wants it.
+        unsafe {
+            std::arch::asm!(
+                "syscall",
+                "test rax, rax",
+                "jnz 2f",
+                "xor ebp, ebp",
+                "mov rdi, r8",
+                "call r9",
+                "ud2",
+                "2:",
+                inlateout("rax") libc::SYS_clone3 as isize => result,
+                in("rdi") arguments,
+                in("rsi") size,
+                in("r8") child,
+                in("r9") child_main as extern "C" fn(*mut c_void) -> c_int,
+                lateout("rcx") _,
+                lateout("r11") _,
+            );
+        }
+        result
+    }
+
+    // Not run on this architecture.
+    #[cfg(target_arch = "aarch64")]
+    unsafe fn clone3(arguments: *const libc::clone_args, size: usize, child: *mut c_void) -> isize {
+        let result: isize;
+        // SAFETY: as on x86-64; the kernel preserves all registers but x0.
+        unsafe {
+            std::arch::asm!(
+                "svc #0",
+                "cbnz x0, 2f",
+                "mov x29, xzr",
+                "mov x30, xzr",
+                "mov x0, x2",
+                "blr x3",
+                "brk #1",
+                "2:",
+                inlateout("x0") arguments => result,
+                in("x1") size,
+                in("x2") child,
+                in("x3") child_main as extern "C" fn(*mut c_void) -> c_int,
+                in("x8") libc::SYS_clone3,
+                lateout("x30") _,
+            );
+        }
+        result
+    }
+
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    unsafe fn clone3(_arguments: *const libc::clone_args, _size: usize, _child: *mut c_void) -> isize {
+        -(libc::ENOSYS as isize)
+    }
+
+    /// Returns an extended attribute of a file, at most 64 bytes of it.
+    pub(in super::super) fn extended_attribute(path: &CStr, name: &CStr) -> Option<Vec<u8>> {
+        let mut value = [0_u8; 64];
+        // SAFETY: both strings end with NUL, and the buffer is as large as said.
+        let length =
+            unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        Some(value.get(..usize::try_from(length).ok()?)?.to_vec())
+    }
+
     /// Creates a process and returns after it has become the other program.
     ///
     /// To be called from a thread that never ends and has all signals blocked.
@@ -420,9 +670,15 @@ mod os {
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
         // SAFETY: the stack is ours alone for the length of the call, since CLONE_VFORK holds us until the child has
         // left it; everything `child` points to outlives the call for the same reason.
-        let pid = unsafe { libc::clone(child_main, stack.top(), flags, child.cast(), &raw mut pidfd) };
+        let pid = unsafe {
+            match request.cgroup {
+                None => libc::clone(child_main, stack.top(), flags, child.cast(), &raw mut pidfd),
+                Some(cgroup) => clone_into(cgroup, stack, flags, child.cast(), &raw mut pidfd),
+            }
+        };
         if pid == -1 {
-            return Err(SpawnFailure::new(SpawnStep::Clone, &io::Error::last_os_error()));
+            let step = if request.cgroup.is_some() { SpawnStep::ControlGroup } else { SpawnStep::Clone };
+            return Err(SpawnFailure::new(step, &io::Error::last_os_error()));
         }
         // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
         let exit_fd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -549,6 +805,25 @@ mod os {
             )
         };
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Takes one held signal, waiting for it at most this long; `None` if none came. `true` says that the kernel sent it,
+    /// as it does for a key of the terminal, which everybody in the foreground group hears.
+    pub(in super::super) fn take_signal(
+        signals: &SignalSet,
+        timeout: Option<std::time::Duration>,
+    ) -> Option<(c_int, bool)> {
+        let limit = timeout.map(|timeout| libc::timespec {
+            tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        // SAFETY: an all-zero siginfo_t is a valid value; set and limit outlive the call, and no limit is a null pointer.
+        unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
+            let signal = libc::sigtimedwait(&raw const signals.0, &raw mut info, limit);
+            (signal > 0).then_some((signal, info.si_code == libc::SI_KERNEL))
+        }
     }
 
     /// Makes orphaned descendants ours instead of init's.
@@ -761,6 +1036,35 @@ mod os {
             return Err(io::Error::last_os_error());
         }
         Ok(())
+    }
+
+    /// Takes one held signal, waiting for it at most about this long; `None` if none came. Who sent it is not told here.
+    pub(in super::super) fn take_signal(
+        signals: &SignalSet,
+        timeout: Option<std::time::Duration>,
+    ) -> Option<(c_int, bool)> {
+        let deadline = timeout.map(|timeout| std::time::Instant::now() + timeout);
+        loop {
+            // SAFETY: both sets are valid; sigwait is called only when a signal is there, or is to be waited for.
+            unsafe {
+                let mut pending: libc::sigset_t = std::mem::zeroed();
+                libc::sigpending(&raw mut pending);
+                let is_there = (1..32).any(|signal| {
+                    libc::sigismember(&raw const pending, signal) == 1
+                        && libc::sigismember(&raw const signals.0, signal) == 1
+                });
+                if is_there || deadline.is_none() {
+                    let mut signal = 0;
+                    let result = libc::sigwait(&raw const signals.0, &raw mut signal);
+                    return (result == 0).then_some((signal, false));
+                }
+            }
+            if deadline.is_some_and(|deadline| std::time::Instant::now() >= deadline) {
+                return None;
+            }
+            // SAFETY: numbers only. There is no wait with a limit here.
+            unsafe { libc::usleep(10_000) };
+        }
     }
 
     /// Does nothing: there is no such role here, so orphans go to launchd and are found by session and marker.

@@ -15,7 +15,7 @@ mod table;
 #[path = "tree/macos.rs"]
 mod table;
 
-pub(super) use self::table::{boot_id, children_of, lists_children};
+pub(super) use self::table::{boot_id, children_of, children_of_first_thread, lists_children};
 
 /// A process at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(super) struct Stat {
     pub(super) command: String,
     /// Whether any of it still runs; a zombie does not.
     pub(super) is_alive: bool,
+    /// Whether its first thread has ended; the others may go on.
+    pub(super) has_lost_first_thread: bool,
     /// Its parent.
     pub(super) parent: u32,
     /// Its process group.
@@ -67,7 +69,8 @@ impl Identity {
 /// How much of the machine a scan looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// The main process's descendants and those of our adopted children. Complete where we are a child-subreaper.
+    /// The main process, those known, and their descendants. Complete where we are a child-subreaper and know our orphans:
+    /// a look that finds nobody has found a main process without children, and nobody among the orphans.
     Children,
     /// Every process there is.
     All,
@@ -90,13 +93,14 @@ pub(super) fn scan(
     reach: Reach,
     is_main_of_another: impl Fn(u32) -> bool,
 ) -> io::Result<Vec<Stat>> {
-    let stats = match reach {
-        Reach::Children => nearby(scope, &is_main_of_another),
-        Reach::All => everything()?,
+    let (stats, above) = match reach {
+        // Nobody above us is among our descendants.
+        Reach::Children => (nearby(scope), vec![std::process::id(), 1]),
+        Reach::All => (everything()?, above()),
     };
     // A main process has the marker of its own tree, and reading that of each would make ends of many trees quadratic.
     let carries_marker = |pid| !is_main_of_another(pid) && has_marker(pid, scope.marker);
-    Ok(attribute(&stats, scope, &above(), carries_marker))
+    Ok(attribute(&stats, scope, &above, carries_marker))
 }
 
 /// Reads every process there is.
@@ -104,17 +108,11 @@ pub(super) fn everything() -> io::Result<Vec<Stat>> {
     Ok(table::pids()?.into_iter().filter_map(Stat::read).collect())
 }
 
-/// Reads the main process, those known, our other children except those that are mains themselves, and all their
-/// descendants.
-fn nearby(scope: &Scope<'_>, is_main_of_another: impl Fn(u32) -> bool) -> Vec<Stat> {
-    let main = scope.main;
+/// Reads the main process, those known, and all their descendants.
+fn nearby(scope: &Scope<'_>) -> Vec<Stat> {
     let mut stats = BTreeMap::new();
-    add_nearby(&mut stats, vec![main]);
-    add_nearby(&mut stats, scope.known.iter().map(|identity| identity.pid).collect());
-    // Ours come last: whoever loses its parent while we look is among them by then.
-    let mut ours = children_of(std::process::id());
-    ours.retain(|pid| *pid != main && !is_main_of_another(*pid));
-    add_nearby(&mut stats, ours);
+    let known = scope.known.iter().map(|identity| identity.pid);
+    add_nearby(&mut stats, known.chain([scope.main]).collect());
     stats.into_values().collect()
 }
 
@@ -209,7 +207,16 @@ mod tests {
 
     fn stat(pid: u32, parent: u32, group: u32, session: u32) -> Stat {
         let command = String::new();
-        Stat { pid, command, is_alive: true, parent, group, session, start_time: u64::from(pid) }
+        Stat {
+            pid,
+            command,
+            is_alive: true,
+            has_lost_first_thread: false,
+            parent,
+            group,
+            session,
+            start_time: u64::from(pid),
+        }
     }
 
     const SCOPE: Scope<'static> = Scope { main: 100, marker: "m", known: &[] };

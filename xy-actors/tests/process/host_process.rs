@@ -53,8 +53,13 @@ fn host_process() {
             "silent_login_shell" => silent_login_shell(&dir).await,
             "login_path" => login_path(&dir).await,
             "sweep" => sweep(&dir).await,
+            "cgroup" => crate::cgroup::cgroup(&dir).await,
             "subreaper_tree" => subreaper_tree(&dir).await,
             "subreaper_orphans" => subreaper_orphans().await,
+            "subreaper_five_hundred" => subreaper_five_hundred(&dir).await,
+            "subreaper_flight" => subreaper_flight().await,
+            "subreaper_last_ancestor" => subreaper_last_ancestor(&dir).await,
+            "subreaper_stranger" => subreaper_stranger(&dir).await,
             other => panic!("no scenario is called {other}"),
         }
     });
@@ -366,4 +371,84 @@ async fn subreaper_orphans() {
         .expect("in time")
         .expect("gone");
     assert_eq!(process.reap().expect("ended"), ProcessExit::Code(3));
+}
+
+async fn subreaper_five_hundred(dir: &Path) {
+    let host = subreaper();
+    let ready = dir.join("ready");
+    let script = format!("tree 500 touch {} sleep-forever", ready.display());
+    let process = host.spawn("test", &child(&script)).await.expect("starts");
+    wait_until_async("all are there", || ready.exists()).await;
+    wait_until_async("all have become what they are", || {
+        let members = process.members().expect("readable");
+        members.len() == 501 && members.iter().filter(|member| member.escaped).count() == 250
+    })
+    .await;
+    let report = process.kill_tree(deadline()).await;
+    assert_eq!((report.killed.len(), report.left.len()), (501, 0));
+    assert_eq!(carriers(process.marker()), [0_u32; 0]);
+    process.reap().expect("killed");
+    wait_until_async("no zombie is left", || children().is_empty()).await;
+}
+
+async fn subreaper_flight() {
+    let host = subreaper();
+    let process = host.spawn("test", &child("spawn 2 flee 1000000 sleep-forever")).await.expect("starts");
+    let first = process.pid();
+    wait_until_async("it is on its way", || {
+        process.members().expect("readable").iter().any(|member| member.escaped && member.pid > first + 10)
+    })
+    .await;
+    let report = process.kill_tree(deadline()).await;
+    assert_eq!(report.left, []);
+    assert_eq!(carriers(process.marker()), [0_u32; 0]);
+    process.reap().expect("killed");
+    wait_until_async("nobody is left", || children().is_empty()).await;
+}
+
+async fn subreaper_last_ancestor(dir: &Path) {
+    let host = subreaper();
+    let (fled, go) = (dir.join("fled"), dir.join("go"));
+    // main -> helper -> one without session, group and environment of the tree; then the helper ends.
+    let script = format!(
+        "spawn 8 spawn-setsid 4 clear-env touch {} sleep-forever wait-for {} sleep-forever",
+        fled.display(),
+        go.display(),
+    );
+    let process = host.spawn("test", &child(&script)).await.expect("starts");
+    let fled = pid_in(&fled);
+    let bystander = host.spawn("other", &child("sleep-forever")).await.expect("starts");
+    assert!(process.members().expect("readable").iter().any(|member| member.pid == fled), "seen in time");
+    fs::write(&go, "").expect("written");
+    wait_until_async("it lost its parent", || children().contains(&fled)).await;
+    assert_eq!(host.strangers(), []);
+    assert!(!bystander.members().expect("readable").iter().any(|member| member.pid == fled));
+    let report = process.kill_tree(deadline()).await;
+    assert!(report.killed.iter().any(|member| member.pid == fled), "{report:?}");
+    assert!(!is_running(fled));
+    process.reap().expect("killed");
+}
+
+async fn subreaper_stranger(dir: &Path) {
+    let host = subreaper();
+    let (fled, go) = (dir.join("fled"), dir.join("go"));
+    // Session, group and environment are gone before the parent is, and nobody has looked meanwhile.
+    let script = format!(
+        "spawn 8 spawn-setsid 4 clear-env touch {} sleep-forever wait-for {} sleep-forever",
+        fled.display(),
+        go.display(),
+    );
+    let process = host.spawn("test", &child(&script)).await.expect("starts");
+    let fled = pid_in(&fled);
+    fs::write(&go, "").expect("written");
+    wait_until_async("it lost its parent", || children().contains(&fled)).await;
+    let strangers = || host.strangers().iter().map(|member| member.pid).collect::<Vec<_>>();
+    assert_eq!(strangers(), [fled]);
+    process.kill_tree(deadline()).await;
+    process.reap().expect("killed");
+    assert!(is_running(fled), "nobody can say whose it was");
+    assert_eq!(host.end_strangers().await.iter().map(|member| member.pid).collect::<Vec<_>>(), [fled]);
+    assert!(!is_running(fled));
+    assert_eq!(strangers(), [0_u32; 0]);
+    wait_until_async("no zombie is left", || children().is_empty()).await;
 }

@@ -73,6 +73,14 @@ impl Drop for Canary {
     }
 }
 
+/// Linux 6.9 and later.
+fn has_process_inodes() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("readable");
+    let mut numbers =
+        release.split(|letter: char| !letter.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 9)
+}
+
 fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("readable").trim().to_owned()
 }
@@ -97,12 +105,23 @@ fn a_process_is_ended_only_if_every_field_of_its_identity_matches() {
         ("pid", ledger_text(&boot_id(), OTHER, stranger.0.id(), stranger.start_time())),
         ("pid of init", ledger_text(&boot_id(), OTHER, 1, 0)),
         ("pid of nobody", ledger_text(&boot_id(), OTHER, 0, 0)),
+        ("a directory of control groups", {
+            let text = ledger_text(&boot_id(), OTHER, pid, start_time);
+            text.replacen('\n', "\ncgroup /sys/fs/cgroup\n", 1)
+        }),
     ];
     for (field, text) in forged {
         fs::write(&ledger, text).expect("written");
         let (_, report) = start(&ledger);
         assert_eq!((report.killed.len(), report.left.len()), (0, 0), "forged {field}");
         assert!(marked.is_alive() && stranger.is_alive(), "forged {field}");
+    }
+    // Only where the kernel gives each process an inode of its own, which none has in common with the number 1.
+    if has_process_inodes() {
+        let text = ledger_text(&boot_id(), MARKER, pid, start_time).trim_end().to_owned() + " 1\n";
+        fs::write(&ledger, text).expect("written");
+        assert_eq!(start(&ledger).1.killed.len(), 0, "forged inode");
+        assert!(marked.is_alive());
     }
     fs::write(&ledger, ledger_text(&boot_id(), MARKER, pid, start_time)).expect("written");
     let (_, report) = start(&ledger);

@@ -32,6 +32,7 @@
 //! | `double-fork N STEPS..` | the same as a daemon: own session, parent gone |
 //! | `double-fork-group N STEPS..` | the same, but in the group it came from |
 //! | `daemons COUNT` | starts this many daemons that end at once |
+//! | `flee COUNT` | ends, and goes on as a new process in a session of its own, this many times, then sleeps for ever |
 //! | `tree COUNT` | starts this many processes, every second one a daemon of its own, all sleeping for ever |
 
 use std::env;
@@ -184,6 +185,14 @@ fn run(step: &str, steps: &mut Steps) -> io::Result<Option<u8>> {
             for _ in 0..steps.value::<usize>()? {
                 start(&[], Kind::Daemon)?;
             }
+        }
+        "flee" => {
+            let count: u64 = steps.value()?;
+            if count == 0 {
+                sleep_forever();
+            }
+            start(&["flee".to_owned(), (count - 1).to_string()], Kind::Session)?;
+            return Ok(Some(0));
         }
         "tree" => {
             for number in 0..steps.value::<usize>()? {

@@ -54,6 +54,30 @@ fn a_subreaper_reaps_hundreds_of_orphans_and_nobody_elses_child() {
     scenario("subreaper_orphans", dir.path()).succeed();
 }
 
+#[test]
+fn of_five_hundred_processes_half_of_them_daemons_none_survives() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    scenario("subreaper_five_hundred", dir.path()).succeed();
+}
+
+#[test]
+fn a_chain_of_processes_that_flees_from_its_killer_is_caught() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    scenario("subreaper_flight", dir.path()).succeed();
+}
+
+#[test]
+fn an_orphan_without_environment_belongs_to_its_last_known_ancestor() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    scenario("subreaper_last_ancestor", dir.path()).succeed();
+}
+
+#[test]
+fn an_orphan_that_nobody_can_attribute_is_told_and_ends_with_the_host_only() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    scenario("subreaper_stranger", dir.path()).succeed();
+}
+
 #[tokio::test]
 async fn those_who_left_the_group_are_told_and_signaled_apart() {
     let script = "spawn 3 touch {0} sleep-forever spawn-setsid 3 touch {1} sleep-forever \

@@ -118,6 +118,8 @@ fn options(
             .and_then(|_| absolute(path))
     });
     Ok(RunOptions {
+        cgroups: true,
+        guard: None,
         config_dir: directories.config.clone(),
         servers_dir: servers_dir.transpose()?,
         state_dir: directories.state.clone(),

@@ -1,7 +1,7 @@
 //! `xyctl version`: which versions of the command line and of the daemon these are.
 
 use xy_daemon::protocol::PROTOCOL_VERSION;
-use xy_daemon::protocol::method::{Version, VersionParams};
+use xy_daemon::protocol::method::{Diagnostics, Version, VersionParams};
 
 use crate::error::{CommandError, exit_code};
 use crate::output::text::neutral;
@@ -26,6 +26,31 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<u8, CommandError> {
         let (version, protocol, pid) = (neutral(&daemon.version), daemon.protocol, daemon.pid);
         let line = format!("daemon {version}, protocol {protocol}, pid {pid}, since {since} ({ago})");
         session.output.line(&line)?;
+        for line in daemon.diagnostics.iter().flat_map(diagnostics) {
+            session.output.line(&line)?;
+        }
     }
     Ok(exit_code::SUCCESS)
+}
+
+/// Says what the daemon stands on, a line per fact.
+fn diagnostics(facts: &Diagnostics) -> Vec<String> {
+    let ownership = match (facts.ownership.as_str(), &facts.cgroup) {
+        ("cgroup", Some(path)) => format!("control groups in {}", neutral(path)),
+        ("subreaper", _) => "orphans come to the daemon".to_owned(),
+        ("walk", _) => "the daemon looks at every process".to_owned(),
+        (other, _) => neutral(other).to_string(),
+    };
+    let guard = facts.guard_pid.map_or("none".to_owned(), |pid| format!("pid {pid}"));
+    let mut lines = vec![
+        format!("  process trees: {ownership}"),
+        format!("  guard: {guard}"),
+        format!("  configuration: {}", neutral(&facts.config_dir)),
+        format!("  state: {}", neutral(&facts.state_dir)),
+    ];
+    lines.extend(facts.open_files_limit.map(|limit| format!("  open files: at most {limit}")));
+    lines.extend(
+        facts.strangers.iter().map(|stranger| format!("  belongs to no server: {}", neutral(stranger))),
+    );
+    lines
 }

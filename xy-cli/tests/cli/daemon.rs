@@ -214,7 +214,13 @@ impl Service for Mock {
     }
     async fn version(&self, params: VersionParams) -> Result<VersionResult, RpcError> {
         self.record::<Version>(&params);
-        Ok(VersionResult { version: "9.8.7".into(), protocol: 1, pid: 77, started_at_unix_ms: 1000 })
+        Ok(VersionResult {
+            version: "9.8.7".into(),
+            protocol: 1,
+            pid: 77,
+            started_at_unix_ms: 1000,
+            diagnostics: None,
+        })
     }
     async fn shutdown(&self, params: ShutdownParams) -> Result<ShutdownResult, RpcError> {
         self.record::<Shutdown>(&params);

@@ -558,6 +558,32 @@ pub struct VersionResult {
     pub pid: u32,
     /// When it started, in milliseconds since the Unix epoch.
     pub started_at_unix_ms: u64,
+    /// What it stands on; `None` if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnostics: Option<Diagnostics>,
+}
+
+/// What a daemon stands on: for finding out why a machine behaves unlike another.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnostics {
+    /// By which means all processes of a server are known: `cgroup`, `subreaper` or `walk`.
+    pub ownership: String,
+    /// The directory of the servers' control groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// The process id of the guard, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard_pid: Option<u32>,
+    /// The directory of lock, ledger and logs.
+    pub state_dir: String,
+    /// The directory of the configuration.
+    pub config_dir: String,
+    /// How many files the daemon may have open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files_limit: Option<u64>,
+    /// Processes that belong to no server and came to the daemon as orphans, as `pid (command)`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strangers: Vec<String>,
 }
 
 /// The parameters of [`Shutdown`].

@@ -73,7 +73,7 @@ async fn a_second_sigterm_kills_at_once() {
 #[tokio::test]
 async fn after_ten_kills_of_the_daemon_each_server_runs_exactly_once() {
     let port = free_port();
-    let mut world = World::new();
+    let mut world = World::new().argument("--no-guard");
     let (main, helper, plain) = (world.path("main"), world.path("helper"), world.path("plain"));
     let steps = format!(
         "alone {} spawn 5 setsid alone {} serve {port} sleep-forever",

@@ -3,8 +3,10 @@
 #![cfg(target_os = "linux")]
 
 mod boot;
+mod chaos;
 mod crashes;
 mod ends;
+mod guard;
 mod logs;
 mod operations;
 mod reload;

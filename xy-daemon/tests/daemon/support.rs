@@ -63,12 +63,13 @@ pub(crate) fn script(steps: &str, more: &str) -> String {
 pub(crate) struct World {
     pub(crate) directory: TempDir,
     daemon: Option<Child>,
+    arguments: Vec<&'static str>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let world = Self { directory, daemon: None };
+        let world = Self { directory, daemon: None, arguments: vec!["--no-cgroup"] };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -118,15 +119,34 @@ impl World {
             .env("XDG_STATE_HOME", self.path("state"))
             .env("XDG_RUNTIME_DIR", self.path("run"))
             .env(TAG, self.directory.path())
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         command
+    }
+
+    /// Lets daemons use control groups, where the machine grants them. The other tests do without: what they prove is to
+    /// hold everywhere, and a daemon that is killed for good leaves empty groups behind.
+    pub(crate) fn with_cgroups(mut self) -> Self {
+        self.arguments.retain(|argument| *argument != "--no-cgroup");
+        self
+    }
+
+    /// Gives daemons this argument from here on. With `--no-guard`, what is started is the daemon itself.
+    pub(crate) fn argument(mut self, argument: &'static str) -> Self {
+        self.arguments.push(argument);
+        self
     }
 
     /// Starts the daemon without waiting for anything.
     pub(crate) fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.path("xyd.log")).expect("opened");
         self.daemon = Some(self.command().stderr(log).spawn().expect("xyd can be run"));
+    }
+
+    /// Takes a daemon that the test has started in its own way.
+    pub(crate) fn adopt(&mut self, daemon: Child) {
+        self.daemon = Some(daemon);
     }
 
     /// Starts the daemon and connects to it.
@@ -162,6 +182,11 @@ impl World {
         self.daemon.as_ref().expect("a daemon was started").id()
     }
 
+    /// Returns the pid of the daemon itself, which is not that of the guard that was started.
+    pub(crate) fn daemon_pid(&self) -> Option<u32> {
+        fs::read_to_string(self.path("state/xy/xyd.lock")).ok()?.trim().parse().ok()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         send(self.pid(), signal);
     }
@@ -179,11 +204,14 @@ impl World {
         }
     }
 
-    /// Returns the live processes of this test except the daemon.
+    /// Returns the live processes of this test except the daemon and its guard.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let tag = format!("{TAG}={}", self.directory.path().display());
-        let own = self.daemon.as_ref().map(Child::id);
-        processes_with(&tag).into_iter().filter(|pid| Some(*pid) != own).collect()
+        let is_xyd = |pid: &u32| {
+            fs::read_link(format!("/proc/{pid}/exe"))
+                .is_ok_and(|path| path == Path::new(env!("CARGO_BIN_EXE_xyd")))
+        };
+        processes_with(&tag).into_iter().filter(|pid| !is_xyd(pid)).collect()
     }
 }
 
@@ -197,7 +225,9 @@ impl Drop for World {
             let _ended = daemon.kill();
             let _reaped = daemon.wait();
         }
-        for pid in self.processes() {
+        // One that lost its guard is about to end, and must not be left to it.
+        let tag = format!("{TAG}={}", self.directory.path().display());
+        for pid in processes_with(&tag) {
             let _gone = kill(pid_of(pid), Signal::SIGKILL);
         }
     }

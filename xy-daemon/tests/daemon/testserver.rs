@@ -12,12 +12,16 @@
 //! | `wait-for PATH` | waits until a file exists |
 //! | `alone PATH` | holds a lock on the file for life and adds a line to it; if another process holds it, adds a line to `PATH.doubled` and ends with code 97 |
 //! | `serve PORT` | listens on 127.0.0.1 and answers each request with 200 and its pid, until it is killed |
+//! | `chatter MILLISECONDS` | writes a line that often until it is killed |
+//! | `until-child-ends` | waits for the end of any child it has started, then ends with code 96 |
+//! | `clear-env` | goes on as the same program without environment |
 //! | `setsid` | leads a session of its own from here on |
 //! | `spawn COUNT STEPS..` | starts a child with the next COUNT arguments as its steps, and goes on |
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -86,6 +90,22 @@ fn run(step: &str, steps: &mut impl Iterator<Item = String>) -> io::Result<Optio
                 // A client that goes away ends its own connection only.
                 let _ = answer(stream?);
             }
+        }
+        "chatter" => {
+            let pause_between = Duration::from_millis(number(&text()?)?);
+            let mut out = io::stdout().lock();
+            loop {
+                writeln!(out, "{:-<100}", std::process::id())?;
+                pause(pause_between);
+            }
+        }
+        "until-child-ends" => {
+            nix::sys::wait::wait()?;
+            return Ok(Some(96));
+        }
+        "clear-env" => {
+            let mut itself = Command::new(fs::read_link("/proc/self/exe")?);
+            return Err(itself.args(steps).env_clear().exec());
         }
         "setsid" => drop(nix::unistd::setsid()?),
         "spawn" => {

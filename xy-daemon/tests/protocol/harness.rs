@@ -203,7 +203,13 @@ impl Service for Scripted {
     }
 
     async fn version(&self, _: VersionParams) -> Result<VersionResult, RpcError> {
-        Ok(VersionResult { version: "1.2.3".to_owned(), protocol: 1, pid: 7, started_at_unix_ms: 8 })
+        Ok(VersionResult {
+            version: "1.2.3".to_owned(),
+            protocol: 1,
+            pid: 7,
+            started_at_unix_ms: 8,
+            diagnostics: None,
+        })
     }
 
     async fn shutdown(&self, _: ShutdownParams) -> Result<ShutdownResult, RpcError> {

@@ -205,7 +205,7 @@ pub(in super::super) fn diagnose(command: &PreparedCommand, failure: SpawnFailur
         step => {
             let what = match step {
                 SpawnStep::Descriptors => "its output pipes cannot be made",
-                SpawnStep::Clone => "the system refused to create a process",
+                SpawnStep::Clone | SpawnStep::ControlGroup => "the system refused to create a process",
                 SpawnStep::Session => "it cannot get a session of its own",
                 SpawnStep::ParentDeathSignal => "it cannot be tied to the life of this process",
                 _ => "its standard input and output cannot be set up",

@@ -1,5 +1,6 @@
 //! One spawned process and its tree, owned: looked at, signaled, awaited and reaped through this handle only.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +12,12 @@ use tokio::time::{Duration, Instant};
 
 use super::spawner::Job;
 use super::{Host, LiveProcess, lock};
+use crate::process::cgroup::Leaf;
 use crate::process::sys;
 use crate::process::tree::{Identity, Reach, Scope, Stat, scan};
+
+/// How many looks in a row a kill takes while each one finds somebody new, before others get their turn.
+const CHASE: u32 = 32;
 
 /// How long to wait for a process that cannot be watched before looking again.
 const RESCAN: Duration = Duration::from_millis(20);
@@ -45,6 +50,13 @@ pub struct Member {
     pub escaped: bool,
 }
 
+impl Member {
+    /// A process outside of every process group of ours.
+    pub(super) fn escaped(stat: &Stat) -> Self {
+        Self { pid: stat.pid, command: stat.command.clone(), escaped: true }
+    }
+}
+
 /// What [`OsProcess::kill_tree`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KillReport {
@@ -69,6 +81,7 @@ pub(super) struct Main {
     host: Arc<Host>,
     live: LiveProcess,
     exit_fd: Arc<OwnedFd>,
+    leaf: Option<Leaf>,
     state: Mutex<State>,
 }
 
@@ -79,8 +92,6 @@ struct State {
     exit: Option<ProcessExit>,
     /// The pid may belong to somebody else.
     is_reaped: bool,
-    /// Processes that were seen to belong to the tree, still there at the latest scan.
-    known: Vec<Identity>,
 }
 
 impl State {
@@ -106,8 +117,8 @@ impl State {
 }
 
 impl Main {
-    pub(super) fn new(host: Arc<Host>, live: LiveProcess, exit_fd: OwnedFd) -> Self {
-        Self { host, live, exit_fd: Arc::new(exit_fd), state: Mutex::default() }
+    pub(super) fn new(host: Arc<Host>, live: LiveProcess, exit_fd: OwnedFd, leaf: Option<Leaf>) -> Self {
+        Self { host, live, exit_fd: Arc::new(exit_fd), leaf, state: Mutex::default() }
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -130,14 +141,31 @@ impl Main {
     fn scan(&self, state: &mut State, reach: Reach) -> io::Result<Vec<Stat>> {
         // A reaped main's pid says nothing any more; what is known and what carries the marker still does.
         let main = if state.is_reaped { u32::MAX } else { self.live.pid };
-        let scope = Scope { main, marker: &self.live.marker, known: &state.known };
+        let marker = self.marker();
+        let mut known = {
+            let mut kin = lock(&self.host.spawner.kin);
+            if reach == Reach::Children {
+                kin.look();
+            }
+            let mut known = kin.known(marker);
+            let orphans = kin.orphans_of(marker);
+            known.extend(orphans);
+            known
+        };
+        let inside = self.leaf.as_ref().map(Leaf::pids).unwrap_or_default();
+        known.extend(inside.into_iter().filter_map(Stat::read).map(|stat| stat.identity()));
+        known.sort_unstable();
+        known.dedup();
+        let scope = Scope { main, marker, known: &known };
         let found = scan(&scope, reach, |pid| self.host.is_main(pid))?;
         // One that this look missed, in the moment in which it changed its parent, stays known while it is there.
-        let mut known: Vec<Identity> = found.iter().map(Stat::identity).collect();
-        let missed = state.known.iter().filter(|identity| !known.contains(identity) && identity.is_current());
+        let mut seen: Vec<Identity> = found.iter().map(Stat::identity).collect();
+        let missed = known.iter().filter(|identity| !seen.contains(identity) && identity.is_current());
         let missed: Vec<Identity> = missed.copied().collect();
-        known.extend(missed);
-        state.known = known;
+        seen.extend(missed);
+        // The main process is known anyway, and is most often the only one.
+        seen.retain(|identity| identity.pid != main);
+        lock(&self.host.spawner.kin).set_known(marker, seen);
         Ok(found)
     }
 
@@ -180,25 +208,43 @@ impl Main {
     }
 
     /// Sends SIGKILL to the group and to everybody found outside; returns whom.
+    ///
+    /// Looks again at once while there is somebody who was not there before: a chain of processes, each of which forks the
+    /// next one and ends, can only be caught by whoever is faster.
     fn kill(&self, reach: Reach) -> io::Result<Vec<Stat>> {
         let mut state = lock(&self.state);
-        // Looked for before, because afterwards nobody could be named.
-        let found = self.scan(&mut state, reach);
-        self.peek(&mut state);
-        if !state.is_reaped {
-            // Whatever the scan saw: this reaches those that are forked meanwhile, too.
-            let _ = sys::signal_group(self.live.pid, libc::SIGKILL);
+        let mut killed: Vec<Stat> = Vec::new();
+        for _ in 0..CHASE {
+            // Looked for before, because afterwards nobody could be named.
+            let found = self.scan(&mut state, reach);
+            if let Some(leaf) = &self.leaf {
+                // The names are its marker's and nobody else's, so this reaches nobody else either.
+                let _ = leaf.kill();
+            }
+            self.peek(&mut state);
+            if !state.is_reaped {
+                // Whatever the scan saw: this reaches those that are forked meanwhile, too.
+                let _ = sys::signal_group(self.live.pid, libc::SIGKILL);
+            }
+            let found = found?;
+            let before = killed.len();
+            let known: BTreeSet<Identity> = killed.iter().map(Stat::identity).collect();
+            for stat in found.into_iter().filter(|stat| !known.contains(&stat.identity())) {
+                if stat.group != self.live.pid {
+                    let _ = Self::signal_member(&stat, libc::SIGKILL);
+                }
+                killed.push(stat);
+            }
+            if killed.len() == before {
+                break;
+            }
         }
-        let found = found?;
-        for stat in found.iter().filter(|stat| stat.group != self.live.pid) {
-            let _ = Self::signal_member(stat, libc::SIGKILL);
-        }
-        Ok(found)
+        Ok(killed)
     }
 
     /// Kills what is there and returns whether nothing was.
     pub(super) fn kill_pass(&self) -> bool {
-        self.kill(Reach::All).is_ok_and(|found| found.is_empty())
+        self.kill(self.host.reach()).is_ok_and(|found| found.is_empty())
     }
 
     /// Reaps the main process; `None` while it runs.
@@ -208,6 +254,9 @@ impl Main {
             let exit = state.note(sys::reap(self.exit_fd.as_fd(), self.live.pid), &self.live);
             exit?;
             state.is_reaped = true;
+        }
+        if let Some(leaf) = &self.leaf {
+            leaf.remove();
         }
         self.host.strike(self.live.pid, &self.live.marker);
         state.exit
@@ -387,7 +436,7 @@ impl OsProcess {
     /// Cancel safe.
     pub async fn tree_gone(&self, until: Instant) -> Result<(), Vec<Member>> {
         let main = self.main();
-        let mut reach = main.host.reach();
+        let reach = main.host.reach();
         let mut empty_passes = 0;
         loop {
             let found = main.scan(&mut lock(&main.state), reach);
@@ -397,8 +446,6 @@ impl OsProcess {
                     if empty_passes == 2 {
                         return Ok(());
                     }
-                    // The second look is the thorough one.
-                    reach = Reach::All;
                 }
                 Ok(found) if Instant::now() >= until => {
                     return Err(found.iter().map(|stat| main.member(stat)).collect());
@@ -420,13 +467,14 @@ impl OsProcess {
     /// Cancel safe: signals that were sent stay sent.
     pub async fn kill_tree(&self, until: Instant) -> KillReport {
         let main = self.main();
-        let mut reach = main.host.reach();
+        let reach = main.host.reach();
         let mut killed: Vec<(Identity, Member)> = Vec::new();
+        let mut seen = BTreeSet::new();
         let mut empty_passes = 0;
-        let left = loop {
+        let left: Vec<Stat> = loop {
             let found = main.kill(reach).unwrap_or_default();
             for stat in &found {
-                if !killed.iter().any(|(identity, _)| *identity == stat.identity()) {
+                if seen.insert(stat.identity()) {
                     killed.push((stat.identity(), main.member(stat)));
                 }
             }
@@ -435,9 +483,11 @@ impl OsProcess {
                 if empty_passes == 2 {
                     break found;
                 }
-                reach = Reach::All;
             } else if Instant::now() >= until {
-                break found;
+                let is_there = |stat: &Stat| {
+                    Stat::read(stat.pid).is_some_and(|now| now.is_alive && now.identity() == stat.identity())
+                };
+                break found.into_iter().filter(is_there).collect();
             } else {
                 empty_passes = 0;
                 await_exits(&found, until).await;
@@ -448,6 +498,12 @@ impl OsProcess {
             killed: killed.into_iter().map(|(_, member)| member).collect(),
             left: left.iter().map(|stat| main.member(stat)).collect(),
         }
+    }
+
+    /// Returns how many processes of the tree the kernel killed for want of memory; 0 if nobody counts, because the tree
+    /// has no control group with a memory controller.
+    pub fn oom_kills(&self) -> u64 {
+        self.main().leaf.as_ref().map_or(0, Leaf::oom_kills)
     }
 
     /// Reaps the ended main process and strikes it from the ledger; `None` if it has not ended.
@@ -462,7 +518,7 @@ impl OsProcess {
 }
 
 /// Waits until each of these has ended or the deadline is reached; whoever cannot be watched is waited for a moment.
-async fn await_exits(stats: &[Stat], until: Instant) {
+pub(super) async fn await_exits(stats: &[Stat], until: Instant) {
     let all = async {
         for stat in stats {
             let watch = sys::open_process(stat.pid).and_then(|process| sys::watch(Arc::new(process)));

@@ -4,7 +4,6 @@
 //! parent-death signal. It knows every pid it created until it is told of the reap; that makes it the one that may reap
 //! adopted orphans without ever taking an exit status from its owner.
 
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,11 +16,14 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::sync::oneshot;
 
+use super::kin::Kin;
 use super::process::{Guard, Main, ProcessOutput};
 use super::{Host, LiveProcess, SpawnError, lock};
+use crate::process::cgroup::Leaf;
 use crate::process::command::{PreparedCommand, diagnose};
+use crate::process::ledger::MainProcess;
 use crate::process::sys::{self, ChildStack, ExecRequest, SpawnFailure, SpawnStep};
-use crate::process::tree::{self, Stat};
+use crate::process::tree::{Identity, Stat};
 
 /// What the thread is asked to do.
 pub(super) enum Job {
@@ -43,6 +45,8 @@ pub(super) enum Job {
 /// The way to the thread.
 #[derive(Debug, Clone)]
 pub(super) struct Spawner {
+    /// Who our children are.
+    pub(super) kin: Arc<Mutex<Kin>>,
     // Unbounded: each spawn is awaited by its caller, each other job comes from one process or is coalesced.
     jobs: mpsc::Sender<Job>,
     /// A [`Job::ReapOrphans`] is on its way.
@@ -58,10 +62,12 @@ impl Spawner {
             return Ok(spawner.clone());
         }
         let (jobs, inbox) = mpsc::channel();
-        let is_reaping_due = Arc::new(AtomicBool::new(false));
-        let due = is_reaping_due.clone();
-        std::thread::Builder::new().name("xy-spawner".to_owned()).spawn(move || run(&inbox, due))?;
-        Ok(spawner.insert(Self { jobs, is_reaping_due }).clone())
+        let (kin, is_reaping_due) = (Arc::<Mutex<Kin>>::default(), Arc::new(AtomicBool::new(false)));
+        let (kin_there, due) = (kin.clone(), is_reaping_due.clone());
+        std::thread::Builder::new()
+            .name("xy-spawner".to_owned())
+            .spawn(move || run(&inbox, State { kin: kin_there, is_reaping_due: due, ..State::default() }))?;
+        Ok(spawner.insert(Self { kin, jobs, is_reaping_due }).clone())
     }
 
     /// Asks for adopted orphans to be reaped, once for all requests until the thread comes to it.
@@ -80,11 +86,10 @@ impl Spawner {
 /// What the thread owns.
 #[derive(Default)]
 struct State {
+    kin: Arc<Mutex<Kin>>,
     is_reaping_due: Arc<AtomicBool>,
     stack: Option<ChildStack>,
     null: Option<OwnedFd>,
-    /// Marker by pid of every main process that may still be unreaped.
-    mains: BTreeMap<u32, String>,
     burials: Vec<Burial>,
 }
 
@@ -98,9 +103,8 @@ struct Burial {
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-fn run(inbox: &Receiver<Job>, is_reaping_due: Arc<AtomicBool>) {
+fn run(inbox: &Receiver<Job>, mut state: State) {
     sys::block_all_signals();
-    let mut state = State { is_reaping_due, ..State::default() };
     let mut pause = SHORTEST_PAUSE;
     loop {
         let job = if state.burials.is_empty() {
@@ -138,11 +142,11 @@ impl State {
                 let _ = reply.send(self.spawn(host, label, &command));
             }
             Job::Bury { main, done } => self.burials.push(Burial { main, done, empty_passes: 0 }),
-            Job::Forget { pid, marker } => self.forget(pid, &marker),
+            Job::Forget { pid, marker } => lock(&self.kin).forget(pid, &marker),
             Job::ReapOrphans => {
                 // Before the look, so that an end after it is asked for again.
                 self.is_reaping_due.store(false, Ordering::Release);
-                self.reap_orphans();
+                lock(&self.kin).reap();
             }
         }
     }
@@ -155,15 +159,17 @@ impl State {
     ) -> Result<(Guard, ProcessOutput), SpawnError> {
         host.with_ledger(|ledger| ledger.intent(&command.marker, &label));
         match self.create(&host, command) {
-            Ok((spawned, output)) => {
+            Ok((spawned, output, leaf)) => {
                 let pid = spawned.pid;
-                self.mains.insert(pid, command.marker.clone());
+                lock(&self.kin).born(pid, &command.marker);
                 // It has not been reaped, so it is there, if only as a zombie.
                 let start_time = Stat::read(pid).map_or(0, |stat| stat.start_time);
                 let live = LiveProcess { pid, label, marker: command.marker.clone(), start_time };
-                host.with_ledger(|ledger| ledger.born(&live.marker, tree::Identity { pid, start_time }));
+                let inode = sys::process_inode(spawned.exit_fd.as_fd());
+                let main = MainProcess { identity: Identity { pid, start_time }, inode };
+                host.with_ledger(|ledger| ledger.born(&live.marker, main));
                 lock(&host.live).insert(pid, live.clone());
-                Ok((Guard::new(Main::new(host, live, spawned.exit_fd)), output))
+                Ok((Guard::new(Main::new(host, live, spawned.exit_fd, leaf)), output))
             }
             Err(failure) => {
                 host.with_ledger(|ledger| ledger.gone(&command.marker));
@@ -176,7 +182,7 @@ impl State {
         &mut self,
         host: &Host,
         command: &PreparedCommand,
-    ) -> Result<(sys::Spawned, ProcessOutput), SpawnFailure> {
+    ) -> Result<(sys::Spawned, ProcessOutput, Option<Leaf>), SpawnFailure> {
         let descriptors = |error: io::Error| SpawnFailure::new(SpawnStep::Descriptors, &error);
         if self.null.is_none() {
             let null = OpenOptions::new().read(true).open("/dev/null").map(OwnedFd::from);
@@ -190,7 +196,9 @@ impl State {
         };
         let (stdout, child_stdout) = pipe().map_err(descriptors)?;
         let (stderr, child_stderr) = pipe().map_err(descriptors)?;
-        let request = ExecRequest {
+        let leaf = host.groups.as_ref().and_then(|groups| groups.leaf(&command.marker));
+        let (leaf, leaf_dir) = leaf.unzip();
+        let mut request = ExecRequest {
             candidates: &command.candidates,
             arguments: &command.arguments,
             environment: &command.environment,
@@ -202,16 +210,27 @@ impl State {
             ],
             parent_death_signal: host.options.parent_death_signal,
             settings: &command.settings,
+            cgroup: leaf_dir.as_ref().map(AsFd::as_fd),
         };
-        let spawned = sys::spawn(&request, stack)?;
-        Ok((spawned, ProcessOutput { stdout, stderr }))
-    }
-
-    fn forget(&mut self, pid: u32, marker: &str) {
-        // The pid may already belong to a later process of ours.
-        if self.mains.get(&pid).is_some_and(|found| found == marker) {
-            self.mains.remove(&pid);
-        }
+        let spawned = sys::spawn(&request, stack).map(|spawned| (spawned, leaf.as_ref()));
+        let spawned = spawned.or_else(|failure| {
+            if let Some(leaf) = &leaf {
+                leaf.remove();
+            }
+            let is_refused = failure.step == SpawnStep::ControlGroup
+                && ![libc::EAGAIN, libc::ENOMEM].contains(&failure.errno);
+            match &host.groups {
+                // An old kernel, or one that is not allowed to: the tree is owned by other means.
+                Some(groups) if is_refused => {
+                    groups.give_up(&io::Error::from_raw_os_error(failure.errno));
+                    request.cgroup = None;
+                    sys::spawn(&request, stack).map(|spawned| (spawned, None))
+                }
+                _ => Err(failure),
+            }
+        });
+        let (spawned, is_in_leaf) = spawned.map(|(spawned, leaf)| (spawned, leaf.is_some()))?;
+        Ok((spawned, ProcessOutput { stdout, stderr }, leaf.filter(|_| is_in_leaf)))
     }
 
     fn continue_burials(&mut self) {
@@ -221,30 +240,13 @@ impl State {
             if burial.empty_passes < 2 || burial.main.reap().is_none() {
                 return true;
             }
-            self.forget(burial.main.pid(), burial.main.marker());
+            lock(&self.kin).forget(burial.main.pid(), burial.main.marker());
             if let Some(done) = burial.done.take() {
                 let _ = done.send(());
             }
             false
         });
         self.burials = burials;
-    }
-
-    /// Reaps the zombies among our children that are nobody's main process.
-    ///
-    /// Only those of another session: every descendant of a process of ours is in a session of its own, while a child
-    /// that another part of this program started with `std::process` is in ours and has an owner who waits for it.
-    fn reap_orphans(&mut self) {
-        let Some(session) = Stat::read(std::process::id()).map(|stat| stat.session) else { return };
-        for pid in tree::children_of(std::process::id()) {
-            if self.mains.contains_key(&pid) {
-                continue;
-            }
-            // We own the pid while it is our zombie: nothing but a wait of ours frees it.
-            if Stat::read(pid).is_some_and(|stat| !stat.is_alive && stat.session != session) {
-                let _ = sys::reap_pid(pid);
-            }
-        }
     }
 }
 

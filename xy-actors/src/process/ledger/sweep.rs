@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
+use super::super::cgroup;
 use super::super::sys;
 use super::super::tree::{self, Identity, Stat};
 use super::Entry;
@@ -49,13 +50,19 @@ struct Survivor {
     swept: SweptProcess,
 }
 
-/// Ends every process that carries the marker of an unfinished entry, until two passes in a row find none.
-pub(super) fn sweep(unfinished: &BTreeMap<String, Entry>) -> SweepReport {
+/// Ends every process in a control group of the earlier host, and every one that carries the marker of an unfinished
+/// entry, until two passes in a row find none.
+pub(super) fn sweep(unfinished: &BTreeMap<String, Entry>, cgroup: Option<&Path>) -> SweepReport {
     let mut report = SweepReport::default();
+    let deadline = Instant::now() + LIMIT;
+    for (marker, stat, is_left) in cgroup.map(|base| cgroup::sweep(base, deadline)).unwrap_or_default() {
+        let label = unfinished.get(&marker).map(|entry| entry.label.clone()).unwrap_or_default();
+        let swept = SweptProcess { pid: stat.pid, command: stat.command, label, marker };
+        if is_left { report.left.push(swept) } else { report.killed.push(swept) }
+    }
     if unfinished.is_empty() {
         return report;
     }
-    let deadline = Instant::now() + LIMIT;
     let mut seen: BTreeMap<Identity, SweptProcess> = BTreeMap::new();
     let mut empty_passes = 0;
     let mut left = Vec::new();
@@ -78,8 +85,9 @@ pub(super) fn sweep(unfinished: &BTreeMap<String, Entry>) -> SweepReport {
             await_exit(&survivor.process, deadline);
         }
     }
-    let is_seen = |marker: &str| seen.values().any(|process| process.marker == *marker);
-    report.stale = unfinished.keys().filter(|marker| !is_seen(marker)).count();
+    let swept = report.killed.iter().chain(&report.left).chain(seen.values());
+    let swept: Vec<&str> = swept.map(|process| process.marker.as_str()).collect();
+    report.stale = unfinished.keys().filter(|marker| !swept.contains(&marker.as_str())).count();
     for (identity, process) in seen {
         if left.contains(&identity) { report.left.push(process) } else { report.killed.push(process) }
     }
@@ -112,8 +120,11 @@ fn survivor(stat: &Stat, unfinished: &BTreeMap<String, Entry>) -> Option<Survivo
     // reaches the one opened or nobody.
     let now = Stat::read(stat.pid)?;
     let is_same = now.start_time == stat.start_time && tree::has_marker(stat.pid, marker);
-    let is_main_reused =
-        entry.main.is_some_and(|main| main.pid == stat.pid && main.start_time != stat.start_time);
+    let is_main_reused = entry.main.is_some_and(|main| {
+        let inode = sys::process_inode(process.as_fd());
+        let is_another = main.inode.is_some() && inode.is_some() && main.inode != inode;
+        main.identity.pid == stat.pid && (main.identity.start_time != stat.start_time || is_another)
+    });
     if !is_same || is_main_reused || !now.is_alive {
         return None;
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
+use std::sync::OnceLock;
 
 use super::Stat;
 
@@ -18,11 +19,13 @@ fn parse(text: &[u8]) -> Option<Stat> {
     // Some kernels say -1 where there is none.
     let id = |number: usize| field(number).map(|text| text.parse().unwrap_or(0));
     let threads: u32 = id(20)?;
+    let is_zombie = matches!(*field(3)?, "Z" | "X" | "x");
     Some(Stat {
         pid,
         command,
         // A first thread that has ended shows as a zombie while others go on.
-        is_alive: !matches!(*field(3)?, "Z" | "X" | "x") || threads > 1,
+        is_alive: !is_zombie || threads > 1,
+        has_lost_first_thread: is_zombie,
         parent: id(4)?,
         group: id(5)?,
         session: id(6)?,
@@ -54,7 +57,17 @@ pub(super) fn pids() -> io::Result<Vec<u32>> {
 
 /// Returns whether the kernel lists the children of a process.
 pub(in super::super) fn lists_children() -> bool {
-    fs::metadata("/proc/thread-self/children").is_ok()
+    static LISTS_CHILDREN: OnceLock<bool> = OnceLock::new();
+    *LISTS_CHILDREN.get_or_init(|| fs::metadata("/proc/thread-self/children").is_ok())
+}
+
+/// Returns the children of the first thread of a process, zombies included: those it forked itself, and orphans.
+pub(in super::super) fn children_of_first_thread(pid: u32) -> Vec<u32> {
+    if !lists_children() {
+        return children_of(pid);
+    }
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// Returns the children of a process, zombies included.

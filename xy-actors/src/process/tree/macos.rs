@@ -14,6 +14,7 @@ pub(super) fn read(pid: u32) -> Option<Stat> {
         pid,
         command: String::from_utf8_lossy(&name.collect::<Vec<u8>>()).into_owned(),
         is_alive: info.pbi_status != libc::SZOMB,
+        has_lost_first_thread: info.pbi_status == libc::SZOMB,
         parent: info.pbi_ppid,
         group: info.pbi_pgid,
         session,
@@ -36,6 +37,11 @@ pub(in super::super) fn lists_children() -> bool {
 pub(in super::super) fn children_of(pid: u32) -> Vec<u32> {
     let stats = sys::process_ids().unwrap_or_default().into_iter().filter_map(read);
     stats.filter(|stat| stat.parent == pid).map(|stat| stat.pid).collect()
+}
+
+/// Returns the children of a process: whose thread is whose parent is not told here.
+pub(in super::super) fn children_of_first_thread(pid: u32) -> Vec<u32> {
+    children_of(pid)
 }
 
 /// Returns a variable of the environment that the process started with. The system hides that of protected programs.

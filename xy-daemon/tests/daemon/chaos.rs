@@ -1,0 +1,322 @@
+//! Random SIGKILLs at servers, their helpers, the daemon and its guard, under load: nobody is left over, nobody runs
+//! twice, and everybody comes back.
+//!
+//! `XY_CHAOS_KILLS` sets how many kills (25), `XY_CHAOS_SEED` which ones, and `XY_CHAOS_CGROUPS=1` lets the daemon use
+//! control groups; `tests/chaos/run` is the long form.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::signal::Signal;
+use xy_daemon::client::Client;
+use xy_daemon::protocol::method::{
+    Events, EventsParams, List, ListParams, Notification, State, Version, VersionParams,
+};
+
+use super::support::{World, pid_of, script};
+
+const SERVERS: usize = 20;
+/// Main process, a helper in its session, and one in a session of its own.
+const ROLES: [&str; 3] = ["main", "helper", "session"];
+
+/// The guard of a daemon that dies again and again waits up to 30 s.
+const BACK: Duration = Duration::from_secs(90);
+
+/// Numbers that look random and can be had again.
+struct Dice(u64);
+
+impl Dice {
+    /// Returns a number below `limit`.
+    fn below(&mut self, limit: u64) -> u64 {
+        // xorshift64, which is good enough to choose victims.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        let length = u64::try_from(from.len()).expect("few");
+        (length > 0).then(|| from[usize::try_from(self.below(length)).expect("an index")])
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Victim {
+    Server,
+    Helper,
+    Daemon,
+    /// A daemon that had died so often in a row that its guard waited before it started it again.
+    DaemonHeldBack,
+    Guard,
+}
+
+impl Victim {
+    fn roll(dice: &mut Dice) -> Self {
+        match dice.below(100) {
+            0..40 => Self::Server,
+            40..80 => Self::Helper,
+            80..92 => Self::Daemon,
+            _ => Self::Guard,
+        }
+    }
+}
+
+/// The events of one life of the daemon, by child: each incarnation with how often it ended.
+type Ends = Arc<Mutex<BTreeMap<String, BTreeMap<u64, u32>>>>;
+
+struct Chaos {
+    world: World,
+    dice: Dice,
+    client: Client,
+    ends: Vec<Ends>,
+    /// How long it took until everybody was ready after a kill, by victim.
+    times: BTreeMap<Victim, Vec<Duration>>,
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[tokio::test]
+async fn random_kills_leave_no_orphan_and_no_double_and_everybody_comes_back() {
+    let kills = setting("XY_CHAOS_KILLS").unwrap_or(25);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos();
+    let seed = setting("XY_CHAOS_SEED").unwrap_or(u64::try_from(now % 1_000_000_007).expect("small") + 1);
+    println!("{kills} kills with XY_CHAOS_SEED={seed}");
+    let mut chaos = Chaos::begin(seed).await;
+    for number in 1..=kills {
+        chaos.kill_one(number).await;
+    }
+    chaos.until_all_ready().await;
+    chaos.end().await;
+}
+
+impl Chaos {
+    async fn begin(seed: u64) -> Self {
+        // It ends in order, so that no group is left behind, unless a check fails.
+        let mut world = World::new();
+        if setting("XY_CHAOS_CGROUPS") == Some(1) {
+            world = world.with_cgroups();
+        }
+        for number in 0..SERVERS {
+            let file = |role: &str| world.path(&format!("{number}.{role}")).display().to_string();
+            // Some write all the time, and the load on the log is theirs.
+            let main =
+                if number % 4 == 0 { "spawn 2 chatter 1 until-child-ends" } else { "until-child-ends" };
+            let steps = format!(
+                "alone {} spawn 3 alone {} sleep-forever spawn 4 setsid alone {} sleep-forever {main}",
+                file("main"),
+                file("helper"),
+                file("session"),
+            );
+            let restart =
+                r#"restart: (backoff_initial: "1ms", backoff_max: "50ms", max_retries_per_minute: 1000)"#;
+            world.write(&format!("s{number}"), &script(&steps, restart));
+        }
+        world.start();
+        let client = connect(&world, None).await;
+        let mut chaos = Self { world, dice: Dice(seed), client, ends: Vec::new(), times: BTreeMap::new() };
+        chaos.follow().await;
+        chaos.until_all_ready().await;
+        chaos
+    }
+
+    /// Collects the events of the daemon's present life.
+    async fn follow(&mut self) {
+        let ends = Ends::default();
+        self.ends.push(ends.clone());
+        // A daemon that is gone again has told nothing.
+        let params = EventsParams { from: Some(1), follow: true };
+        let Ok(mut events) = self.client.subscribe::<Events>(params).await else { return };
+        tokio::spawn(async move {
+            while let Ok(Some(next)) = events.next().await.map(Some) {
+                let Some(Notification::Event(event)) = next else { return };
+                let Some(incarnation) = event.incarnation else { continue };
+                let mut ends = ends.lock().expect("nobody panics with it");
+                let count = ends.entry(event.path).or_default().entry(incarnation).or_default();
+                if matches!(
+                    event.event_type.as_str(),
+                    "child_exited" | "child_stopped" | "child_start_failed"
+                ) {
+                    *count += 1;
+                }
+            }
+        });
+    }
+
+    async fn kill_one(&mut self, number: u64) {
+        let victim = Victim::roll(&mut self.dice);
+        let daemon = self.world.daemon_pid();
+        let pid = match victim {
+            Victim::Guard => Some(self.world.pid()),
+            Victim::Daemon | Victim::DaemonHeldBack => daemon,
+            Victim::Server => {
+                let mains = self.mains().await;
+                self.dice.pick(&mains)
+            }
+            Victim::Helper => {
+                let (mains, all) = (self.mains().await, self.world.processes());
+                let helpers: Vec<u32> = all.into_iter().filter(|pid| !mains.contains(pid)).collect();
+                self.dice.pick(&helpers)
+            }
+        };
+        let start = Instant::now();
+        // It may have ended on its own account, which makes this one harmless.
+        let Some(pid) = pid.filter(|pid| nix::sys::signal::kill(pid_of(*pid), Signal::SIGKILL).is_ok())
+        else {
+            return;
+        };
+        let mut victim = victim;
+        let held_back = self.held_back();
+        match victim {
+            Victim::Guard => {
+                self.world.ended().await;
+                if let Some(daemon) = daemon {
+                    until_gone(daemon).await;
+                }
+                let left = self.world.processes();
+                assert_eq!(
+                    left,
+                    Vec::<u32>::new(),
+                    "the daemon left these when its guard was killed ({number})"
+                );
+                self.world.start();
+                self.client = connect(&self.world, daemon).await;
+                self.follow().await;
+            }
+            Victim::Daemon | Victim::DaemonHeldBack => {
+                self.client = connect(&self.world, Some(pid)).await;
+                self.follow().await;
+                if self.held_back() > held_back {
+                    victim = Victim::DaemonHeldBack;
+                }
+            }
+            Victim::Server | Victim::Helper => {}
+        }
+        // Every third kill hits a daemon and servers that are still busy with the one before.
+        if self.dice.below(3) > 0 {
+            self.until_all_ready().await;
+            self.times.entry(victim).or_default().push(start.elapsed());
+        } else {
+            tokio::time::sleep(Duration::from_millis(self.dice.below(30))).await;
+        }
+    }
+
+    /// Returns how often a guard has waited so far.
+    fn held_back(&self) -> usize {
+        self.world.said().matches("it is started again in").count()
+    }
+
+    async fn mains(&self) -> Vec<u32> {
+        let listed =
+            self.client.call::<List>(ListParams {}).await.map(|list| list.servers).unwrap_or_default();
+        listed.iter().filter_map(|server| server.pid).collect()
+    }
+
+    /// Waits until every server is ready, with each of its processes there once and no other process.
+    async fn until_all_ready(&mut self) {
+        let deadline = Instant::now() + BACK;
+        loop {
+            let now = self.state().await;
+            if now == Ok(()) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not everybody came back: {now:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn state(&self) -> Result<(), String> {
+        let listed =
+            self.client.call::<List>(ListParams {}).await.map_err(|error| error.to_string())?.servers;
+        let ready = listed.iter().filter(|server| server.state == State::Running && server.ready).count();
+        if ready != SERVERS {
+            return Err(format!("{ready} of {SERVERS} ready"));
+        }
+        let running = self.world.processes();
+        // A fourth of the servers have one that writes.
+        let expected = SERVERS * ROLES.len() + SERVERS.div_ceil(4);
+        if running.len() != expected {
+            return Err(format!("{} processes instead of {expected}", running.len()));
+        }
+        for number in 0..SERVERS {
+            for role in ROLES {
+                let holder = last_line(&self.world.path(&format!("{number}.{role}")));
+                if !holder.is_some_and(|pid| running.contains(&pid)) {
+                    return Err(format!("{role} of {number} is not there"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn end(mut self) {
+        for number in 0..SERVERS {
+            for role in ROLES {
+                let doubled = self.world.path(&format!("{number}.{role}.doubled"));
+                assert!(!doubled.exists(), "{role} of {number} ran twice at once");
+            }
+        }
+        self.world.signal(Signal::SIGTERM);
+        assert_eq!(self.world.ended().await.code(), Some(0), "{}", self.world.said());
+        assert_eq!(self.world.processes(), Vec::<u32>::new());
+        let mut incarnations = 0;
+        for life in &self.ends {
+            for (child, counts) in life.lock().expect("nobody panics with it").iter() {
+                let last = counts.keys().next_back().copied();
+                for (incarnation, count) in counts {
+                    // The last one of a daemon that was killed ended untold.
+                    let is_right = *count == 1 || (*count == 0 && Some(*incarnation) == last);
+                    assert!(is_right, "incarnation {incarnation} of {child} has {count} terminal events");
+                    incarnations += 1;
+                }
+            }
+        }
+        println!(
+            "{incarnations} incarnations in {} lives of the daemon, 0 orphans, 0 doubles",
+            self.ends.len()
+        );
+        for (victim, times) in &mut self.times {
+            times.sort_unstable();
+            let (median, last) = (times[times.len() / 2], times[times.len() - 1]);
+            println!(
+                "{victim:?}: {} measured, until all are ready p50 {} ms, max {} ms",
+                times.len(),
+                median.as_millis(),
+                last.as_millis()
+            );
+        }
+    }
+}
+
+/// Connects to a daemon that is not this one.
+async fn connect(world: &World, old: Option<u32>) -> Client {
+    let socket = world.socket();
+    let deadline = Instant::now() + BACK;
+    loop {
+        if let Ok(client) = Client::connect(&socket).await
+            && let Ok(version) = client.call::<Version>(VersionParams {}).await
+            && Some(version.pid) != old
+        {
+            return client;
+        }
+        assert!(Instant::now() < deadline, "no daemon came back");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn until_gone(pid: u32) {
+    let deadline = Instant::now() + BACK;
+    // A zombie of ours is nobody's; it has no environment.
+    while std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| !text.is_empty()) {
+        assert!(Instant::now() < deadline, "{pid} does not end");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn last_line(path: &Path) -> Option<u32> {
+    std::fs::read_to_string(path).ok()?.lines().last()?.parse().ok()
+}
