@@ -59,8 +59,14 @@
 //! | exit | how it ended: [`Exit`](exit::Exit), with its [`Cause`](exit::Cause) |
 //! | incarnation | one start of a child; whatever comes from an earlier one is dropped |
 //! | ready | able to serve, as opposed to merely running |
-//! | address | where to reach an actor child, whichever incarnation lives: [`Supervisor::addr`](supervisor::Supervisor::addr) |
-//! | partition | one of many copies of a child, which keys are spread over: [`Partitions`](supervisor::Partitions) |
+#![cfg_attr(
+    feature = "runtime",
+    doc = "| address | where to reach an actor child, whichever incarnation lives: [`Supervisor::addr`](supervisor::Supervisor::addr) |"
+)]
+#![cfg_attr(
+    feature = "runtime",
+    doc = "| partition | one of many copies of a child, which keys are spread over: [`Partitions`](supervisor::Partitions) |"
+)]
 //! | escalate | give up to the parent supervisor |
 //!
 //! # How a crash travels
