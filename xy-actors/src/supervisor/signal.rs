@@ -36,6 +36,9 @@ impl fmt::Display for ShutdownSignal {
 ///
 /// # Panics
 /// Outside of a tokio runtime, or in one without I/O (`enable_io`), as tokio's own signals do.
+///
+/// # Cancel safety
+/// If the future is dropped, signals that come later are heard by nobody: the handlers stay.
 pub fn shutdown_signal() -> io::Result<impl Future<Output = ShutdownSignal> + Send + 'static> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -24,7 +24,7 @@ fn limit(text: &str, name: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn the_daemon_takes_every_descriptor_it_may_and_servers_get_the_usual_number() {
-    let mut world = World::with(&[("web", script("sleep-forever", ""))]);
+    let mut world = World::with(&[("web", script("sleep-forever", ""))]).argument("--no-guard");
     // As the shells of most systems have it.
     let client = world.boot_after("ulimit -S -n 200").await;
     let server = limits(ready(&client, "web").await);
