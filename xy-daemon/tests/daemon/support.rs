@@ -160,7 +160,8 @@ impl World {
         let log = File::options().create(true).append(true).open(self.path("xyd.log")).expect("opened");
         let daemon = self.command();
         let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", &format!("{script}; exec \"$0\"")]).arg(daemon.get_program()).env_clear();
+        shell.args(["-c", &format!("{script}; exec \"$0\" \"$@\"")]);
+        shell.arg(daemon.get_program()).args(daemon.get_args()).env_clear();
         shell.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
         shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.daemon = Some(shell.spawn().expect("a shell can be run"));
