@@ -16,7 +16,7 @@ use xy_actors::log::LogHub;
 use xy_actors::policy::State;
 use xy_actors::process::settings::{self, ResourceLimit, SearchPath, prepare_own_limits};
 use xy_actors::process::{
-    HostError, HostOptions, ProcessExit, ProcessHost, ProcessSpec, SpawnErrorKind, process,
+    HostError, HostOptions, OsProcess, ProcessExit, ProcessHost, ProcessSpec, SpawnErrorKind, process,
 };
 use xy_actors::spec::{Backoff, ChildSpec, OnLimit, Order, RestartIntensity, RestartLimit, SupervisorSpec};
 use xy_actors::supervisor::Supervisor;
@@ -406,17 +406,21 @@ async fn subreaper_flight() {
     wait_until_async("nobody is left", || children().is_empty()).await;
 }
 
-async fn subreaper_last_ancestor(dir: &Path) {
-    let host = subreaper();
-    let (fled, go) = (dir.join("fled"), dir.join("go"));
-    // main -> helper -> one without session, group and environment of the tree; then the helper ends.
+/// Starts main -> helper -> one without session, group and environment of the tree; the helper ends when it may `go`.
+async fn with_fugitive(host: &ProcessHost, fled: &Path, go: &Path) -> (OsProcess, u32) {
     let script = format!(
         "spawn 8 spawn-setsid 4 clear-env touch {} sleep-forever wait-for {} sleep-forever",
         fled.display(),
         go.display(),
     );
     let process = host.spawn("test", &child(&script)).await.expect("starts");
-    let fled = pid_in(&fled);
+    (process, pid_in(fled))
+}
+
+async fn subreaper_last_ancestor(dir: &Path) {
+    let host = subreaper();
+    let (fled, go) = (dir.join("fled"), dir.join("go"));
+    let (process, fled) = with_fugitive(&host, &fled, &go).await;
     let bystander = host.spawn("other", &child("sleep-forever")).await.expect("starts");
     assert!(process.members().expect("readable").iter().any(|member| member.pid == fled), "seen in time");
     fs::write(&go, "").expect("written");
@@ -433,13 +437,7 @@ async fn subreaper_stranger(dir: &Path) {
     let host = subreaper();
     let (fled, go) = (dir.join("fled"), dir.join("go"));
     // Session, group and environment are gone before the parent is, and nobody has looked meanwhile.
-    let script = format!(
-        "spawn 8 spawn-setsid 4 clear-env touch {} sleep-forever wait-for {} sleep-forever",
-        fled.display(),
-        go.display(),
-    );
-    let process = host.spawn("test", &child(&script)).await.expect("starts");
-    let fled = pid_in(&fled);
+    let (process, fled) = with_fugitive(&host, &fled, &go).await;
     fs::write(&go, "").expect("written");
     wait_until_async("it lost its parent", || children().contains(&fled)).await;
     let strangers = || host.strangers().iter().map(|member| member.pid).collect::<Vec<_>>();
