@@ -49,6 +49,7 @@ mod past;
 mod pump;
 mod record;
 mod rotation;
+mod watch;
 
 pub use follow::{Cursor, LogFollower, LogItem};
 pub use hub::{Attachment, DRAIN_GRACE, Drained, Log, LogError, LogHealth, LogHub};
@@ -56,6 +57,7 @@ pub use lines::MAX_LINE;
 pub use name::NameFault;
 pub use past::Tail;
 pub use record::{LogLine, Stream};
+pub use watch::{LineWatch, WatchedLine};
 
 /// How much of a child's output is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use super::name::{self, NameFault};
 use super::past::Tail;
 use super::pump::{Command, Pump};
 use super::record::{LogLine, Stream};
+use super::watch::LineWatch;
 
 /// The usual limit for [`Attachment::drain`].
 pub const DRAIN_GRACE: Duration = Duration::from_millis(500);
@@ -297,13 +298,38 @@ impl Log {
     /// [`LogError::Start`] and [`LogError::Watch`] if the system refuses a thread or a descriptor, or if one of the
     /// two cannot be watched, as is so for regular files; [`LogError::Closed`] after [`LogHub::close`].
     pub fn attach(&self, incarnation: u64, stdout: OwnedFd, stderr: OwnedFd) -> Result<Attachment, LogError> {
+        self.attach_pipes(incarnation, stdout, stderr, None)
+    }
+
+    /// Does what [`Log::attach`] does, and shows every line of these pipes to `watch` until it has seen enough.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::attach`].
+    pub fn attach_watched(
+        &self,
+        incarnation: u64,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+        watch: LineWatch,
+    ) -> Result<Attachment, LogError> {
+        self.attach_pipes(incarnation, stdout, stderr, Some(watch))
+    }
+
+    fn attach_pipes(
+        &self,
+        incarnation: u64,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+        watch: Option<LineWatch>,
+    ) -> Result<Attachment, LogError> {
         let shared = &self.inner.shared;
         if shared.lock().closed {
             return Err(LogError::Closed { name: shared.name.clone() });
         }
         let pump = self.inner.engine.pump()?;
         let id = pump
-            .attach(shared, [(Stream::Out, stdout), (Stream::Err, stderr)])
+            .attach(shared, [(Stream::Out, stdout), (Stream::Err, stderr)], watch)
             .map_err(|source| LogError::Watch { name: shared.name.clone(), source })?
             .ok_or(LogError::Gone)?;
         Ok(Attachment { log: self.clone(), pump, id, incarnation })

@@ -19,6 +19,7 @@ use super::hub::{Shared, locked};
 use super::lines::{LineCutter, MAX_LINE};
 use super::past::Past;
 use super::record::{Stamp, Stream};
+use super::watch::LineWatch;
 
 /// What one read takes at most: the usual capacity of a pipe.
 const READ_SIZE: usize = 64 << 10;
@@ -47,6 +48,7 @@ pub(super) enum Command {
         id: u64,
         shared: Arc<Shared>,
         pipes: [Incoming; 2],
+        watch: Option<LineWatch>,
     },
     /// Close the pipes of an attachment once they have ended or at the deadline; answers whether one was held.
     Drain {
@@ -143,6 +145,7 @@ impl Pump {
         &self,
         shared: &Arc<Shared>,
         pipes: [(Stream, OwnedFd); 2],
+        watch: Option<LineWatch>,
     ) -> io::Result<Option<u64>> {
         let [first, second] = pipes.map(|(stream, pipe)| {
             let token = Token(self.next_token.fetch_add(1, Ordering::Relaxed));
@@ -154,7 +157,8 @@ impl Pump {
             return Err(error);
         }
         let id = first.token.0 as u64;
-        match self.send(Command::Attach { id, shared: Arc::clone(shared), pipes: [first, second] }) {
+        let pipes = [first, second];
+        match self.send(Command::Attach { id, shared: Arc::clone(shared), pipes, watch }) {
             Ok(()) => Ok(Some(id)),
             Err(_) => Ok(None),
         }
@@ -221,6 +225,17 @@ struct Attached {
     held: bool,
     deadline: Option<Instant>,
     reply: Option<oneshot::Sender<bool>>,
+    watch: Option<LineWatch>,
+}
+
+impl Attached {
+    fn see(&mut self, stream: Stream, bytes: &[u8], partial: bool) {
+        if let Some(watch) = &mut self.watch
+            && !watch.see(stream, bytes, partial)
+        {
+            self.watch = None;
+        }
+    }
 }
 
 /// Where the lines of one log go.
@@ -316,7 +331,7 @@ impl Worker {
         drop(state);
         for command in commands {
             match command {
-                Command::Attach { id, shared, pipes } => self.on_attach(id, &shared, pipes),
+                Command::Attach { id, shared, pipes, watch } => self.on_attach(id, &shared, pipes, watch),
                 Command::Drain { id, deadline, reply } => self.on_drain(id, deadline, reply),
                 Command::Note { shared, text } => self.on_note(&shared, &text),
                 // A dropped caller is no error.
@@ -329,7 +344,7 @@ impl Worker {
         released
     }
 
-    fn on_attach(&mut self, id: u64, shared: &Arc<Shared>, pipes: [Incoming; 2]) {
+    fn on_attach(&mut self, id: u64, shared: &Arc<Shared>, pipes: [Incoming; 2], watch: Option<LineWatch>) {
         let Some((sink, log)) = self.sink(shared) else {
             for pipe in &pipes {
                 unwatch(self.poll.registry(), &pipe.file);
@@ -338,7 +353,7 @@ impl Worker {
         };
         log.pipes += pipes.len();
         let open = pipes.iter().map(|pipe| pipe.token).collect();
-        self.attached.insert(id, Attached { open, held: false, deadline: None, reply: None });
+        self.attached.insert(id, Attached { open, held: false, deadline: None, reply: None, watch });
         for Incoming { token, stream, file } in pipes {
             let cutter = LineCutter::default();
             self.pipes.insert(token, Pipe { file, stream, cutter, sink, attachment: id, ready: false });
@@ -479,7 +494,16 @@ impl Worker {
         };
         if let Some(sink) = self.sinks.get_mut(&pipe.sink) {
             let bytes = &self.buffer[..count];
-            sink.write(pipe.stream, &mut self.records, |emit| pipe.cutter.push(bytes, emit));
+            let mut attached =
+                self.attached.get_mut(&pipe.attachment).filter(|attached| attached.watch.is_some());
+            sink.write(pipe.stream, &mut self.records, |emit| {
+                pipe.cutter.push(bytes, |line, partial| {
+                    emit(line, partial);
+                    if let Some(attached) = &mut attached {
+                        attached.see(pipe.stream, line, partial);
+                    }
+                });
+            });
         }
         Read::More
     }
@@ -489,7 +513,15 @@ impl Worker {
         let Some(mut pipe) = self.pipes.remove(&token) else { return };
         unwatch(self.poll.registry(), &pipe.file);
         if let Some(sink) = self.sinks.get_mut(&pipe.sink) {
-            sink.write(pipe.stream, &mut self.records, |emit| pipe.cutter.finish(emit));
+            let mut attached = self.attached.get_mut(&pipe.attachment);
+            sink.write(pipe.stream, &mut self.records, |emit| {
+                pipe.cutter.finish(|line, partial| {
+                    emit(line, partial);
+                    if let Some(attached) = &mut attached {
+                        attached.see(pipe.stream, line, partial);
+                    }
+                });
+            });
             sink.pipes -= 1;
         }
         let (sink, attachment) = (pipe.sink, pipe.attachment);

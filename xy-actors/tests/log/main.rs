@@ -5,6 +5,7 @@ mod drain;
 mod follow;
 mod output;
 mod past;
+mod watch;
 
 use std::io::{PipeWriter, Write as _};
 use std::path::Path;
