@@ -49,6 +49,7 @@ mod past;
 mod pump;
 mod record;
 mod rotation;
+mod sink;
 mod watch;
 
 pub use follow::{Cursor, LogFollower, LogItem};

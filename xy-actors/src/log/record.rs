@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use memchr::memchr_iter;
+
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -106,6 +108,22 @@ impl Stamp {
         Self::at(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 
+    /// Appends the records of whole lines, each with its newline; returns how many lines there are.
+    pub(crate) fn records(&self, stream: Stream, lines: &[u8], into: &mut Vec<u8>) -> u64 {
+        let mut prefix = self.text.to_vec();
+        prefix.push(b' ');
+        prefix.extend_from_slice(stream.as_str().as_bytes());
+        prefix.push(b' ');
+        let (mut start, mut count) = (0, 0);
+        for end in memchr_iter(b'\n', lines) {
+            into.extend_from_slice(&prefix);
+            into.extend_from_slice(&lines[start..=end]);
+            start = end + 1;
+            count += 1;
+        }
+        count
+    }
+
     /// Appends one record: time, stream (with `+` if partial), bytes, newline.
     pub(crate) fn record(&self, stream: Stream, partial: bool, bytes: &[u8], into: &mut Vec<u8>) {
         into.extend_from_slice(&self.text);
@@ -138,6 +156,20 @@ mod tests {
                 };
                 assert_eq!(LogLine::parse(&record, 3), Some(line));
             }
+        }
+    }
+
+    #[test]
+    fn records_of_many_lines_are_those_of_each() {
+        let stamp = Stamp::at(1_772_357_400_250);
+        for lines in [&b""[..], b"\n", b"one\n", b"one\n\ntwo\n"] {
+            let (mut together, mut one_by_one) = (Vec::new(), Vec::new());
+            let count = stamp.records(Stream::Xy, lines, &mut together);
+            let split = lines.split_inclusive(|byte| *byte == b'\n');
+            let each =
+                split.map(|line| stamp.record(Stream::Xy, false, &line[..line.len() - 1], &mut one_by_one));
+            assert_eq!(count, each.count() as u64);
+            assert_eq!(together, one_by_one);
         }
     }
 
