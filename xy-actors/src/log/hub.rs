@@ -11,8 +11,10 @@ use tokio::sync::{Notify, oneshot};
 
 use super::LogSettings;
 use super::buffer::Buffer;
-use super::file::Place;
+use super::file::{Place, Root};
 use super::follow::{Cursor, LogFollower};
+use super::holder::{self, PipeHolder};
+use super::marker::Marker;
 use super::name::{self, NameFault};
 use super::past::Tail;
 use super::pump::{Command, Pump};
@@ -78,7 +80,7 @@ struct HubInner {
 /// What hub and logs share: the directory and the thread.
 #[derive(Debug)]
 struct Engine {
-    directory: Option<PathBuf>,
+    directory: Option<Arc<Root>>,
     pump: Mutex<Option<Arc<Pump>>>,
 }
 
@@ -105,6 +107,7 @@ impl LogHub {
     ///
     /// The directory is created when it is needed, readable by this user only.
     pub fn new(directory: Option<PathBuf>) -> Self {
+        let directory = directory.as_deref().map(Root::new);
         let engine = Arc::new(Engine { directory, pump: Mutex::new(None) });
         Self { inner: Arc::new(HubInner { engine, logs: Mutex::new(BTreeMap::new()) }) }
     }
@@ -126,7 +129,7 @@ impl LogHub {
             return Ok(log.clone());
         }
         let engine = Arc::clone(&self.inner.engine);
-        let place = engine.directory.as_deref().map(|root| Place::new(root, name));
+        let place = engine.directory.as_ref().map(|root| Place::new(root, name));
         let state = State {
             buffer: Buffer::new(settings.buffer),
             settings,
@@ -201,7 +204,7 @@ impl Drop for LogInner {
 pub(super) struct Shared {
     pub(super) name: String,
     path: Option<PathBuf>,
-    directory: Option<PathBuf>,
+    directory: Option<Arc<Root>>,
     state: Mutex<State>,
     /// Wakes followers after lines were added or the log was closed.
     pub(super) changed: Notify,
@@ -234,7 +237,7 @@ impl Shared {
 
     /// Returns where the files lie, if there are any.
     pub(super) fn place(&self) -> Option<Place> {
-        self.directory.as_deref().map(|root| Place::new(root, &self.name))
+        self.directory.as_ref().map(|root| Place::new(root, &self.name))
     }
 
     pub(super) fn close(&self) {
@@ -350,6 +353,23 @@ impl Log {
         }
     }
 
+    /// Marks the start of an incarnation; call it before [`Log::attach`], so that it precedes the output.
+    ///
+    /// If the files end without the exit of an incarnation, as they do when the host was killed, a line before it says
+    /// that output may be missing: what was read and not written yet.
+    pub fn mark_start(&self, incarnation: u64, pid: u32) {
+        self.mark(Marker::Started { incarnation, pid });
+    }
+
+    /// Marks the end of an incarnation; call it after [`Attachment::drain`].
+    pub fn mark_exit(&self, incarnation: u64, pid: u32, cause: &str) {
+        self.mark(Marker::Exited { incarnation, pid, cause });
+    }
+
+    fn mark(&self, marker: Marker<'_>) {
+        self.note(&marker.to_string());
+    }
+
     /// Returns the last `n` lines, or as many as are held.
     pub fn tail(&self, n: usize) -> Vec<LogLine> {
         self.memory_tail(n).lines
@@ -410,11 +430,13 @@ pub struct Attachment {
 }
 
 /// What a drain found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Drained {
     /// Whether somebody still held a pipe when it was closed.
     pub held: bool,
+    /// Who that was, as far as it could be found out.
+    pub holders: Vec<PipeHolder>,
     /// Whether the log thread did not answer because it hangs in a write; the pipes are read and closed when it can.
     pub stalled: bool,
 }
@@ -443,11 +465,15 @@ impl Attachment {
         let (reply, drained) = oneshot::channel();
         let deadline = Instant::now().checked_add(grace);
         if self.pump.send(Command::Drain { id: self.id, deadline, reply }).is_err() {
-            return Drained { held: false, stalled: true };
+            return Drained { stalled: true, ..Drained::default() };
         }
         match tokio::time::timeout(grace.saturating_add(STALL_LIMIT), drained).await {
-            Ok(Ok(held)) => Drained { held, stalled: false },
-            Ok(Err(_)) | Err(_) => Drained { held: false, stalled: true },
+            Ok(Ok(held)) if held.is_empty() => Drained::default(),
+            Ok(Ok(held)) => {
+                let holders = tokio::task::spawn_blocking(move || holder::holders(&held)).await;
+                Drained { held: true, holders: holders.unwrap_or_default(), stalled: false }
+            }
+            Ok(Err(_)) | Err(_) => Drained { stalled: true, ..Drained::default() },
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::fstat;
 use tokio::sync::oneshot;
 
 use super::hub::{Shared, locked};
@@ -32,9 +33,6 @@ const ROUND_TURNS: usize = 32;
 
 /// How often a pipe is read at most before it is closed: 1 MiB, the largest pipe an ordinary user can make.
 const FINAL_READS: usize = (1 << 20) / READ_SIZE;
-
-/// Above this size the memory for records is freed after use; only floods of tiny lines need more.
-const KEPT_RECORDS: usize = 256 << 10;
 
 /// How many notes wait for the thread at most.
 const MAX_NOTES: usize = 4_096;
@@ -61,11 +59,11 @@ pub(super) enum Command {
         pipes: [Incoming; 2],
         watch: Option<LineWatch>,
     },
-    /// Close the pipes of an attachment once they have ended or at the deadline; answers whether one was held.
+    /// Close the pipes of an attachment once they have ended or at the deadline; answers which were held, as inodes.
     Drain {
         id: u64,
         deadline: Option<Instant>,
-        reply: oneshot::Sender<bool>,
+        reply: oneshot::Sender<Vec<u64>>,
     },
     Note {
         shared: Arc<Shared>,
@@ -251,9 +249,10 @@ struct Pipe {
 #[derive(Debug)]
 struct Attached {
     open: Vec<Token>,
-    held: bool,
+    /// The inodes of pipes that had not ended when they were closed.
+    held: Vec<u64>,
     deadline: Option<Instant>,
-    reply: Option<oneshot::Sender<bool>>,
+    reply: Option<oneshot::Sender<Vec<u64>>>,
     watch: Option<LineWatch>,
 }
 
@@ -404,7 +403,7 @@ impl Worker {
         };
         log.pipes += pipes.len();
         let open = pipes.iter().map(|pipe| pipe.token).collect();
-        self.attached.insert(id, Attached { open, held: false, deadline: None, reply: None, watch });
+        self.attached.insert(id, Attached { open, held: Vec::new(), deadline: None, reply: None, watch });
         for Incoming { token, stream, file } in pipes {
             let cutter = LineCutter::default();
             self.pipes.insert(
@@ -416,7 +415,7 @@ impl Worker {
         }
     }
 
-    fn on_drain(&mut self, id: u64, deadline: Option<Instant>, reply: oneshot::Sender<bool>) {
+    fn on_drain(&mut self, id: u64, deadline: Option<Instant>, reply: oneshot::Sender<Vec<u64>>) {
         match self.attached.get_mut(&id) {
             Some(attached) => {
                 self.draining += usize::from(attached.reply.replace(reply).is_none());
@@ -424,7 +423,7 @@ impl Worker {
                 self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
             }
             // Both pipes ended before.
-            None => _ = reply.send(false),
+            None => _ = reply.send(Vec::new()),
         }
     }
 
@@ -589,12 +588,13 @@ impl Worker {
             });
             sink.pipes -= 1;
         }
+        let held = held.then(|| fstat(&pipe.file).map_or(0, |found| found.st_ino));
         let (sink, attachment) = (pipe.sink, pipe.attachment);
         // Before the answer, which promises that it is closed.
         drop(pipe);
         self.release(sink);
         let Some(attached) = self.attached.get_mut(&attachment) else { return };
-        attached.held |= held;
+        attached.held.extend(held);
         attached.open.retain(|open| *open != token);
         if attached.open.is_empty()
             && let Some(attached) = self.attached.remove(&attachment)

@@ -67,7 +67,7 @@ impl LogLine {
     /// ```
     pub fn parse(record: &[u8], number: u64) -> Option<Self> {
         let (time, rest) = record.split_at_checked(Stamp::LENGTH)?;
-        let time: jiff::Timestamp = std::str::from_utf8(time).ok()?.parse().ok()?;
+        let unix_ms = Stamp::parse(time)?;
         let rest = rest.strip_prefix(b" ")?;
         let (stream, rest) = [Stream::Out, Stream::Err, Stream::Xy]
             .into_iter()
@@ -77,7 +77,7 @@ impl LogLine {
             None => (false, rest),
         };
         let bytes = rest.strip_prefix(b" ")?.into();
-        Some(Self { number, stream, unix_ms: time.as_millisecond(), bytes, partial })
+        Some(Self { number, stream, unix_ms, bytes, partial })
     }
 }
 
@@ -90,7 +90,7 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     /// The length of an RFC 3339 time in UTC with milliseconds.
-    const LENGTH: usize = "2026-03-01T09:30:00.250Z".len();
+    pub(crate) const LENGTH: usize = "2026-03-01T09:30:00.250Z".len();
 
     /// Returns the stamp of a moment; one before 1970 or too far away counts as the epoch.
     pub(crate) fn at(unix_ms: i64) -> Self {
@@ -100,6 +100,12 @@ impl Stamp {
         let written = write!(&mut text[..], "{time:.3}");
         debug_assert!(written.is_ok() && text[Self::LENGTH - 1] == b'Z');
         Self { unix_ms: time.as_millisecond(), text }
+    }
+
+    /// Reads the text of a stamp as milliseconds since the Unix epoch.
+    pub(crate) fn parse(text: &[u8]) -> Option<i64> {
+        let time: jiff::Timestamp = std::str::from_utf8(text).ok()?.parse().ok()?;
+        Some(time.as_millisecond())
     }
 
     /// Returns the stamp of this moment by the wall clock.

@@ -88,7 +88,7 @@ impl Sink {
 
     fn limits(&self) -> Limits {
         let settings = self.shared.lock().settings;
-        Limits { max_size: settings.max_size, keep: settings.keep }
+        Limits { max_size: settings.max_size, max_age: settings.max_age, keep: settings.keep }
     }
 
     /// Does something with the file, if there is one, and makes its troubles known.

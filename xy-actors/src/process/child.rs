@@ -51,6 +51,7 @@ impl Child for ProcessChild {
                 };
                 StartError::new(kind, error)
             })?;
+            log.mark_start(context.incarnation.get(), process.pid());
             let output = process.take_output();
             let attachment = match output {
                 Some(output) => Some(
@@ -65,6 +66,7 @@ impl Child for ProcessChild {
             let is_ready = spec.readiness() == Readiness::Started;
             let arguments = ProcessArguments {
                 process,
+                incarnation: context.incarnation.get(),
                 attachment,
                 log,
                 spec: spec.clone(),

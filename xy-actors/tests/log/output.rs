@@ -80,7 +80,7 @@ async fn many_small_rotations_neither_tear_nor_drop_nor_reorder() {
     const LINES: u64 = 20_000;
     let root = tempfile::tempdir().unwrap();
     let hub = LogHub::new(Some(root.path().to_owned()));
-    let settings = LogSettings { max_size: 10_000, keep: 10_000, buffer: 1_000 };
+    let settings = LogSettings { max_size: 10_000, keep: 10_000, buffer: 1_000, ..LogSettings::default() };
     let log = hub.open("web", settings).unwrap();
     let mut from = 0;
     for incarnation in 0..4 {
@@ -106,14 +106,16 @@ async fn many_small_rotations_neither_tear_nor_drop_nor_reorder() {
 async fn settings_change_while_the_log_is_open() {
     let root = tempfile::tempdir().unwrap();
     let hub = LogHub::new(Some(root.path().to_owned()));
-    let log = hub.open("web", LogSettings { max_size: 100, keep: 10, buffer: 1 << 20 }).unwrap();
+    let log = hub.open("web", LogSettings { max_size: 100, keep: 10, ..LogSettings::default() }).unwrap();
     for note in 0..20 {
         log.note(&format!("{note}: {}", "x".repeat(50)));
     }
     soon(hub.flush()).await;
     assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 10);
 
-    let again = hub.open("web", LogSettings { max_size: 100, keep: 2, buffer: 100 }).unwrap();
+    let again = hub
+        .open("web", LogSettings { max_size: 100, keep: 2, buffer: 100, ..LogSettings::default() })
+        .unwrap();
     again.note("y");
     again.note(&"z".repeat(90));
     soon(hub.flush()).await;
