@@ -44,6 +44,7 @@
 mod buffer;
 mod file;
 mod follow;
+mod handover;
 mod holder;
 mod hub;
 mod lines;
@@ -57,8 +58,9 @@ mod sink;
 mod watch;
 
 pub use follow::{Cursor, LogFollower, LogItem};
+pub use handover::{HubState, StateError};
 pub use holder::PipeHolder;
-pub use hub::{Attachment, DRAIN_GRACE, Drained, Log, LogError, LogHealth, LogHub};
+pub use hub::{Attachment, DRAIN_GRACE, Drained, HandOver, Log, LogError, LogHealth, LogHub};
 pub use lines::MAX_LINE;
 pub use marker::Marker;
 pub use name::NameFault;

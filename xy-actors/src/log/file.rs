@@ -92,6 +92,17 @@ impl<S: Storage> LogFile<S> {
         Self { storage, size: None, since: None, look_at: None, loss: None, dropped: 0, last_error: None }
     }
 
+    /// Goes on where another writer stopped: with lines that are missing and of which the file does not tell yet.
+    pub(crate) fn with_loss(mut self, loss: Option<(u64, String)>, now: Instant) -> Self {
+        self.loss = loss.map(|(lines, error)| Loss { lines, error, retry_at: now });
+        self
+    }
+
+    /// Returns the lines that are missing and of which the file does not tell yet, and why.
+    pub(crate) fn loss(&self) -> Option<(u64, String)> {
+        self.loss.as_ref().map(|loss| (loss.lines, loss.error.clone()))
+    }
+
     /// Returns how many lines never reached the file.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use super::LogSettings;
 use super::buffer::Buffer;
 use super::file::{Place, Root};
 use super::follow::{Cursor, LogFollower};
+use super::handover::{AttachmentState, HubState, LogState, StateError};
 use super::holder::{self, PipeHolder};
 use super::marker::Marker;
 use super::name::{self, NameFault};
@@ -58,7 +60,13 @@ pub enum LogError {
         /// The log's name.
         name: String,
     },
-    /// The log thread has ended, which only a defect can cause.
+    /// A pipe could not be duplicated for another hub.
+    #[error("duplicating a pipe failed")]
+    Duplicate(#[source] io::Error),
+    /// What was handed over cannot be taken up.
+    #[error("the logs were not taken up")]
+    State(#[source] StateError),
+    /// The log thread has ended, because its logs were handed over.
     #[error("the log thread has ended")]
     Gone,
 }
@@ -128,17 +136,14 @@ impl LogHub {
             log.set_settings(settings);
             return Ok(log.clone());
         }
+        let log = self.log(name, State::new(settings));
+        logs.insert(name.to_owned(), log.clone());
+        Ok(log)
+    }
+
+    fn log(&self, name: &str, state: State) -> Log {
         let engine = Arc::clone(&self.inner.engine);
         let place = engine.directory.as_ref().map(|root| Place::new(root, name));
-        let state = State {
-            buffer: Buffer::new(settings.buffer),
-            settings,
-            dropped_lines: 0,
-            last_error: None,
-            failing: false,
-            complete_from: 0,
-            closed: false,
-        };
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             path: place.map(|place| place.path()),
@@ -146,9 +151,101 @@ impl LogHub {
             state: Mutex::new(state),
             changed: Notify::new(),
         });
-        let log = Log { inner: Arc::new(LogInner { engine, shared }) };
-        logs.insert(name.to_owned(), log.clone());
-        Ok(log)
+        Log { inner: Arc::new(LogInner { engine, shared }) }
+    }
+
+    /// Stops the log thread between two reads and says everything it knows, for another hub to go on with; nothing that
+    /// was read before is missing from it, and what is written meanwhile waits in the pipes.
+    ///
+    /// Everything noted before is taken up first. The thread stands still as long as the answer is held.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Start`] if there is no thread yet and it cannot be started, [`LogError::Duplicate`] if a pipe cannot be
+    /// duplicated, and [`LogError::Gone`] if the thread has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a hub whose state is not asked for any more goes on by itself.
+    pub async fn hand_over(&self) -> Result<HandOver, LogError> {
+        let pump = self.inner.engine.pump()?;
+        let (reply, parts) = oneshot::channel();
+        let (verdict, awaited) = std::sync::mpsc::sync_channel(1);
+        pump.send(Command::HandOver { reply, verdict: awaited }).map_err(|_| LogError::Gone)?;
+        let parts = parts.await.map_err(|_| LogError::Gone)?.map_err(LogError::Duplicate)?;
+        // The logs that were never written to are not known to the thread.
+        let mut shares: BTreeMap<String, Arc<Shared>> = BTreeMap::new();
+        for (name, log) in &*locked(&self.inner.logs) {
+            shares.insert(name.clone(), Arc::clone(&log.inner.shared));
+        }
+        shares.extend(parts.logs.iter().map(|part| (part.shared.name.clone(), Arc::clone(&part.shared))));
+        let mut state = HubState::default();
+        for (name, shared) in &shares {
+            let part = parts.logs.iter().find(|part| Arc::ptr_eq(&part.shared, shared));
+            let known = shared.lock();
+            let (end, next, runs, bytes) = known.buffer.contents();
+            state.logs.push(LogState {
+                name: name.clone(),
+                settings: known.settings,
+                end,
+                next,
+                runs,
+                bytes,
+                dropped_lines: known.dropped_lines,
+                complete_from: known.complete_from,
+                last_error: known.last_error.clone(),
+                loss: part.map_or_else(|| known.inherited_loss.clone(), |part| part.loss.clone()),
+                attachments: part.map(|part| part.attachments.clone()).unwrap_or_default(),
+            });
+        }
+        Ok(HandOver { state, pipes: parts.pipes, shares: shares.into_values().collect(), verdict })
+    }
+
+    /// Creates a hub that goes on where another one stopped, with the same line numbers and what memory held; reading
+    /// goes on at once.
+    ///
+    /// The pipes are those of [`HandOver::into_parts`], in the same order. A follower of the other hub goes on with
+    /// [`Cursor::At`] its position. Each attachment that still had a pipe is returned; its log says its name. Notes and
+    /// line watches of the other hub are not part of the state, see [`Attachment::watch`].
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::State`] if the number of pipes is not that of the state or the state contradicts itself; else as
+    /// [`Log::attach`].
+    pub fn take_up(
+        directory: Option<PathBuf>,
+        state: HubState,
+        pipes: Vec<OwnedFd>,
+    ) -> Result<(Self, Vec<Attachment>), LogError> {
+        let damaged = || LogError::State(StateError::Damaged);
+        if pipes.len() != state.descriptors() {
+            return Err(damaged());
+        }
+        let mut pipes: Vec<Option<OwnedFd>> = pipes.into_iter().map(Some).collect();
+        let hub = Self::new(directory);
+        let mut attachments = Vec::new();
+        for known in state.logs {
+            let mut state = State::new(known.settings);
+            state.buffer = known.buffer().ok_or_else(damaged)?;
+            state.dropped_lines = known.dropped_lines;
+            state.complete_from = known.complete_from;
+            state.last_error = known.last_error;
+            state.failing = known.loss.is_some();
+            state.inherited_loss = known.loss;
+            state.continued = true;
+            let log = hub.log(&known.name, state);
+            locked(&hub.inner.logs).insert(known.name, log.clone());
+            for AttachmentState { incarnation, pipes: parts } in known.attachments {
+                let mut inherited = Vec::new();
+                for part in parts {
+                    let index = usize::try_from(part.descriptor).ok();
+                    let pipe = index.and_then(|index| pipes.get_mut(index)?.take()).ok_or_else(damaged)?;
+                    inherited.push((part.stream, pipe, part.carry));
+                }
+                attachments.push(log.attach_pipes(incarnation, inherited, None)?);
+            }
+        }
+        Ok((hub, attachments))
     }
 
     /// Forgets the log of a removed child.
@@ -178,6 +275,39 @@ impl LogHub {
             // An error means that the thread has ended: there is nothing left to wait for.
             let _ = flushed.await;
         }
+    }
+}
+
+/// A hub that stands still, and what it knows; see [`LogHub::hand_over`].
+///
+/// Dropping it lets the hub go on as if nothing had been: that is for a program that could not be exchanged.
+#[derive(Debug)]
+#[must_use = "the hub stands still as long as this is held"]
+pub struct HandOver {
+    state: HubState,
+    pipes: Vec<OwnedFd>,
+    shares: Vec<Arc<Shared>>,
+    verdict: SyncSender<()>,
+}
+
+impl HandOver {
+    /// Returns what the hub knows.
+    pub fn state(&self) -> &HubState {
+        &self.state
+    }
+
+    /// Returns duplicates of the pipes, closed on exec like all descriptors, in the order that the state refers to.
+    pub fn pipes(&self) -> &[OwnedFd] {
+        &self.pipes
+    }
+
+    /// Ends the hub, whose logs are closed, and leaves everything to another one.
+    pub fn into_parts(self) -> (HubState, Vec<OwnedFd>) {
+        // Before the thread hears of it: nothing may be added from here on.
+        self.shares.iter().for_each(|shared| shared.close());
+        // A thread that has ended keeps nothing either.
+        let _ = self.verdict.send(());
+        (self.state, self.pipes)
     }
 }
 
@@ -221,9 +351,27 @@ pub(super) struct State {
     /// The number after the newest line that is missing from the files.
     pub(super) complete_from: u64,
     pub(super) closed: bool,
+    /// What another hub could not write, until the log thread knows of it.
+    pub(super) inherited_loss: Option<(u64, String)>,
+    /// Whether the files were continued by a hub that took over, so that they cannot end early.
+    pub(super) continued: bool,
 }
 
 impl State {
+    fn new(settings: LogSettings) -> Self {
+        Self {
+            buffer: Buffer::new(settings.buffer),
+            settings,
+            dropped_lines: 0,
+            last_error: None,
+            failing: false,
+            complete_from: 0,
+            closed: false,
+            inherited_loss: None,
+            continued: false,
+        }
+    }
+
     /// Returns whether the files lack lines that memory holds.
     pub(super) fn lacks_held_lines(&self) -> bool {
         self.failing || self.buffer.held().start < self.complete_from
@@ -301,7 +449,7 @@ impl Log {
     /// [`LogError::Start`] and [`LogError::Watch`] if the system refuses a thread or a descriptor, or if one of the
     /// two cannot be watched, as is so for regular files; [`LogError::Closed`] after [`LogHub::close`].
     pub fn attach(&self, incarnation: u64, stdout: OwnedFd, stderr: OwnedFd) -> Result<Attachment, LogError> {
-        self.attach_pipes(incarnation, stdout, stderr, None)
+        self.attach_pipes(incarnation, both(stdout, stderr), None)
     }
 
     /// Does what [`Log::attach`] does, and shows every line of these pipes to `watch` until it has seen enough.
@@ -316,14 +464,13 @@ impl Log {
         stderr: OwnedFd,
         watch: LineWatch,
     ) -> Result<Attachment, LogError> {
-        self.attach_pipes(incarnation, stdout, stderr, Some(watch))
+        self.attach_pipes(incarnation, both(stdout, stderr), Some(watch))
     }
 
     fn attach_pipes(
         &self,
         incarnation: u64,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
+        pipes: Vec<(Stream, OwnedFd, Vec<u8>)>,
         watch: Option<LineWatch>,
     ) -> Result<Attachment, LogError> {
         let shared = &self.inner.shared;
@@ -332,7 +479,7 @@ impl Log {
         }
         let pump = self.inner.engine.pump()?;
         let id = pump
-            .attach(shared, [(Stream::Out, stdout), (Stream::Err, stderr)], watch)
+            .attach(shared, incarnation, pipes, watch)
             .map_err(|source| LogError::Watch { name: shared.name.clone(), source })?
             .ok_or(LogError::Gone)?;
         Ok(Attachment { log: self.clone(), pump, id, incarnation })
@@ -447,6 +594,14 @@ impl Attachment {
         self.incarnation
     }
 
+    /// Shows every line that is read from now on to `watch`, in place of an earlier one.
+    ///
+    /// For pipes that were taken up; [`Log::attach_watched`] misses nothing.
+    pub fn watch(&self, watch: LineWatch) {
+        // A thread that has ended reads no more lines.
+        let _ = self.pump.send(Command::Watch { id: self.id, watch });
+    }
+
     /// Returns the log.
     pub fn log(&self) -> &Log {
         &self.log
@@ -476,6 +631,11 @@ impl Attachment {
             Ok(Err(_)) | Err(_) => Drained { stalled: true, ..Drained::default() },
         }
     }
+}
+
+/// The pipes of a process that was just started.
+fn both(stdout: OwnedFd, stderr: OwnedFd) -> Vec<(Stream, OwnedFd, Vec<u8>)> {
+    vec![(Stream::Out, stdout, Vec::new()), (Stream::Err, stderr, Vec::new())]
 }
 
 /// Takes a lock; a panic elsewhere leaves lines and maps in a usable state, and logs must not spread it.

@@ -32,8 +32,8 @@ impl LineCutter {
     }
 
     /// Returns the beginning of the line that is not complete, at most [`MAX_LINE`] bytes.
-    pub(crate) fn into_carry(self) -> Vec<u8> {
-        self.carry
+    pub(crate) fn carry(&self) -> &[u8] {
+        &self.carry
     }
 
     /// Takes the next bytes and hands every piece that is complete to `emit`.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::fstat;
 use tokio::sync::oneshot;
 
+use super::handover::{AttachmentState, PipeState};
 use super::hub::{Shared, locked};
 use super::lines::{LineCutter, MAX_LINE, Piece};
 use super::past::Past;
@@ -56,8 +58,19 @@ pub(super) enum Command {
     Attach {
         id: u64,
         shared: Arc<Shared>,
-        pipes: [Incoming; 2],
+        incarnation: u64,
+        pipes: Vec<Incoming>,
         watch: Option<LineWatch>,
+    },
+    /// Show what is read from now on.
+    Watch {
+        id: u64,
+        watch: LineWatch,
+    },
+    /// Say everything, then wait: for the end, or, if the other side is dropped, to go on.
+    HandOver {
+        reply: oneshot::Sender<io::Result<Parts>>,
+        verdict: Receiver<()>,
     },
     /// Close the pipes of an attachment once they have ended or at the deadline; answers which were held, as inodes.
     Drain {
@@ -87,6 +100,24 @@ pub(super) struct Incoming {
     token: Token,
     stream: Stream,
     file: File,
+    /// The beginning of a line that another hub has read.
+    carry: Vec<u8>,
+}
+
+/// What the thread knows of the logs it serves.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) logs: Vec<LogPart>,
+    /// Duplicates, so that the thread can go on with its own.
+    pub(super) pipes: Vec<OwnedFd>,
+}
+
+/// What the thread knows of one log.
+#[derive(Debug)]
+pub(super) struct LogPart {
+    pub(super) shared: Arc<Shared>,
+    pub(super) loss: Option<(u64, String)>,
+    pub(super) attachments: Vec<AttachmentState>,
 }
 
 /// The handle of the thread; dropping it lets the thread end once all pipes have.
@@ -151,25 +182,26 @@ impl Pump {
         room && self.send(Command::Note { shared, text }).is_ok()
     }
 
-    /// Watches two pipes and hands them to the thread; returns the id of the attachment unless the thread has ended.
+    /// Watches pipes and hands them to the thread; returns the id of the attachment unless the thread has ended.
     pub(super) fn attach(
         &self,
         shared: &Arc<Shared>,
-        pipes: [(Stream, OwnedFd); 2],
+        incarnation: u64,
+        pipes: Vec<(Stream, OwnedFd, Vec<u8>)>,
         watch: Option<LineWatch>,
     ) -> io::Result<Option<u64>> {
-        let [first, second] = pipes.map(|(stream, pipe)| {
-            let token = Token(self.next_token.fetch_add(1, Ordering::Relaxed));
-            Incoming { token, stream, file: File::from(pipe) }
-        });
-        self.watch(&first)?;
-        if let Err(error) = self.watch(&second) {
-            unwatch(&self.registry, &first.file);
-            return Err(error);
+        let id = self.next_token.fetch_add(1 + pipes.len(), Ordering::Relaxed);
+        let mut watched: Vec<Incoming> = Vec::with_capacity(pipes.len());
+        for (token, (stream, pipe, carry)) in (id + 1..).map(Token).zip(pipes) {
+            let pipe = Incoming { token, stream, file: File::from(pipe), carry };
+            if let Err(error) = self.watch(&pipe) {
+                watched.iter().for_each(|pipe| unwatch(&self.registry, &pipe.file));
+                return Err(error);
+            }
+            watched.push(pipe);
         }
-        let id = first.token.0 as u64;
-        let pipes = [first, second];
-        match self.send(Command::Attach { id, shared: Arc::clone(shared), pipes, watch }) {
+        let (id, shared) = (id as u64, Arc::clone(shared));
+        match self.send(Command::Attach { id, shared, incarnation, pipes: watched, watch }) {
             Ok(()) => Ok(Some(id)),
             Err(_) => Ok(None),
         }
@@ -248,6 +280,7 @@ struct Pipe {
 /// One incarnation's pipes.
 #[derive(Debug)]
 struct Attached {
+    incarnation: u64,
     open: Vec<Token>,
     /// The inodes of pipes that had not ended when they were closed.
     held: Vec<u64>,
@@ -377,11 +410,19 @@ impl Worker {
         let mut state = locked(&self.queue.state);
         let commands = std::mem::take(&mut state.commands);
         state.notes = 0;
-        let released = state.released;
+        let mut released = state.released;
         drop(state);
         for command in commands {
             match command {
-                Command::Attach { id, shared, pipes, watch } => self.on_attach(id, &shared, pipes, watch),
+                Command::Attach { id, shared, incarnation, pipes, watch } => {
+                    self.on_attach(id, &shared, incarnation, pipes, watch);
+                }
+                Command::Watch { id, watch } => {
+                    if let Some(attached) = self.attached.get_mut(&id) {
+                        attached.watch = Some(watch);
+                    }
+                }
+                Command::HandOver { reply, verdict } => released |= self.on_hand_over(reply, &verdict),
                 Command::Drain { id, deadline, reply } => self.on_drain(id, deadline, reply),
                 Command::Note { shared, text } => self.on_note(&shared, &text),
                 // A dropped caller is no error.
@@ -394,7 +435,14 @@ impl Worker {
         released
     }
 
-    fn on_attach(&mut self, id: u64, shared: &Arc<Shared>, pipes: [Incoming; 2], watch: Option<LineWatch>) {
+    fn on_attach(
+        &mut self,
+        id: u64,
+        shared: &Arc<Shared>,
+        incarnation: u64,
+        pipes: Vec<Incoming>,
+        watch: Option<LineWatch>,
+    ) {
         let Some((sink, log)) = self.sink(shared) else {
             for pipe in &pipes {
                 unwatch(self.poll.registry(), &pipe.file);
@@ -403,9 +451,10 @@ impl Worker {
         };
         log.pipes += pipes.len();
         let open = pipes.iter().map(|pipe| pipe.token).collect();
-        self.attached.insert(id, Attached { open, held: Vec::new(), deadline: None, reply: None, watch });
-        for Incoming { token, stream, file } in pipes {
-            let cutter = LineCutter::default();
+        let attached = Attached { incarnation, open, held: Vec::new(), deadline: None, reply: None, watch };
+        self.attached.insert(id, attached);
+        for Incoming { token, stream, file, carry } in pipes {
+            let cutter = LineCutter::within(carry);
             self.pipes.insert(
                 token,
                 Pipe { file, stream, cutter, sink, attachment: id, ready: false, enlarged: false },
@@ -413,6 +462,46 @@ impl Worker {
             // Its first event may have been reported before it was known here.
             self.enqueue(token);
         }
+    }
+
+    /// Says everything and waits; returns whether somebody else goes on.
+    fn on_hand_over(&mut self, reply: oneshot::Sender<io::Result<Parts>>, verdict: &Receiver<()>) -> bool {
+        if reply.send(self.parts()).is_err() || verdict.recv().is_err() {
+            return false;
+        }
+        // What the pipes hold, and the lines begun, belong to the other side now.
+        self.pipes.clear();
+        self.attached.clear();
+        self.sinks.clear();
+        true
+    }
+
+    fn parts(&self) -> io::Result<Parts> {
+        let mut parts = Parts { logs: Vec::with_capacity(self.sinks.len()), pipes: Vec::new() };
+        let mut places = HashMap::new();
+        for (key, sink) in &self.sinks {
+            places.insert(*key, parts.logs.len());
+            parts.logs.push(LogPart {
+                shared: Arc::clone(&sink.shared),
+                loss: sink.loss(),
+                attachments: Vec::new(),
+            });
+        }
+        for attached in self.attached.values() {
+            let mut state = AttachmentState { incarnation: attached.incarnation, pipes: Vec::new() };
+            let mut place = None;
+            for pipe in attached.open.iter().filter_map(|token| self.pipes.get(token)) {
+                place = places.get(&pipe.sink);
+                let descriptor = parts.pipes.len() as u64;
+                let carry = pipe.cutter.carry().to_vec();
+                parts.pipes.push(pipe.file.try_clone()?.into());
+                state.pipes.push(PipeState { stream: pipe.stream, descriptor, carry });
+            }
+            if let Some(place) = place {
+                parts.logs[*place].attachments.push(state);
+            }
+        }
+        Ok(parts)
     }
 
     fn on_drain(&mut self, id: u64, deadline: Option<Instant>, reply: oneshot::Sender<Vec<u64>>) {

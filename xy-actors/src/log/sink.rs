@@ -27,7 +27,8 @@ pub(super) struct Sink {
 impl Sink {
     /// Creates the sink of a log.
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        let file = shared.place().map(LogFile::new);
+        let loss = shared.lock().inherited_loss.take();
+        let file = shared.place().map(|place| LogFile::new(place).with_loss(loss, Instant::now()));
         Self { shared: Arc::clone(shared), file, pipes: 0, forgotten: false }
     }
 
@@ -78,6 +79,11 @@ impl Sink {
         if records.capacity() > KEPT_RECORDS {
             *records = Vec::new();
         }
+    }
+
+    /// Returns the lines that the files lack and do not tell of yet, and why.
+    pub(super) fn loss(&self) -> Option<(u64, String)> {
+        self.file.as_ref()?.loss()
     }
 
     /// Ends the file.

@@ -3,6 +3,7 @@
 mod disk;
 mod drain;
 mod follow;
+mod handover;
 mod output;
 mod past;
 mod watch;
