@@ -52,6 +52,8 @@ mod marker;
 mod name;
 mod past;
 mod pump;
+mod query;
+mod reader;
 mod record;
 mod rotation;
 mod sink;
@@ -64,7 +66,8 @@ pub use hub::{Attachment, DRAIN_GRACE, Drained, HandOver, Log, LogError, LogHeal
 pub use lines::MAX_LINE;
 pub use marker::Marker;
 pub use name::NameFault;
-pub use past::Tail;
+pub use query::{LinePattern, LogQuery, PatternError};
+pub use reader::LogReader;
 pub use record::{LogLine, Stream};
 pub use watch::{LineWatch, WatchedLine};
 

@@ -18,8 +18,9 @@ use super::handover::{AttachmentState, HubState, LogState, StateError};
 use super::holder::{self, PipeHolder};
 use super::marker::Marker;
 use super::name::{self, NameFault};
-use super::past::Tail;
 use super::pump::{Command, Pump};
+use super::query::LogQuery;
+use super::reader::LogReader;
 use super::record::{LogLine, Stream};
 use super::watch::LineWatch;
 
@@ -519,43 +520,30 @@ impl Log {
 
     /// Returns the last `n` lines, or as many as are held.
     pub fn tail(&self, n: usize) -> Vec<LogLine> {
-        self.memory_tail(n).lines
+        let state = self.inner.shared.lock();
+        let next = state.buffer.held().end;
+        state.buffer.copy(next.saturating_sub(n as u64), n, usize::MAX)
     }
 
-    /// Returns the last `n` lines, from the files if memory holds fewer: also those of earlier runs of the host.
+    /// Reads what files and memory hold and, if the query says so, what follows: also of earlier runs of the host.
     ///
-    /// Following from [`Tail::next`] shows every line after these exactly once. While the files are failing, memory
-    /// alone answers, as they lack lines.
+    /// Lines that come from files have number 0, unless the reader had fallen behind. While the files are failing,
+    /// memory alone answers, as they lack lines.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: it changes nothing.
-    pub async fn tail_with_files(&self, n: usize) -> Tail {
-        let shared = &self.inner.shared;
-        let tail = self.memory_tail(n);
-        if tail.lines.len() >= n || shared.directory.is_none() || shared.lock().lacks_held_lines() {
-            return tail;
-        }
-        let (reply, past) = oneshot::channel();
-        let Ok(pump) = self.inner.engine.pump() else { return tail };
-        if pump.send(Command::Past { shared: Arc::clone(shared), reply }).is_err() {
-            return tail;
-        }
-        let Ok(past) = past.await else { return self.memory_tail(n) };
-        match tokio::task::spawn_blocking(move || past.tail(n)).await {
-            Ok(Ok(from_files)) if from_files.lines.len() >= tail.lines.len() => from_files,
-            _ => self.memory_tail(n),
-        }
+    pub async fn read(&self, query: LogQuery) -> LogReader {
+        LogReader::begin(self.clone(), query).await
     }
 
-    fn memory_tail(&self, n: usize) -> Tail {
-        let state = self.inner.shared.lock();
-        let next = state.buffer.held().end;
-        Tail {
-            lines: state.buffer.copy(next.saturating_sub(n as u64), n, usize::MAX),
-            next,
-            from_files: false,
-        }
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    /// Asks the log thread for something; `None` if it has ended.
+    pub(super) fn send(&self, command: Command) -> Option<()> {
+        self.inner.engine.pump().ok()?.send(command).ok()
     }
 
     /// Follows the log from a line on.

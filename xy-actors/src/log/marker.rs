@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::record::{LogLine, Stream};
+use super::record::{LogLine, Record, Stream};
 
 /// A remark of stream [`Stream::Xy`] that says where an incarnation begins or ends.
 ///
@@ -37,10 +37,18 @@ pub enum Marker<'a> {
 impl<'a> Marker<'a> {
     /// Reads the marker that a line is; `None` for output and for other remarks.
     pub fn of(line: &'a LogLine) -> Option<Self> {
-        if line.stream != Stream::Xy || line.partial {
+        Self::of_record(Record::of(line))
+    }
+
+    pub(super) fn of_record(record: Record<'a>) -> Option<Self> {
+        if record.stream != Stream::Xy || record.partial {
             return None;
         }
-        Self::parse(std::str::from_utf8(&line.bytes).ok()?)
+        Self::parse(std::str::from_utf8(record.bytes).ok()?)
+    }
+
+    pub(super) fn is_start(record: Record<'_>) -> bool {
+        matches!(Marker::of_record(record), Some(Marker::Started { .. }))
     }
 
     fn parse(text: &'a str) -> Option<Self> {

@@ -66,6 +66,22 @@ impl LogLine {
     /// # Ok::<(), &str>(())
     /// ```
     pub fn parse(record: &[u8], number: u64) -> Option<Self> {
+        Record::parse(record).map(|record| record.line(number))
+    }
+}
+
+/// A line of a log file, without its newline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record<'a> {
+    pub(crate) unix_ms: i64,
+    pub(crate) stream: Stream,
+    pub(crate) partial: bool,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// Reads a record; `None` if it is not a whole one.
+    pub(crate) fn parse(record: &'a [u8]) -> Option<Self> {
         let (time, rest) = record.split_at_checked(Stamp::LENGTH)?;
         let unix_ms = Stamp::parse(time)?;
         let rest = rest.strip_prefix(b" ")?;
@@ -76,8 +92,19 @@ impl LogLine {
             Some(rest) => (true, rest),
             None => (false, rest),
         };
-        let bytes = rest.strip_prefix(b" ")?.into();
-        Some(Self { number, stream, unix_ms, bytes, partial })
+        Some(Self { unix_ms, stream, partial, bytes: rest.strip_prefix(b" ")? })
+    }
+
+    /// Returns the record that a line would be.
+    pub(crate) fn of(line: &'a LogLine) -> Self {
+        let LogLine { stream, unix_ms, ref bytes, partial, .. } = *line;
+        Self { unix_ms, stream, partial, bytes }
+    }
+
+    /// Copies it as a line with a number.
+    pub(crate) fn line(self, number: u64) -> LogLine {
+        let Self { unix_ms, stream, partial, bytes } = self;
+        LogLine { number, stream, unix_ms, bytes: bytes.into(), partial }
     }
 }
 
