@@ -51,7 +51,7 @@ impl<'a> Marker<'a> {
         matches!(Marker::of_record(record), Some(Marker::Started { .. }))
     }
 
-    fn parse(text: &'a str) -> Option<Self> {
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
         let (word, rest) = text.split_once(": incarnation ")?;
         let (incarnation, rest) = rest.split_once(", pid ")?;
         let incarnation = incarnation.parse().ok()?;

@@ -14,11 +14,14 @@ use super::record::{LogLine, Record};
 /// How much is read at once: more than two records.
 const BLOCK: usize = 160 << 10;
 
+/// How much is read for one batch if its lines are not long.
+const PIECE: usize = 32 << 10;
+
 /// How much is searched before a batch is returned although nothing was found.
 const SEARCHED: u64 = 4 << 20;
 
 /// The most lines of one batch, and the size from which it gets no further line.
-const BATCH_LINES: usize = 256;
+const BATCH_LINES: usize = 1_024;
 const BATCH_BYTES: usize = 256 << 10;
 
 /// A log's files as they were before line `next` was added.
@@ -104,8 +107,13 @@ impl Past {
                 stretch.from = Place { file: index - 1, offset: 0 };
                 continue;
             }
-            let mut block = vec![0; usize::try_from(end - offset).map_or(BLOCK, |left| left.min(BLOCK))];
+            let left = |most: usize| usize::try_from(end - offset).map_or(most, |left| left.min(most));
+            let mut block = vec![0; left(PIECE)];
             file.read_exact_at(&mut block, offset)?;
+            if memchr(b'\n', &block).is_none() {
+                block.resize(left(BLOCK), 0);
+                file.read_exact_at(&mut block, offset)?;
+            }
             let mut start = 0;
             while start < block.len() && lines.len() < BATCH_LINES && bytes < BATCH_BYTES {
                 let stop = match memchr(b'\n', &block[start..]) {

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::handover::{AttachmentState, PipeState};
 use super::hub::{Shared, locked};
 use super::lines::{LineCutter, MAX_LINE, Piece};
+use super::marker::Marker;
 use super::past::Past;
 use super::record::Stream;
 use super::sink::Sink;
@@ -518,6 +519,14 @@ impl Worker {
 
     fn on_note(&mut self, shared: &Arc<Shared>, text: &str) {
         let Some((key, _)) = self.sink(shared) else { return };
+        let unfinished = match Marker::parse(text) {
+            Some(Marker::Started { .. }) => self.sinks.get_mut(&key).and_then(Sink::unfinished),
+            _ => None,
+        };
+        if let (Some(gap), Some(sink)) = (unfinished, self.sinks.get_mut(&key)) {
+            let gap = [gap.as_bytes(), b"\n"].concat();
+            sink.write(Stream::Xy, &mut self.records, |emit| emit(Piece::Lines(&gap)));
+        }
         let mut line = text.replace('\n', " ").into_bytes();
         line.truncate(MAX_LINE);
         line.push(b'\n');

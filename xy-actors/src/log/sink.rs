@@ -1,5 +1,6 @@
 //! Where the lines of one log go: memory, its followers, its file.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,10 +9,15 @@ use memchr::memchr_iter;
 use super::file::{Limits, LogFile, Place};
 use super::hub::Shared;
 use super::lines::Piece;
+use super::marker::Marker;
+use super::past::Past;
 use super::record::{Stamp, Stream};
 
 /// Above this size the memory for records is freed after use; only floods of tiny lines need more.
 const KEPT_RECORDS: usize = 512 << 10;
+
+/// How far the end of the files is searched for the exit of the last incarnation.
+const SEARCHED_FOR_EXIT: usize = 1 << 20;
 
 /// One log within the log thread.
 #[derive(Debug)]
@@ -22,14 +28,19 @@ pub(super) struct Sink {
     pub(super) pipes: usize,
     /// Nobody holds the log any more.
     pub(super) forgotten: bool,
+    /// Whether the end of what an earlier host left in the files was looked at.
+    is_checked: bool,
 }
 
 impl Sink {
     /// Creates the sink of a log.
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        let loss = shared.lock().inherited_loss.take();
+        let (loss, is_checked) = {
+            let mut state = shared.lock();
+            (state.inherited_loss.take(), state.continued)
+        };
         let file = shared.place().map(|place| LogFile::new(place).with_loss(loss, Instant::now()));
-        Self { shared: Arc::clone(shared), file, pipes: 0, forgotten: false }
+        Self { shared: Arc::clone(shared), file, pipes: 0, forgotten: false, is_checked }
     }
 
     /// Takes the pieces that `cut` emits: into memory, to the file with one write, with one wake-up of followers.
@@ -79,6 +90,38 @@ impl Sink {
         if records.capacity() > KEPT_RECORDS {
             *records = Vec::new();
         }
+    }
+
+    /// Returns what is to be said before the first start that is marked: whether the host died before it marked an exit.
+    pub(super) fn unfinished(&mut self) -> Option<String> {
+        if std::mem::replace(&mut self.is_checked, true) {
+            return None;
+        }
+        let past = Past { next: 0, files: self.shared.place()?.readers().ok()? };
+        let (mut searched, mut found) = (0, None);
+        let visited = past.visit_backwards(&mut |record, _| {
+            searched += record.bytes.len();
+            found = Marker::of_record(record).map(|marker| match marker {
+                Marker::Started { incarnation, pid } => {
+                    Some(format!("incarnation {incarnation} (pid {pid})"))
+                }
+                Marker::Exited { .. } => None,
+            });
+            if found.is_some() || searched > SEARCHED_FOR_EXIT {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        let whose = match found {
+            _ if visited.is_err() => return None,
+            Some(None) => return None,
+            Some(Some(whose)) => whose,
+            // An exit is near the end: what came after it is a few remarks.
+            None if searched > SEARCHED_FOR_EXIT => "an incarnation".to_owned(),
+            None => return None,
+        };
+        Some(format!("gap: xy ended while {whose} ran; at most 64 KiB of each stream may be missing"))
     }
 
     /// Returns the lines that the files lack and do not tell of yet, and why.

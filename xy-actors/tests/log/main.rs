@@ -1,5 +1,6 @@
 //! The log pipeline on real pipes, files and threads.
 
+mod accounting;
 mod disk;
 mod drain;
 mod follow;

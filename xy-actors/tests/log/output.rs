@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::thread;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use xy_actors::log::{DRAIN_GRACE, LogError, LogHub, LogSettings, MAX_LINE, Stream};
 
 use crate::{ample, attach, in_memory, number, read_files, soon, text, until, write_numbers};
@@ -175,4 +177,47 @@ fn what_cannot_be_watched_is_an_error_and_harms_no_other_log() {
     assert!(matches!(refused, Err(LogError::Watch { .. })));
     let (_attachment, mut out, _err) = attach(&log, 2);
     out.write_all(b"hello\n").unwrap();
+}
+
+#[tokio::test]
+async fn a_thousand_servers_that_write_at_once_all_have_their_lines_in_memory_and_files() {
+    const LINES: u64 = 50;
+    // Two pipes and a file each, as far as this system lets us.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let servers = 1_000.min(most.saturating_sub(200) / 5);
+    assert!(servers >= 100, "only {most} files may be open");
+    let root = tempfile::tempdir().unwrap();
+    let hub = LogHub::new(Some(root.path().to_owned()));
+    let name = |server: u64| format!("group-{}/server-{server}", server % 10);
+    let mut writers = Vec::new();
+    let mut attachments = Vec::new();
+    for server in 0..servers {
+        let log = hub.open(&name(server), LogSettings::default()).unwrap();
+        let (attachment, out, err) = attach(&log, 1);
+        attachments.push(attachment);
+        writers.push((out, err));
+    }
+    let writing = thread::spawn(move || {
+        for line in 0..LINES {
+            for (out, err) in &mut writers {
+                writeln!(out, "{line}").unwrap();
+                write!(err, "{line}").unwrap();
+                writeln!(err).unwrap();
+            }
+        }
+    });
+    tokio::task::spawn_blocking(|| writing.join().unwrap()).await.unwrap();
+    for (server, attachment) in (0..).zip(attachments) {
+        let log = attachment.log().clone();
+        assert!(!soon(attachment.drain(DRAIN_GRACE)).await.held);
+        for lines in [log.tail(usize::MAX), read_files(root.path(), &name(server))] {
+            for stream in [Stream::Out, Stream::Err] {
+                assert!(
+                    lines.iter().filter(|line| line.stream == stream).map(number).eq(0..LINES),
+                    "{server}"
+                );
+            }
+        }
+    }
 }
