@@ -1,7 +1,7 @@
 //! The log pipeline: bytes from a child's pipes become bounded lines in a file, a ring buffer and subscriptions.
 //!
 //! One thread, `xy-log`, reads all pipes of a [`LogHub`]. It cuts what it reads into lines of at most [`MAX_LINE`] bytes,
-//! keeps the newest in memory under absolute numbers, and writes all of them to a file that is rotated by size. Readers
+//! keeps the newest in memory under absolute numbers, and writes all of them to a file that is rotated by size and age. Readers
 //! are cursors into that memory, so that none of them can slow a child down:
 //!
 //! ```text
@@ -13,6 +13,8 @@
 //! - A follower gets every line once or in a [`LogItem::Gap`], never both and never neither.
 //! - A disk that fails costs lines of the file, counted and named there when it works again; memory and followers still
 //!   get them. A disk that hangs slows the children of its hub, whose pipes then fill, and nobody else.
+//! - Starts and exits of incarnations are lines of their own stream, see [`Marker`]. An exit is marked when the output
+//!   before it is complete; if the host dies first, the next start says that lines may be missing.
 //! - A line of a file is an RFC 3339 time in UTC, a space, `out`, `err` or `xy` (with a `+` if the line is partial), a
 //!   space, the bytes, a newline; [`LogLine::parse`] reads it.
 //!
@@ -42,26 +44,43 @@
 mod buffer;
 mod file;
 mod follow;
+mod handover;
+mod holder;
 mod hub;
 mod lines;
+mod marker;
 mod name;
 mod past;
 mod pump;
+mod query;
+mod reader;
 mod record;
 mod rotation;
+mod sink;
+mod watch;
 
 pub use follow::{Cursor, LogFollower, LogItem};
-pub use hub::{Attachment, DRAIN_GRACE, Drained, Log, LogError, LogHealth, LogHub};
+pub use handover::{HubState, StateError};
+pub use holder::PipeHolder;
+pub use hub::{Attachment, DRAIN_GRACE, Drained, HandOver, Log, LogError, LogHealth, LogHub};
 pub use lines::MAX_LINE;
+pub use marker::Marker;
 pub use name::NameFault;
-pub use past::Tail;
+pub use query::{LinePattern, LogQuery, PatternError};
+pub use reader::LogReader;
 pub use record::{LogLine, Stream};
+pub use watch::{LineWatch, WatchedLine};
+
+use std::time::Duration;
 
 /// How much of a child's output is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogSettings {
     /// A log file is rotated before it grows beyond this many bytes.
     pub max_size: u64,
+    /// A log file is also rotated before a line is added to it that is this much younger than its first one; `None`
+    /// for no such limit.
+    pub max_age: Option<Duration>,
     /// How many files are kept, the current one included. At least 1.
     pub keep: u32,
     /// The bytes of recent output held in memory for `tail` and followers.
@@ -69,8 +88,8 @@ pub struct LogSettings {
 }
 
 impl Default for LogSettings {
-    /// Returns 5 files of 10 MiB and a 1 MiB buffer.
+    /// Returns 5 files of 10 MiB, whatever their age, and a 1 MiB buffer.
     fn default() -> Self {
-        Self { max_size: 10 << 20, keep: 5, buffer: 1 << 20 }
+        Self { max_size: 10 << 20, max_age: None, keep: 5, buffer: 1 << 20 }
     }
 }

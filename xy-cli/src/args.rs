@@ -1,6 +1,7 @@
 //! The command line: every verb, flag and help text of `xyctl`.
 
 mod duration;
+mod moment;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -144,12 +145,16 @@ Examples:
 const LOGS_HELP: &str = "\
 Standard output and standard error of the server both go to standard output, byte for byte. On a terminal, control \
     characters are shown as escapes. Lines that are not available any more are counted on standard error, or with --json \
-    by an object of type `log_gap`. Ctrl-C ends following with exit code 0; a daemon that goes away, with 2.
+    by an object of type `log_gap`. Starts, exits and other remarks stand between the lines on a terminal, not in a pipe. \
+    A time is RFC 3339, a date with or without a time of day in this zone, or how long ago (`10m`, `2h ago`, `7d`). With \
+    one of --since, --until, --previous and --grep, all lines are shown that match, unless -n says how many. Ctrl-C ends following with exit code 0; a daemon that goes away, with 2.
 
 Examples:
   xyctl logs search             the latest lines
   xyctl logs -f -n 0 search     only what comes from now on
-  xyctl logs --stream search    with `out |` or `err |` before each line";
+  xyctl logs --stream search    with `out |` or `err |` before each line
+  xyctl logs --previous search  what it wrote before its last restart
+  xyctl logs --since 10m --grep '(?i)error' search";
 
 const EVENTS_HELP: &str = "\
 Events are numbered; `--from` takes up where an earlier call ended. With --json each line is one event; missing ones are \
@@ -321,7 +326,19 @@ pub(crate) struct LogsArgs {
     /// Go on with new lines as they come
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Say before each line which stream it came from
+    /// Only lines that are not older than this
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    pub(crate) since: Option<u64>,
+    /// Only lines that are older than this
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with = "follow")]
+    pub(crate) until: Option<u64>,
+    /// Only what the incarnation before the latest one wrote
+    #[arg(short, long, conflicts_with = "follow")]
+    pub(crate) previous: bool,
+    /// Only lines that this regular expression matches
+    #[arg(short, long, value_name = "REGEX")]
+    pub(crate) grep: Option<String>,
+    /// Say before each line which stream it came from, and show starts and exits also in a pipe
     #[arg(long, conflicts_with = "json")]
     pub(crate) stream: bool,
 }

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use xy_actors::child::{Child, StartErrorKind};
 use xy_actors::event::stream::EventCursor;
 use xy_actors::exit::Cause;
-use xy_actors::log::{Cursor, LogHub, LogSettings, Stream};
+use xy_actors::log::{LinePattern, LogHub, LogQuery, LogSettings, Stream};
 use xy_actors::policy::{Refusal, State, Wanted};
 use xy_actors::process::{Ownership, ProcessHost, process};
 use xy_actors::supervisor::{
@@ -621,17 +621,36 @@ impl Service for Control {
     }
 
     async fn logs(&self, params: LogsParams) -> Result<Box<dyn Subscription>, RpcError> {
-        let LogsParams { name, tail, follow } = params;
+        let LogsParams { name, tail, follow, since_unix_ms, until_unix_ms, previous, grep } = params;
         let Some(settings) = self.log_settings_of(&name) else { return Err(self.not_found(&name)) };
+        if follow && (previous || until_unix_ms.is_some()) {
+            let parameter = if previous { "previous" } else { "until_unix_ms" };
+            return Err(RpcError::invalid_parameter(
+                parameter,
+                "is about the past and does not go with `follow`",
+            ));
+        }
+        let pattern = match grep.as_deref().map(LinePattern::new).transpose() {
+            Ok(pattern) => pattern,
+            Err(error) => return Err(RpcError::invalid_parameter("grep", chain(&error))),
+        };
         let log = self
             .0
             .logs
             .open(&name, settings)
             .map_err(|error| RpcError::new(ErrorKind::InternalError, chain(&error)))?;
-        let count = usize::try_from(tail.unwrap_or(DEFAULT_TAIL)).unwrap_or(usize::MAX);
-        let tail = log.tail_with_files(count).await;
-        let follower = follow.then(|| log.follow(Cursor::At(tail.next)));
-        Ok(Box::new(LogSubscription::new(name, tail.lines, follower)))
+        let is_selected = since_unix_ms.is_some() || until_unix_ms.is_some() || previous || pattern.is_some();
+        let tail = tail.or((!is_selected).then_some(DEFAULT_TAIL));
+        let time = |unix_ms: Option<u64>| unix_ms.map(|unix_ms| i64::try_from(unix_ms).unwrap_or(i64::MAX));
+        let query = LogQuery {
+            tail: tail.map(|tail| usize::try_from(tail).unwrap_or(usize::MAX)),
+            since_unix_ms: time(since_unix_ms),
+            until_unix_ms: time(until_unix_ms),
+            previous,
+            pattern,
+            follow,
+        };
+        Ok(Box::new(LogSubscription::new(name, log.read(query).await)))
     }
 
     async fn events(&self, params: EventsParams) -> Result<Box<dyn Subscription>, RpcError> {

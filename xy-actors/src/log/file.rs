@@ -5,19 +5,24 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use memchr::{memchr_iter, memrchr};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::hub::locked;
 use super::record::{Stamp, Stream};
 use super::rotation::{self, Step};
 
 /// How long a file that could not be written is left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the open file was deleted or moved away.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// How many files are opened for reading at most.
 const MAX_READERS: u32 = 64;
@@ -32,6 +37,8 @@ pub(crate) trait Storage {
     fn truncate(&mut self, size: u64) -> io::Result<()>;
     /// Closes the current file and makes it the newest of at most `keep - 1` older ones.
     fn rotate(&mut self, keep: u32) -> io::Result<()>;
+    /// Returns whether the open file is still the one that others find.
+    fn is_linked(&self) -> bool;
     /// Closes the current file.
     fn close(&mut self);
 }
@@ -42,12 +49,15 @@ pub(crate) struct Opened {
     pub(crate) size: u64,
     /// Whether it ends within a line, as after a crash or on a full disk.
     pub(crate) torn: bool,
+    /// The time of its first record in milliseconds since the Unix epoch.
+    pub(crate) since: Option<i64>,
 }
 
 /// How large the files of a log grow and how many there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
     pub(crate) max_size: u64,
+    pub(crate) max_age: Option<Duration>,
     pub(crate) keep: u32,
 }
 
@@ -68,6 +78,10 @@ pub(crate) struct LogFile<S> {
     storage: S,
     /// The size of the open file.
     size: Option<u64>,
+    /// The time of its first record, see [`Opened::since`].
+    since: Option<i64>,
+    /// When it is looked next whether somebody took the file away.
+    look_at: Option<Instant>,
     loss: Option<Loss>,
     dropped: u64,
     last_error: Option<String>,
@@ -75,7 +89,18 @@ pub(crate) struct LogFile<S> {
 
 impl<S: Storage> LogFile<S> {
     pub(crate) fn new(storage: S) -> Self {
-        Self { storage, size: None, loss: None, dropped: 0, last_error: None }
+        Self { storage, size: None, since: None, look_at: None, loss: None, dropped: 0, last_error: None }
+    }
+
+    /// Goes on where another writer stopped: with lines that are missing and of which the file does not tell yet.
+    pub(crate) fn with_loss(mut self, loss: Option<(u64, String)>, now: Instant) -> Self {
+        self.loss = loss.map(|(lines, error)| Loss { lines, error, retry_at: now });
+        self
+    }
+
+    /// Returns the lines that are missing and of which the file does not tell yet, and why.
+    pub(crate) fn loss(&self) -> Option<(u64, String)> {
+        self.loss.as_ref().map(|loss| (loss.lines, loss.error.clone()))
     }
 
     /// Returns how many lines never reached the file.
@@ -108,6 +133,13 @@ impl<S: Storage> LogFile<S> {
 
     /// Appends whole records.
     pub(crate) fn append(&mut self, records: &[u8], limits: Limits, stamp: &Stamp, now: Instant) {
+        if self.size.is_some() && self.look_at.is_none_or(|at| now >= at) {
+            self.look_at = now.checked_add(LOOK_AFTER);
+            if !self.storage.is_linked() {
+                self.storage.close();
+                self.size = None;
+            }
+        }
         let mut unwritten = records;
         if let Err(error) = self.try_append(&mut unwritten, limits, stamp) {
             let lines = memchr_iter(b'\n', unwritten).count() as u64;
@@ -148,14 +180,17 @@ impl<S: Storage> LogFile<S> {
     fn write_records(&mut self, unwritten: &mut &[u8], limits: Limits, stamp: &Stamp) -> io::Result<()> {
         while !unwritten.is_empty() {
             let size = self.open(stamp)?;
+            let age = stamp.unix_ms.saturating_sub(self.since.unwrap_or(stamp.unix_ms));
+            let aged = limits.max_age.is_some_and(|most| i128::from(age) >= most.as_millis() as i128);
             let length = rotation::fitting(unwritten, size, limits.max_size);
-            if length == 0 {
+            if length == 0 || (aged && size > 0) {
                 self.size = None;
                 self.storage.rotate(limits.keep)?;
                 continue;
             }
             let (fitting, rest) = unwritten.split_at(length);
             *unwritten = fitting;
+            self.since.get_or_insert(stamp.unix_ms);
             self.write_whole(unwritten)?;
             *unwritten = rest;
         }
@@ -167,8 +202,9 @@ impl<S: Storage> LogFile<S> {
         if let Some(size) = self.size {
             return Ok(size);
         }
-        let Opened { size, torn } = self.storage.open()?;
+        let Opened { size, torn, since } = self.storage.open()?;
         self.size = Some(size);
+        self.since = since;
         if torn {
             let mut end = b"\n".to_vec();
             stamp.record(Stream::Xy, false, b"the line above was cut short", &mut end);
@@ -209,12 +245,47 @@ impl<S: Storage> LogFile<S> {
     }
 }
 
+/// How directories are opened: a symbolic link is none.
+const DIRECTORY: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// The directory of a hub's logs, held open once it was used.
+///
+/// Whoever can rename what is above it cannot move the logs elsewhere. Only when the held directory itself was deleted is
+/// the path used again.
+#[derive(Debug)]
+pub(crate) struct Root {
+    path: PathBuf,
+    held: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+impl Root {
+    /// Creates the directory's handle; it is opened, and made if it is missing, with the first use.
+    pub(crate) fn new(path: &Path) -> Arc<Self> {
+        Arc::new(Self { path: path.to_owned(), held: Mutex::new(None) })
+    }
+
+    fn open(&self) -> io::Result<Arc<OwnedFd>> {
+        let mut held = locked(&self.held);
+        if let Some(directory) = &*held
+            && fstat(directory).is_ok_and(|found| found.st_nlink > 0)
+        {
+            return Ok(Arc::clone(directory));
+        }
+        *held = None;
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
+        let directory = Arc::new(open(&self.path, DIRECTORY, Mode::empty()).map_err(explained)?);
+        *held = Some(Arc::clone(&directory));
+        Ok(directory)
+    }
+}
+
 /// A log's place in a directory that only its user can read.
 ///
 /// Every step from the root is taken relative to an open directory and follows no symbolic link.
 #[derive(Debug)]
 pub(crate) struct Place {
-    root: PathBuf,
+    root: Arc<Root>,
     groups: Vec<String>,
     stem: String,
     current: Option<File>,
@@ -222,30 +293,29 @@ pub(crate) struct Place {
 
 impl Place {
     /// Creates the place of a checked log name below `root`.
-    pub(crate) fn new(root: &Path, name: &str) -> Self {
+    pub(crate) fn new(root: &Arc<Root>, name: &str) -> Self {
         let mut groups: Vec<String> = name.split('/').map(str::to_owned).collect();
         let stem = groups.pop().unwrap_or_default();
-        Self { root: root.to_owned(), groups, stem, current: None }
+        Self { root: Arc::clone(root), groups, stem, current: None }
     }
 
     /// Returns the path of the current file.
     pub(crate) fn path(&self) -> PathBuf {
-        let mut path = self.root.clone();
+        let mut path = self.root.path.clone();
         path.extend(&self.groups);
         path.push(rotation::file_name(&self.stem, 0));
         path
     }
 
     fn directory(&self) -> io::Result<OwnedFd> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut directory = open(&self.root, flags, Mode::empty()).map_err(explained)?;
+        let root = self.root.open()?;
+        let mut directory = root.try_clone()?;
         for group in &self.groups {
             match mkdirat(&directory, group.as_str(), Mode::S_IRWXU) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error.into()),
             }
-            directory = openat(&directory, group.as_str(), flags, Mode::empty()).map_err(explained)?;
+            directory = openat(&directory, group.as_str(), DIRECTORY, Mode::empty()).map_err(explained)?;
         }
         Ok(directory)
     }
@@ -308,8 +378,10 @@ impl Storage for Place {
         if size > 0 {
             file.read_exact_at(&mut last, size - 1)?;
         }
+        let mut first = [0; Stamp::LENGTH];
+        let since = file.read_exact_at(&mut first, 0).ok().and_then(|()| Stamp::parse(&first));
         self.current = Some(file);
-        Ok(Opened { size, torn: last != *b"\n" })
+        Ok(Opened { size, torn: last != *b"\n", since })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -344,6 +416,15 @@ impl Storage for Place {
         Ok(())
     }
 
+    fn is_linked(&self) -> bool {
+        // A moved file has a link as well; only its name tells that it is another one.
+        let (Some(file), Ok(directory)) = (&self.current, self.directory()) else { return false };
+        let name = rotation::file_name(&self.stem, 0);
+        let found = fstatat(&directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+        let ours = fstat(file);
+        matches!((found, ours), (Ok(found), Ok(ours)) if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino))
+    }
+
     fn close(&mut self) {
         self.current = None;
     }
@@ -356,7 +437,7 @@ mod tests {
     use proptest::prelude::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-    const LIMITS: Limits = Limits { max_size: 1 << 20, keep: 3 };
+    const LIMITS: Limits = Limits { max_size: 1 << 20, max_age: None, keep: 3 };
 
     /// A disk in memory that takes `room` more bytes and can refuse everything.
     #[derive(Debug, Default)]
@@ -374,7 +455,8 @@ mod tests {
                 return Err(Errno::EROFS.into());
             }
             let torn = self.current.last().is_some_and(|last| *last != b'\n');
-            Ok(Opened { size: self.current.len() as u64, torn })
+            let since = self.current.get(..Stamp::LENGTH).and_then(Stamp::parse);
+            Ok(Opened { size: self.current.len() as u64, torn, since })
         }
 
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -400,6 +482,10 @@ mod tests {
             self.older.insert(0, std::mem::take(&mut self.current));
             self.older.truncate(keep.saturating_sub(1) as usize);
             Ok(())
+        }
+
+        fn is_linked(&self) -> bool {
+            true
         }
 
         fn close(&mut self) {}
@@ -497,7 +583,7 @@ mod tests {
             batches in prop::collection::vec(prop::collection::vec(0usize..60, 1..8), 1..30),
             max_size in 1u64..300,
         ) {
-            let limits = Limits { max_size, keep: u32::MAX };
+            let limits = Limits { max_size, keep: u32::MAX, ..LIMITS };
             let mut file = LogFile::new(FakeDisk { room: usize::MAX, ..FakeDisk::default() });
             let mut expected = Vec::new();
             for batch in batches {
@@ -521,8 +607,8 @@ mod tests {
     #[test]
     fn real_files_rotate_and_old_ones_go() {
         let root = tempfile::tempdir().unwrap();
-        let mut file = LogFile::new(Place::new(root.path(), "group/web"));
-        let limits = Limits { max_size: 2 * record("0").len() as u64, keep: 3 };
+        let mut file = LogFile::new(Place::new(&Root::new(root.path()), "group/web"));
+        let limits = Limits { max_size: 2 * record("0").len() as u64, ..LIMITS };
         for number in 0..9 {
             file.append(&record(&number.to_string()), limits, &Stamp::at(0), Instant::now());
         }
@@ -537,10 +623,62 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_rotated_by_the_age_of_its_first_line_also_after_a_restart() {
+        let limits = Limits { max_age: Some(Duration::from_secs(60)), keep: 9, ..LIMITS };
+        let mut file = LogFile::new(FakeDisk { room: 1 << 20, ..FakeDisk::default() });
+        // A clock that is set back makes nothing old.
+        for (seconds, restarts) in
+            [(0, false), (59, false), (30, false), (60, false), (100, true), (119, true), (120, true)]
+        {
+            if restarts {
+                file.finish(limits, &Stamp::at(0), Instant::now());
+            }
+            let stamp = Stamp::at(seconds * 1000);
+            let mut records = Vec::new();
+            stamp.record(Stream::Out, false, seconds.to_string().as_bytes(), &mut records);
+            file.append(&records, limits, &stamp, Instant::now());
+        }
+        let older: Vec<_> = file.storage.older.iter().map(|bytes| texts(bytes)).collect();
+        assert_eq!(older, [vec!["60", "100", "119"], vec!["0", "59", "30"]]);
+        assert_eq!(texts(&file.storage.current), ["120"]);
+    }
+
+    #[test]
+    fn a_file_or_directory_that_is_taken_away_is_made_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let logs = root.path().join("logs");
+        let mut file = LogFile::new(Place::new(&Root::new(&logs), "group/web"));
+        let now = Instant::now();
+        append(&mut file, "one", now);
+        std::fs::rename(logs.join("group/web.log"), logs.join("moved")).unwrap();
+        append(&mut file, "two", now + LOOK_AFTER);
+        let read = |path: &str| texts(&std::fs::read(logs.join(path)).unwrap());
+        assert_eq!((read("moved"), read("group/web.log")), (vec!["one".into()], vec!["two".into()]));
+        std::fs::remove_dir_all(&logs).unwrap();
+        append(&mut file, "three", now + 2 * LOOK_AFTER);
+        assert_eq!(read("group/web.log"), ["three"]);
+        assert_eq!(file.dropped(), 0);
+    }
+
+    #[test]
+    fn what_is_planted_at_the_path_of_the_held_directory_is_not_used() {
+        let root = tempfile::tempdir().unwrap();
+        let (logs, elsewhere) = (root.path().join("logs"), root.path().join("elsewhere"));
+        let held = Root::new(&logs);
+        append(&mut LogFile::new(Place::new(&held, "one")), "one", Instant::now());
+        std::fs::rename(&logs, root.path().join("moved")).unwrap();
+        std::fs::create_dir(&elsewhere).unwrap();
+        symlink(&elsewhere, &logs).unwrap();
+        append(&mut LogFile::new(Place::new(&held, "two")), "two", Instant::now());
+        assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+        assert!(root.path().join("moved/two.log").exists());
+    }
+
+    #[test]
     fn files_and_directories_are_private() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().join("state/logs");
-        let mut file = LogFile::new(Place::new(&root, "group/web"));
+        let mut file = LogFile::new(Place::new(&Root::new(&root), "group/web"));
         append(&mut file, "hello", Instant::now());
         let mode = |path: &str| std::fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("group/web.log"), mode("group"), mode("")), (0o600, 0o700, 0o700));
@@ -554,7 +692,7 @@ mod tests {
         let first = record("whole").len();
         for cut in first..=old.len() {
             std::fs::write(root.path().join("web.log"), &old[..cut]).unwrap();
-            let mut file = LogFile::new(Place::new(root.path(), "web"));
+            let mut file = LogFile::new(Place::new(&Root::new(root.path()), "web"));
             append(&mut file, "new", Instant::now());
             let texts = texts(&std::fs::read(root.path().join("web.log")).unwrap());
             assert_eq!((&*texts[0], &*texts[texts.len() - 1]), ("whole", "new"));
@@ -587,7 +725,7 @@ mod tests {
             (logs.clone(), "pipe"),
             (root.path().join("linked"), "other"),
         ] {
-            let mut file = LogFile::new(Place::new(&root, name));
+            let mut file = LogFile::new(Place::new(&Root::new(&root), name));
             append(&mut file, "hello", Instant::now());
             assert_eq!(file.dropped(), 1, "{name}");
             assert!(file.last_error().is_some());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,12 +12,17 @@ use tokio::sync::{Notify, oneshot};
 
 use super::LogSettings;
 use super::buffer::Buffer;
-use super::file::Place;
+use super::file::{Place, Root};
 use super::follow::{Cursor, LogFollower};
+use super::handover::{AttachmentState, HubState, LogState, StateError};
+use super::holder::{self, PipeHolder};
+use super::marker::Marker;
 use super::name::{self, NameFault};
-use super::past::Tail;
 use super::pump::{Command, Pump};
+use super::query::LogQuery;
+use super::reader::LogReader;
 use super::record::{LogLine, Stream};
+use super::watch::LineWatch;
 
 /// The usual limit for [`Attachment::drain`].
 pub const DRAIN_GRACE: Duration = Duration::from_millis(500);
@@ -55,7 +61,13 @@ pub enum LogError {
         /// The log's name.
         name: String,
     },
-    /// The log thread has ended, which only a defect can cause.
+    /// A pipe could not be duplicated for another hub.
+    #[error("duplicating a pipe failed")]
+    Duplicate(#[source] io::Error),
+    /// What was handed over cannot be taken up.
+    #[error("the logs were not taken up")]
+    State(#[source] StateError),
+    /// The log thread has ended, because its logs were handed over.
     #[error("the log thread has ended")]
     Gone,
 }
@@ -77,7 +89,7 @@ struct HubInner {
 /// What hub and logs share: the directory and the thread.
 #[derive(Debug)]
 struct Engine {
-    directory: Option<PathBuf>,
+    directory: Option<Arc<Root>>,
     pump: Mutex<Option<Arc<Pump>>>,
 }
 
@@ -104,6 +116,7 @@ impl LogHub {
     ///
     /// The directory is created when it is needed, readable by this user only.
     pub fn new(directory: Option<PathBuf>) -> Self {
+        let directory = directory.as_deref().map(Root::new);
         let engine = Arc::new(Engine { directory, pump: Mutex::new(None) });
         Self { inner: Arc::new(HubInner { engine, logs: Mutex::new(BTreeMap::new()) }) }
     }
@@ -124,17 +137,14 @@ impl LogHub {
             log.set_settings(settings);
             return Ok(log.clone());
         }
+        let log = self.log(name, State::new(settings));
+        logs.insert(name.to_owned(), log.clone());
+        Ok(log)
+    }
+
+    fn log(&self, name: &str, state: State) -> Log {
         let engine = Arc::clone(&self.inner.engine);
-        let place = engine.directory.as_deref().map(|root| Place::new(root, name));
-        let state = State {
-            buffer: Buffer::new(settings.buffer),
-            settings,
-            dropped_lines: 0,
-            last_error: None,
-            failing: false,
-            complete_from: 0,
-            closed: false,
-        };
+        let place = engine.directory.as_ref().map(|root| Place::new(root, name));
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             path: place.map(|place| place.path()),
@@ -142,9 +152,101 @@ impl LogHub {
             state: Mutex::new(state),
             changed: Notify::new(),
         });
-        let log = Log { inner: Arc::new(LogInner { engine, shared }) };
-        logs.insert(name.to_owned(), log.clone());
-        Ok(log)
+        Log { inner: Arc::new(LogInner { engine, shared }) }
+    }
+
+    /// Stops the log thread between two reads and says everything it knows, for another hub to go on with; nothing that
+    /// was read before is missing from it, and what is written meanwhile waits in the pipes.
+    ///
+    /// Everything noted before is taken up first. The thread stands still as long as the answer is held.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Start`] if there is no thread yet and it cannot be started, [`LogError::Duplicate`] if a pipe cannot be
+    /// duplicated, and [`LogError::Gone`] if the thread has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a hub whose state is not asked for any more goes on by itself.
+    pub async fn hand_over(&self) -> Result<HandOver, LogError> {
+        let pump = self.inner.engine.pump()?;
+        let (reply, parts) = oneshot::channel();
+        let (verdict, awaited) = std::sync::mpsc::sync_channel(1);
+        pump.send(Command::HandOver { reply, verdict: awaited }).map_err(|_| LogError::Gone)?;
+        let parts = parts.await.map_err(|_| LogError::Gone)?.map_err(LogError::Duplicate)?;
+        // The logs that were never written to are not known to the thread.
+        let mut shares: BTreeMap<String, Arc<Shared>> = BTreeMap::new();
+        for (name, log) in &*locked(&self.inner.logs) {
+            shares.insert(name.clone(), Arc::clone(&log.inner.shared));
+        }
+        shares.extend(parts.logs.iter().map(|part| (part.shared.name.clone(), Arc::clone(&part.shared))));
+        let mut state = HubState::default();
+        for (name, shared) in &shares {
+            let part = parts.logs.iter().find(|part| Arc::ptr_eq(&part.shared, shared));
+            let known = shared.lock();
+            let (end, next, runs, bytes) = known.buffer.contents();
+            state.logs.push(LogState {
+                name: name.clone(),
+                settings: known.settings,
+                end,
+                next,
+                runs,
+                bytes,
+                dropped_lines: known.dropped_lines,
+                complete_from: known.complete_from,
+                last_error: known.last_error.clone(),
+                loss: part.map_or_else(|| known.inherited_loss.clone(), |part| part.loss.clone()),
+                attachments: part.map(|part| part.attachments.clone()).unwrap_or_default(),
+            });
+        }
+        Ok(HandOver { state, pipes: parts.pipes, shares: shares.into_values().collect(), verdict })
+    }
+
+    /// Creates a hub that goes on where another one stopped, with the same line numbers and what memory held; reading
+    /// goes on at once.
+    ///
+    /// The pipes are those of [`HandOver::into_parts`], in the same order. A follower of the other hub goes on with
+    /// [`Cursor::At`] its position. Each attachment that still had a pipe is returned; its log says its name. Notes and
+    /// line watches of the other hub are not part of the state, see [`Attachment::watch`].
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::State`] if the number of pipes is not that of the state or the state contradicts itself; else as
+    /// [`Log::attach`].
+    pub fn take_up(
+        directory: Option<PathBuf>,
+        state: HubState,
+        pipes: Vec<OwnedFd>,
+    ) -> Result<(Self, Vec<Attachment>), LogError> {
+        let damaged = || LogError::State(StateError::Damaged);
+        if pipes.len() != state.descriptors() {
+            return Err(damaged());
+        }
+        let mut pipes: Vec<Option<OwnedFd>> = pipes.into_iter().map(Some).collect();
+        let hub = Self::new(directory);
+        let mut attachments = Vec::new();
+        for known in state.logs {
+            let mut state = State::new(known.settings);
+            state.buffer = known.buffer().ok_or_else(damaged)?;
+            state.dropped_lines = known.dropped_lines;
+            state.complete_from = known.complete_from;
+            state.last_error = known.last_error;
+            state.failing = known.loss.is_some();
+            state.inherited_loss = known.loss;
+            state.continued = true;
+            let log = hub.log(&known.name, state);
+            locked(&hub.inner.logs).insert(known.name, log.clone());
+            for AttachmentState { incarnation, pipes: parts } in known.attachments {
+                let mut inherited = Vec::new();
+                for part in parts {
+                    let index = usize::try_from(part.descriptor).ok();
+                    let pipe = index.and_then(|index| pipes.get_mut(index)?.take()).ok_or_else(damaged)?;
+                    inherited.push((part.stream, pipe, part.carry));
+                }
+                attachments.push(log.attach_pipes(incarnation, inherited, None)?);
+            }
+        }
+        Ok((hub, attachments))
     }
 
     /// Forgets the log of a removed child.
@@ -177,6 +279,39 @@ impl LogHub {
     }
 }
 
+/// A hub that stands still, and what it knows; see [`LogHub::hand_over`].
+///
+/// Dropping it lets the hub go on as if nothing had been: that is for a program that could not be exchanged.
+#[derive(Debug)]
+#[must_use = "the hub stands still as long as this is held"]
+pub struct HandOver {
+    state: HubState,
+    pipes: Vec<OwnedFd>,
+    shares: Vec<Arc<Shared>>,
+    verdict: SyncSender<()>,
+}
+
+impl HandOver {
+    /// Returns what the hub knows.
+    pub fn state(&self) -> &HubState {
+        &self.state
+    }
+
+    /// Returns duplicates of the pipes, closed on exec like all descriptors, in the order that the state refers to.
+    pub fn pipes(&self) -> &[OwnedFd] {
+        &self.pipes
+    }
+
+    /// Ends the hub, whose logs are closed, and leaves everything to another one.
+    pub fn into_parts(self) -> (HubState, Vec<OwnedFd>) {
+        // Before the thread hears of it: nothing may be added from here on.
+        self.shares.iter().for_each(|shared| shared.close());
+        // A thread that has ended keeps nothing either.
+        let _ = self.verdict.send(());
+        (self.state, self.pipes)
+    }
+}
+
 /// One child's log; it outlives the child's incarnations.
 #[derive(Debug, Clone)]
 pub struct Log {
@@ -200,7 +335,7 @@ impl Drop for LogInner {
 pub(super) struct Shared {
     pub(super) name: String,
     path: Option<PathBuf>,
-    directory: Option<PathBuf>,
+    directory: Option<Arc<Root>>,
     state: Mutex<State>,
     /// Wakes followers after lines were added or the log was closed.
     pub(super) changed: Notify,
@@ -217,9 +352,27 @@ pub(super) struct State {
     /// The number after the newest line that is missing from the files.
     pub(super) complete_from: u64,
     pub(super) closed: bool,
+    /// What another hub could not write, until the log thread knows of it.
+    pub(super) inherited_loss: Option<(u64, String)>,
+    /// Whether the files were continued by a hub that took over, so that they cannot end early.
+    pub(super) continued: bool,
 }
 
 impl State {
+    fn new(settings: LogSettings) -> Self {
+        Self {
+            buffer: Buffer::new(settings.buffer),
+            settings,
+            dropped_lines: 0,
+            last_error: None,
+            failing: false,
+            complete_from: 0,
+            closed: false,
+            inherited_loss: None,
+            continued: false,
+        }
+    }
+
     /// Returns whether the files lack lines that memory holds.
     pub(super) fn lacks_held_lines(&self) -> bool {
         self.failing || self.buffer.held().start < self.complete_from
@@ -233,7 +386,7 @@ impl Shared {
 
     /// Returns where the files lie, if there are any.
     pub(super) fn place(&self) -> Option<Place> {
-        self.directory.as_deref().map(|root| Place::new(root, &self.name))
+        self.directory.as_ref().map(|root| Place::new(root, &self.name))
     }
 
     pub(super) fn close(&self) {
@@ -297,13 +450,37 @@ impl Log {
     /// [`LogError::Start`] and [`LogError::Watch`] if the system refuses a thread or a descriptor, or if one of the
     /// two cannot be watched, as is so for regular files; [`LogError::Closed`] after [`LogHub::close`].
     pub fn attach(&self, incarnation: u64, stdout: OwnedFd, stderr: OwnedFd) -> Result<Attachment, LogError> {
+        self.attach_pipes(incarnation, both(stdout, stderr), None)
+    }
+
+    /// Does what [`Log::attach`] does, and shows every line of these pipes to `watch` until it has seen enough.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::attach`].
+    pub fn attach_watched(
+        &self,
+        incarnation: u64,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+        watch: LineWatch,
+    ) -> Result<Attachment, LogError> {
+        self.attach_pipes(incarnation, both(stdout, stderr), Some(watch))
+    }
+
+    fn attach_pipes(
+        &self,
+        incarnation: u64,
+        pipes: Vec<(Stream, OwnedFd, Vec<u8>)>,
+        watch: Option<LineWatch>,
+    ) -> Result<Attachment, LogError> {
         let shared = &self.inner.shared;
         if shared.lock().closed {
             return Err(LogError::Closed { name: shared.name.clone() });
         }
         let pump = self.inner.engine.pump()?;
         let id = pump
-            .attach(shared, [(Stream::Out, stdout), (Stream::Err, stderr)])
+            .attach(shared, incarnation, pipes, watch)
             .map_err(|source| LogError::Watch { name: shared.name.clone(), source })?
             .ok_or(LogError::Gone)?;
         Ok(Attachment { log: self.clone(), pump, id, incarnation })
@@ -324,45 +501,49 @@ impl Log {
         }
     }
 
-    /// Returns the last `n` lines, or as many as are held.
-    pub fn tail(&self, n: usize) -> Vec<LogLine> {
-        self.memory_tail(n).lines
+    /// Marks the start of an incarnation; call it before [`Log::attach`], so that it precedes the output.
+    ///
+    /// If the files end without the exit of an incarnation, as they do when the host was killed, a line before it says
+    /// that output may be missing: what was read and not written yet.
+    pub fn mark_start(&self, incarnation: u64, pid: u32) {
+        self.mark(Marker::Started { incarnation, pid });
     }
 
-    /// Returns the last `n` lines, from the files if memory holds fewer: also those of earlier runs of the host.
+    /// Marks the end of an incarnation; call it after [`Attachment::drain`].
+    pub fn mark_exit(&self, incarnation: u64, pid: u32, cause: &str) {
+        self.mark(Marker::Exited { incarnation, pid, cause });
+    }
+
+    fn mark(&self, marker: Marker<'_>) {
+        self.note(&marker.to_string());
+    }
+
+    /// Returns the last `n` lines, or as many as are held.
+    pub fn tail(&self, n: usize) -> Vec<LogLine> {
+        let state = self.inner.shared.lock();
+        let next = state.buffer.held().end;
+        state.buffer.copy(next.saturating_sub(n as u64), n, usize::MAX)
+    }
+
+    /// Reads what files and memory hold and, if the query says so, what follows: also of earlier runs of the host.
     ///
-    /// Following from [`Tail::next`] shows every line after these exactly once. While the files are failing, memory
-    /// alone answers, as they lack lines.
+    /// Lines that come from files have number 0, unless the reader had fallen behind. While the files are failing,
+    /// memory alone answers, as they lack lines.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: it changes nothing.
-    pub async fn tail_with_files(&self, n: usize) -> Tail {
-        let shared = &self.inner.shared;
-        let tail = self.memory_tail(n);
-        if tail.lines.len() >= n || shared.directory.is_none() || shared.lock().lacks_held_lines() {
-            return tail;
-        }
-        let (reply, past) = oneshot::channel();
-        let Ok(pump) = self.inner.engine.pump() else { return tail };
-        if pump.send(Command::Past { shared: Arc::clone(shared), reply }).is_err() {
-            return tail;
-        }
-        let Ok(past) = past.await else { return self.memory_tail(n) };
-        match tokio::task::spawn_blocking(move || past.tail(n)).await {
-            Ok(Ok(from_files)) if from_files.lines.len() >= tail.lines.len() => from_files,
-            _ => self.memory_tail(n),
-        }
+    pub async fn read(&self, query: LogQuery) -> LogReader {
+        LogReader::begin(self.clone(), query).await
     }
 
-    fn memory_tail(&self, n: usize) -> Tail {
-        let state = self.inner.shared.lock();
-        let next = state.buffer.held().end;
-        Tail {
-            lines: state.buffer.copy(next.saturating_sub(n as u64), n, usize::MAX),
-            next,
-            from_files: false,
-        }
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    /// Asks the log thread for something; `None` if it has ended.
+    pub(super) fn send(&self, command: Command) -> Option<()> {
+        self.inner.engine.pump().ok()?.send(command).ok()
     }
 
     /// Follows the log from a line on.
@@ -384,11 +565,13 @@ pub struct Attachment {
 }
 
 /// What a drain found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Drained {
     /// Whether somebody still held a pipe when it was closed.
     pub held: bool,
+    /// Who that was, as far as it could be found out.
+    pub holders: Vec<PipeHolder>,
     /// Whether the log thread did not answer because it hangs in a write; the pipes are read and closed when it can.
     pub stalled: bool,
 }
@@ -397,6 +580,14 @@ impl Attachment {
     /// Returns the incarnation given to [`Log::attach`].
     pub fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// Shows every line that is read from now on to `watch`, in place of an earlier one.
+    ///
+    /// For pipes that were taken up; [`Log::attach_watched`] misses nothing.
+    pub fn watch(&self, watch: LineWatch) {
+        // A thread that has ended reads no more lines.
+        let _ = self.pump.send(Command::Watch { id: self.id, watch });
     }
 
     /// Returns the log.
@@ -417,13 +608,22 @@ impl Attachment {
         let (reply, drained) = oneshot::channel();
         let deadline = Instant::now().checked_add(grace);
         if self.pump.send(Command::Drain { id: self.id, deadline, reply }).is_err() {
-            return Drained { held: false, stalled: true };
+            return Drained { stalled: true, ..Drained::default() };
         }
         match tokio::time::timeout(grace.saturating_add(STALL_LIMIT), drained).await {
-            Ok(Ok(held)) => Drained { held, stalled: false },
-            Ok(Err(_)) | Err(_) => Drained { held: false, stalled: true },
+            Ok(Ok(held)) if held.is_empty() => Drained::default(),
+            Ok(Ok(held)) => {
+                let holders = tokio::task::spawn_blocking(move || holder::holders(&held)).await;
+                Drained { held: true, holders: holders.unwrap_or_default(), stalled: false }
+            }
+            Ok(Err(_)) | Err(_) => Drained { stalled: true, ..Drained::default() },
         }
     }
+}
+
+/// The pipes of a process that was just started.
+fn both(stdout: OwnedFd, stderr: OwnedFd) -> Vec<(Stream, OwnedFd, Vec<u8>)> {
+    vec![(Stream::Out, stdout, Vec::new()), (Stream::Err, stderr, Vec::new())]
 }
 
 /// Takes a lock; a panic elsewhere leaves lines and maps in a usable state, and logs must not spread it.

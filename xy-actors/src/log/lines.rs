@@ -1,12 +1,23 @@
 //! Cuts a stream of raw bytes into bounded lines; pure, and blind to what the bytes mean.
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 /// The longest line in bytes; a longer one is cut into pieces of this size.
 pub const MAX_LINE: usize = 64 << 10;
 
 /// Above this capacity an emptied carry-over is freed, so that one long line does not cost an idle child its memory.
 const KEPT_CAPACITY: usize = 4 << 10;
+
+/// What comes out of a [`LineCutter`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Piece<'a> {
+    /// One or more whole lines, each with its newline and together at most `MAX_LINE + 1` bytes.
+    ///
+    /// They are not cut apart here: whoever only copies them does so at once.
+    Lines(&'a [u8]),
+    /// A piece that no newline followed: the rest of its line is in the next piece.
+    Part(&'a [u8]),
+}
 
 /// One stream's carry-over between two reads.
 #[derive(Debug, Default)]
@@ -15,48 +26,58 @@ pub(crate) struct LineCutter {
 }
 
 impl LineCutter {
-    /// Takes the next bytes and hands every piece that is complete to `emit`.
-    ///
-    /// The flag is `true` for a piece that no newline followed: the rest of its line is in the next piece.
-    pub(crate) fn push(&mut self, mut bytes: &[u8], mut emit: impl FnMut(&[u8], bool)) {
-        while let Some(end) = memchr(b'\n', bytes) {
-            let tail = self.absorb(&bytes[..end], &mut emit);
-            if self.carry.is_empty() {
-                emit(tail, false);
-            } else {
-                self.carry.extend_from_slice(tail);
-                emit(&self.carry, false);
-                self.clear();
-            }
-            bytes = &bytes[end + 1..];
-        }
-        let tail = self.absorb(bytes, &mut emit);
-        self.carry.extend_from_slice(tail);
+    /// Creates a cutter that goes on within a line.
+    pub(crate) fn within(carry: Vec<u8>) -> Self {
+        Self { carry }
     }
 
-    /// Ends the stream: what is left, a last line without a newline, is handed to `emit` as a partial piece.
-    pub(crate) fn finish(&mut self, mut emit: impl FnMut(&[u8], bool)) {
+    /// Returns the beginning of the line that is not complete, at most [`MAX_LINE`] bytes.
+    pub(crate) fn carry(&self) -> &[u8] {
+        &self.carry
+    }
+
+    /// Takes the next bytes and hands every piece that is complete to `emit`.
+    pub(crate) fn push(&mut self, bytes: &[u8], mut emit: impl FnMut(Piece<'_>)) {
+        let mut rest = bytes;
         if !self.carry.is_empty() {
-            emit(&self.carry, true);
+            let room = MAX_LINE - self.carry.len();
+            match memchr(b'\n', &rest[..rest.len().min(room + 1)]) {
+                Some(end) => {
+                    self.carry.extend_from_slice(&rest[..=end]);
+                    emit(Piece::Lines(&self.carry));
+                    rest = &rest[end + 1..];
+                }
+                None if rest.len() > room => {
+                    self.carry.extend_from_slice(&rest[..room]);
+                    emit(Piece::Part(&self.carry));
+                    rest = &rest[room..];
+                }
+                None => return self.carry.extend_from_slice(rest),
+            }
+            self.clear();
+        }
+        loop {
+            // No line in a window of this size can be too long.
+            match memrchr(b'\n', &rest[..rest.len().min(MAX_LINE + 1)]) {
+                Some(end) => {
+                    emit(Piece::Lines(&rest[..=end]));
+                    rest = &rest[end + 1..];
+                }
+                None if rest.len() > MAX_LINE => {
+                    emit(Piece::Part(&rest[..MAX_LINE]));
+                    rest = &rest[MAX_LINE..];
+                }
+                None => return self.carry.extend_from_slice(rest),
+            }
+        }
+    }
+
+    /// Ends the stream: what is left, a last line without a newline, is handed to `emit`.
+    pub(crate) fn finish(&mut self, mut emit: impl FnMut(Piece<'_>)) {
+        if !self.carry.is_empty() {
+            emit(Piece::Part(&self.carry));
             self.carry = Vec::new();
         }
-    }
-
-    /// Emits full-size pieces until the carry-over and what is returned fit into one piece together.
-    fn absorb<'a>(&mut self, mut line: &'a [u8], emit: &mut impl FnMut(&[u8], bool)) -> &'a [u8] {
-        if !self.carry.is_empty() && self.carry.len() + line.len() > MAX_LINE {
-            let (head, rest) = line.split_at(MAX_LINE - self.carry.len());
-            self.carry.extend_from_slice(head);
-            emit(&self.carry, true);
-            self.clear();
-            line = rest;
-        }
-        while line.len() > MAX_LINE {
-            let (head, rest) = line.split_at(MAX_LINE);
-            emit(head, true);
-            line = rest;
-        }
-        line
     }
 
     fn clear(&mut self) {
@@ -76,11 +97,19 @@ mod tests {
     fn cut<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<(Vec<u8>, bool)> {
         let mut cutter = LineCutter::default();
         let mut pieces = Vec::new();
+        let mut emit = |piece: Piece<'_>| match piece {
+            Piece::Lines(lines) => {
+                assert!(lines.len() <= MAX_LINE + 1);
+                let lines = lines.strip_suffix(b"\n").expect("lines are whole");
+                pieces.extend(lines.split(|byte| *byte == b'\n').map(|line| (line.to_vec(), false)));
+            }
+            Piece::Part(part) => pieces.push((part.to_vec(), true)),
+        };
         for chunk in chunks {
-            cutter.push(chunk, |bytes, partial| pieces.push((bytes.to_vec(), partial)));
+            cutter.push(chunk, &mut emit);
             assert!(cutter.carry.len() <= MAX_LINE);
         }
-        cutter.finish(|bytes, partial| pieces.push((bytes.to_vec(), partial)));
+        cutter.finish(emit);
         pieces
     }
 
@@ -113,9 +142,9 @@ mod tests {
         let mut cutter = LineCutter::default();
         let mut total = 0;
         for _ in 0..2_000 {
-            cutter.push(&chunk, |bytes, partial| {
-                assert!(partial && bytes.len() == MAX_LINE);
-                total += bytes.len();
+            cutter.push(&chunk, |piece| {
+                assert!(matches!(piece, Piece::Part(part) if part.len() == MAX_LINE));
+                total += MAX_LINE;
             });
             assert!(cutter.carry.capacity() <= 2 * MAX_LINE);
         }
@@ -125,8 +154,8 @@ mod tests {
     #[test]
     fn a_long_line_does_not_keep_its_memory() {
         let mut cutter = LineCutter::default();
-        cutter.push(&vec![b'x'; MAX_LINE - 1], |_, _| panic!("nothing is complete yet"));
-        cutter.push(b"\n", |_, _| {});
+        cutter.push(&vec![b'x'; MAX_LINE - 1], |_| panic!("nothing is complete yet"));
+        cutter.push(b"\n", |_| {});
         assert_eq!(cutter.carry.capacity(), 0);
     }
 

@@ -5,20 +5,25 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::fstat;
 use tokio::sync::oneshot;
 
-use super::file::{Limits, LogFile, Place};
+use super::handover::{AttachmentState, PipeState};
 use super::hub::{Shared, locked};
-use super::lines::{LineCutter, MAX_LINE};
+use super::lines::{LineCutter, MAX_LINE, Piece};
+use super::marker::Marker;
 use super::past::Past;
-use super::record::{Stamp, Stream};
+use super::record::Stream;
+use super::sink::Sink;
+use super::watch::LineWatch;
 
 /// What one read takes at most: the usual capacity of a pipe.
 const READ_SIZE: usize = 64 << 10;
@@ -32,11 +37,19 @@ const ROUND_TURNS: usize = 32;
 /// How often a pipe is read at most before it is closed: 1 MiB, the largest pipe an ordinary user can make.
 const FINAL_READS: usize = (1 << 20) / READ_SIZE;
 
-/// Above this size the memory for records is freed after use; only floods of tiny lines need more.
-const KEPT_RECORDS: usize = 256 << 10;
-
 /// How many notes wait for the thread at most.
 const MAX_NOTES: usize = 4_096;
+
+/// How long it waits for more to come when output comes fast.
+///
+/// A reader that wakes for every short write is slower itself and makes the writer wake it each time.
+const REST: Duration = Duration::from_micros(500);
+
+/// How large a pipe becomes that was found full: the largest that an ordinary user can make.
+const ENLARGED: i32 = 1 << 20;
+
+/// How many pipes of a hub are enlarged: a quarter of what Linux lets one user have before it makes new pipes tiny.
+const MAX_ENLARGED: usize = 16;
 
 const WAKER: Token = Token(0);
 
@@ -46,13 +59,25 @@ pub(super) enum Command {
     Attach {
         id: u64,
         shared: Arc<Shared>,
-        pipes: [Incoming; 2],
+        incarnation: u64,
+        pipes: Vec<Incoming>,
+        watch: Option<LineWatch>,
     },
-    /// Close the pipes of an attachment once they have ended or at the deadline; answers whether one was held.
+    /// Show what is read from now on.
+    Watch {
+        id: u64,
+        watch: LineWatch,
+    },
+    /// Say everything, then wait: for the end, or, if the other side is dropped, to go on.
+    HandOver {
+        reply: oneshot::Sender<io::Result<Parts>>,
+        verdict: Receiver<()>,
+    },
+    /// Close the pipes of an attachment once they have ended or at the deadline; answers which were held, as inodes.
     Drain {
         id: u64,
         deadline: Option<Instant>,
-        reply: oneshot::Sender<bool>,
+        reply: oneshot::Sender<Vec<u64>>,
     },
     Note {
         shared: Arc<Shared>,
@@ -76,6 +101,24 @@ pub(super) struct Incoming {
     token: Token,
     stream: Stream,
     file: File,
+    /// The beginning of a line that another hub has read.
+    carry: Vec<u8>,
+}
+
+/// What the thread knows of the logs it serves.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) logs: Vec<LogPart>,
+    /// Duplicates, so that the thread can go on with its own.
+    pub(super) pipes: Vec<OwnedFd>,
+}
+
+/// What the thread knows of one log.
+#[derive(Debug)]
+pub(super) struct LogPart {
+    pub(super) shared: Arc<Shared>,
+    pub(super) loss: Option<(u64, String)>,
+    pub(super) attachments: Vec<AttachmentState>,
 }
 
 /// The handle of the thread; dropping it lets the thread end once all pipes have.
@@ -84,6 +127,7 @@ pub(super) struct Pump {
     queue: Arc<Queue>,
     registry: Registry,
     waker: Waker,
+    thread: Thread,
     next_token: AtomicUsize,
 }
 
@@ -111,8 +155,9 @@ impl Pump {
         let waker = Waker::new(&registry, WAKER)?;
         let queue = Arc::new(Queue::default());
         let worker = Worker::new(poll, Arc::clone(&queue));
-        thread::Builder::new().name("xy-log".into()).spawn(move || worker.run())?;
-        Ok(Self { queue, registry, waker, next_token: AtomicUsize::new(WAKER.0 + 1) })
+        let thread = thread::Builder::new().name("xy-log".into()).spawn(move || worker.run())?;
+        let thread = thread.thread().clone();
+        Ok(Self { queue, registry, waker, thread, next_token: AtomicUsize::new(WAKER.0 + 1) })
     }
 
     /// Queues a command; gives it back if the thread has ended.
@@ -138,23 +183,26 @@ impl Pump {
         room && self.send(Command::Note { shared, text }).is_ok()
     }
 
-    /// Watches two pipes and hands them to the thread; returns the id of the attachment unless the thread has ended.
+    /// Watches pipes and hands them to the thread; returns the id of the attachment unless the thread has ended.
     pub(super) fn attach(
         &self,
         shared: &Arc<Shared>,
-        pipes: [(Stream, OwnedFd); 2],
+        incarnation: u64,
+        pipes: Vec<(Stream, OwnedFd, Vec<u8>)>,
+        watch: Option<LineWatch>,
     ) -> io::Result<Option<u64>> {
-        let [first, second] = pipes.map(|(stream, pipe)| {
-            let token = Token(self.next_token.fetch_add(1, Ordering::Relaxed));
-            Incoming { token, stream, file: File::from(pipe) }
-        });
-        self.watch(&first)?;
-        if let Err(error) = self.watch(&second) {
-            unwatch(&self.registry, &first.file);
-            return Err(error);
+        let id = self.next_token.fetch_add(1 + pipes.len(), Ordering::Relaxed);
+        let mut watched: Vec<Incoming> = Vec::with_capacity(pipes.len());
+        for (token, (stream, pipe, carry)) in (id + 1..).map(Token).zip(pipes) {
+            let pipe = Incoming { token, stream, file: File::from(pipe), carry };
+            if let Err(error) = self.watch(&pipe) {
+                watched.iter().for_each(|pipe| unwatch(&self.registry, &pipe.file));
+                return Err(error);
+            }
+            watched.push(pipe);
         }
-        let id = first.token.0 as u64;
-        match self.send(Command::Attach { id, shared: Arc::clone(shared), pipes: [first, second] }) {
+        let (id, shared) = (id as u64, Arc::clone(shared));
+        match self.send(Command::Attach { id, shared, incarnation, pipes: watched, watch }) {
             Ok(()) => Ok(Some(id)),
             Err(_) => Ok(None),
         }
@@ -170,6 +218,8 @@ impl Pump {
     }
 
     fn wake(&self) {
+        // It waits in `Poll` or rests.
+        self.thread.unpark();
         if let Err(error) = self.waker.wake() {
             // It cannot fail on the supported systems; if it does, the next output or deadline wakes the thread.
             tracing::error!(%error, "log thread could not be woken");
@@ -187,6 +237,18 @@ impl Drop for Pump {
 fn unwatch(registry: &Registry, pipe: &File) {
     // Closing the descriptor, which follows, would do it too.
     let _ = registry.deregister(&mut SourceFd(&pipe.as_raw_fd()));
+}
+
+/// Makes a pipe hold more, so that its writer is not stopped while others are read; says whether it did.
+#[cfg(target_os = "linux")]
+fn enlarge(pipe: &File) -> bool {
+    fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(ENLARGED)).is_ok()
+}
+
+/// Other systems size their pipes themselves.
+#[cfg(not(target_os = "linux"))]
+fn enlarge(_pipe: &File) -> bool {
+    false
 }
 
 /// Tells the handles that the thread has ended, also when it panicked.
@@ -212,28 +274,51 @@ struct Pipe {
     attachment: u64,
     /// Whether it is in the queue of pipes to read.
     ready: bool,
+    /// Whether it was found full once.
+    enlarged: bool,
 }
 
 /// One incarnation's pipes.
 #[derive(Debug)]
 struct Attached {
+    incarnation: u64,
     open: Vec<Token>,
-    held: bool,
+    /// The inodes of pipes that had not ended when they were closed.
+    held: Vec<u64>,
     deadline: Option<Instant>,
-    reply: Option<oneshot::Sender<bool>>,
+    reply: Option<oneshot::Sender<Vec<u64>>>,
+    watch: Option<LineWatch>,
 }
 
-/// Where the lines of one log go.
-#[derive(Debug)]
-struct Sink {
-    shared: Arc<Shared>,
-    file: Option<LogFile<Place>>,
-    pipes: usize,
-    forgotten: bool,
+impl Attached {
+    /// Shows pieces of its output to its watch.
+    fn see(&mut self, stream: Stream, piece: Piece<'_>) {
+        let Some(watch) = &mut self.watch else { return };
+        let sees_on = match piece {
+            Piece::Lines(lines) => {
+                let mut lines = lines.split_inclusive(|byte| *byte == b'\n');
+                lines.all(|line| watch.see(stream, line.strip_suffix(b"\n").unwrap_or(line), false))
+            }
+            Piece::Part(part) => watch.see(stream, part, true),
+        };
+        if !sees_on {
+            self.watch = None;
+        }
+    }
+}
+
+/// How much a turn found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Nothing,
+    /// Less than was asked for: the pipe was emptied.
+    Little,
+    /// As much as it may take.
+    Much,
 }
 
 enum Read {
-    More,
+    Bytes(usize),
     Empty,
     End,
 }
@@ -247,6 +332,10 @@ struct Worker {
     sinks: HashMap<usize, Sink>,
     deadlines: BTreeSet<(Instant, u64)>,
     ready: VecDeque<Token>,
+    /// How many drains wait for an answer.
+    draining: usize,
+    /// How many pipes were enlarged.
+    enlarged: usize,
     /// One for all pipes.
     buffer: Box<[u8]>,
     /// One for all files.
@@ -263,6 +352,8 @@ impl Worker {
             sinks: HashMap::new(),
             deadlines: BTreeSet::new(),
             ready: VecDeque::new(),
+            draining: 0,
+            enlarged: 0,
             buffer: vec![0; READ_SIZE].into(),
             records: Vec::new(),
         }
@@ -272,6 +363,7 @@ impl Worker {
         let _dead = DeadOnDrop(Arc::clone(&self.queue));
         let mut events = Events::with_capacity(256);
         loop {
+            let before = Instant::now();
             match self.poll.poll(&mut events, self.timeout()) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -284,15 +376,22 @@ impl Worker {
                 self.enqueue(event.token());
             }
             let released = self.take_commands();
+            // Whoever had to wait for this output is not in a flood.
+            let hurried = before.elapsed() < REST;
+            let mut most = Turn::Nothing;
             // First come, first served: no pipe waits for more than one turn of each other pipe.
             for _ in 0..self.ready.len().min(ROUND_TURNS) {
                 if let Some(token) = self.ready.pop_front() {
-                    self.turn(token);
+                    most = most.max(self.turn(token, hurried));
                 }
             }
             self.expire();
             if released && self.pipes.is_empty() {
                 break;
+            }
+            if hurried && most == Turn::Little && self.draining == 0 && self.ready.len() < ROUND_TURNS {
+                // Woken by a command, it goes on at once.
+                thread::park_timeout(REST);
             }
         }
         for sink in self.sinks.values_mut() {
@@ -312,11 +411,19 @@ impl Worker {
         let mut state = locked(&self.queue.state);
         let commands = std::mem::take(&mut state.commands);
         state.notes = 0;
-        let released = state.released;
+        let mut released = state.released;
         drop(state);
         for command in commands {
             match command {
-                Command::Attach { id, shared, pipes } => self.on_attach(id, &shared, pipes),
+                Command::Attach { id, shared, incarnation, pipes, watch } => {
+                    self.on_attach(id, &shared, incarnation, pipes, watch);
+                }
+                Command::Watch { id, watch } => {
+                    if let Some(attached) = self.attached.get_mut(&id) {
+                        attached.watch = Some(watch);
+                    }
+                }
+                Command::HandOver { reply, verdict } => released |= self.on_hand_over(reply, &verdict),
                 Command::Drain { id, deadline, reply } => self.on_drain(id, deadline, reply),
                 Command::Note { shared, text } => self.on_note(&shared, &text),
                 // A dropped caller is no error.
@@ -329,7 +436,14 @@ impl Worker {
         released
     }
 
-    fn on_attach(&mut self, id: u64, shared: &Arc<Shared>, pipes: [Incoming; 2]) {
+    fn on_attach(
+        &mut self,
+        id: u64,
+        shared: &Arc<Shared>,
+        incarnation: u64,
+        pipes: Vec<Incoming>,
+        watch: Option<LineWatch>,
+    ) {
         let Some((sink, log)) = self.sink(shared) else {
             for pipe in &pipes {
                 unwatch(self.poll.registry(), &pipe.file);
@@ -338,33 +452,86 @@ impl Worker {
         };
         log.pipes += pipes.len();
         let open = pipes.iter().map(|pipe| pipe.token).collect();
-        self.attached.insert(id, Attached { open, held: false, deadline: None, reply: None });
-        for Incoming { token, stream, file } in pipes {
-            let cutter = LineCutter::default();
-            self.pipes.insert(token, Pipe { file, stream, cutter, sink, attachment: id, ready: false });
+        let attached = Attached { incarnation, open, held: Vec::new(), deadline: None, reply: None, watch };
+        self.attached.insert(id, attached);
+        for Incoming { token, stream, file, carry } in pipes {
+            let cutter = LineCutter::within(carry);
+            self.pipes.insert(
+                token,
+                Pipe { file, stream, cutter, sink, attachment: id, ready: false, enlarged: false },
+            );
             // Its first event may have been reported before it was known here.
             self.enqueue(token);
         }
     }
 
-    fn on_drain(&mut self, id: u64, deadline: Option<Instant>, reply: oneshot::Sender<bool>) {
+    /// Says everything and waits; returns whether somebody else goes on.
+    fn on_hand_over(&mut self, reply: oneshot::Sender<io::Result<Parts>>, verdict: &Receiver<()>) -> bool {
+        if reply.send(self.parts()).is_err() || verdict.recv().is_err() {
+            return false;
+        }
+        // What the pipes hold, and the lines begun, belong to the other side now.
+        self.pipes.clear();
+        self.attached.clear();
+        self.sinks.clear();
+        true
+    }
+
+    fn parts(&self) -> io::Result<Parts> {
+        let mut parts = Parts { logs: Vec::with_capacity(self.sinks.len()), pipes: Vec::new() };
+        let mut places = HashMap::new();
+        for (key, sink) in &self.sinks {
+            places.insert(*key, parts.logs.len());
+            parts.logs.push(LogPart {
+                shared: Arc::clone(&sink.shared),
+                loss: sink.loss(),
+                attachments: Vec::new(),
+            });
+        }
+        for attached in self.attached.values() {
+            let mut state = AttachmentState { incarnation: attached.incarnation, pipes: Vec::new() };
+            let mut place = None;
+            for pipe in attached.open.iter().filter_map(|token| self.pipes.get(token)) {
+                place = places.get(&pipe.sink);
+                let descriptor = parts.pipes.len() as u64;
+                let carry = pipe.cutter.carry().to_vec();
+                parts.pipes.push(pipe.file.try_clone()?.into());
+                state.pipes.push(PipeState { stream: pipe.stream, descriptor, carry });
+            }
+            if let Some(place) = place {
+                parts.logs[*place].attachments.push(state);
+            }
+        }
+        Ok(parts)
+    }
+
+    fn on_drain(&mut self, id: u64, deadline: Option<Instant>, reply: oneshot::Sender<Vec<u64>>) {
         match self.attached.get_mut(&id) {
             Some(attached) => {
-                attached.reply = Some(reply);
+                self.draining += usize::from(attached.reply.replace(reply).is_none());
                 attached.deadline = deadline;
                 self.deadlines.extend(deadline.map(|deadline| (deadline, id)));
             }
             // Both pipes ended before.
-            None => _ = reply.send(false),
+            None => _ = reply.send(Vec::new()),
         }
     }
 
     fn on_note(&mut self, shared: &Arc<Shared>, text: &str) {
         let Some((key, _)) = self.sink(shared) else { return };
-        let mut bytes = text.replace('\n', " ").into_bytes();
-        bytes.truncate(MAX_LINE);
+        let unfinished = match Marker::parse(text) {
+            Some(Marker::Started { .. }) => self.sinks.get_mut(&key).and_then(Sink::unfinished),
+            _ => None,
+        };
+        if let (Some(gap), Some(sink)) = (unfinished, self.sinks.get_mut(&key)) {
+            let gap = [gap.as_bytes(), b"\n"].concat();
+            sink.write(Stream::Xy, &mut self.records, |emit| emit(Piece::Lines(&gap)));
+        }
+        let mut line = text.replace('\n', " ").into_bytes();
+        line.truncate(MAX_LINE);
+        line.push(b'\n');
         if let Some(sink) = self.sinks.get_mut(&key) {
-            sink.write(Stream::Xy, &mut self.records, |emit| emit(&bytes, false));
+            sink.write(Stream::Xy, &mut self.records, |emit| emit(Piece::Lines(&line)));
         }
     }
 
@@ -406,12 +573,7 @@ impl Worker {
             return None;
         }
         let key = key(shared);
-        let sink = self.sinks.entry(key).or_insert_with(|| Sink {
-            shared: Arc::clone(shared),
-            file: shared.place().map(LogFile::new),
-            pipes: 0,
-            forgotten: false,
-        });
+        let sink = self.sinks.entry(key).or_insert_with(|| Sink::new(shared));
         Some((key, sink))
     }
 
@@ -434,28 +596,39 @@ impl Worker {
         }
     }
 
-    /// Reads one pipe for a bounded while and queues it again if there may be more.
-    fn turn(&mut self, token: Token) {
+    /// Reads one pipe for a bounded while and queues it again if there may be more; says how much there was.
+    ///
+    /// In a hurry it does not look whether anything came while it read: it would meet the writer at every line.
+    fn turn(&mut self, token: Token, hurried: bool) -> Turn {
+        let mut turn = Turn::Nothing;
         for _ in 0..TURN_READS {
             match self.read(token) {
-                Read::More => {}
+                Read::Bytes(count) if hurried && count < READ_SIZE => {
+                    self.ready.push_back(token);
+                    return Turn::Little;
+                }
+                Read::Bytes(_) => turn = Turn::Little,
                 Read::Empty => {
                     if let Some(pipe) = self.pipes.get_mut(&token) {
                         pipe.ready = false;
                     }
-                    return;
+                    return turn;
                 }
-                Read::End => return self.remove(token, false),
+                Read::End => {
+                    self.remove(token, false);
+                    return turn;
+                }
             }
         }
         self.ready.push_back(token);
+        Turn::Much
     }
 
     /// Reads what is in a pipe now, then closes it.
     fn exhaust(&mut self, token: Token) {
         for _ in 0..FINAL_READS {
             match self.read(token) {
-                Read::More => {}
+                Read::Bytes(_) => {}
                 Read::Empty => break,
                 Read::End => return self.remove(token, false),
             }
@@ -479,9 +652,22 @@ impl Worker {
         };
         if let Some(sink) = self.sinks.get_mut(&pipe.sink) {
             let bytes = &self.buffer[..count];
-            sink.write(pipe.stream, &mut self.records, |emit| pipe.cutter.push(bytes, emit));
+            let watched = |attached: &&mut Attached| attached.watch.is_some();
+            let mut attached = self.attached.get_mut(&pipe.attachment).filter(watched);
+            sink.write(pipe.stream, &mut self.records, |emit| {
+                pipe.cutter.push(bytes, |piece| {
+                    emit(piece);
+                    if let Some(attached) = &mut attached {
+                        attached.see(pipe.stream, piece);
+                    }
+                });
+            });
         }
-        Read::More
+        if count == READ_SIZE && !pipe.enlarged && self.enlarged < MAX_ENLARGED {
+            pipe.enlarged = true;
+            self.enlarged += usize::from(enlarge(&pipe.file));
+        }
+        Read::Bytes(count)
     }
 
     /// Closes a pipe; `held` says that it had not ended.
@@ -489,15 +675,24 @@ impl Worker {
         let Some(mut pipe) = self.pipes.remove(&token) else { return };
         unwatch(self.poll.registry(), &pipe.file);
         if let Some(sink) = self.sinks.get_mut(&pipe.sink) {
-            sink.write(pipe.stream, &mut self.records, |emit| pipe.cutter.finish(emit));
+            let mut attached = self.attached.get_mut(&pipe.attachment);
+            sink.write(pipe.stream, &mut self.records, |emit| {
+                pipe.cutter.finish(|piece| {
+                    emit(piece);
+                    if let Some(attached) = &mut attached {
+                        attached.see(pipe.stream, piece);
+                    }
+                });
+            });
             sink.pipes -= 1;
         }
+        let held = held.then(|| fstat(&pipe.file).map_or(0, |found| found.st_ino));
         let (sink, attachment) = (pipe.sink, pipe.attachment);
         // Before the answer, which promises that it is closed.
         drop(pipe);
         self.release(sink);
         let Some(attached) = self.attached.get_mut(&attachment) else { return };
-        attached.held |= held;
+        attached.held.extend(held);
         attached.open.retain(|open| *open != token);
         if attached.open.is_empty()
             && let Some(attached) = self.attached.remove(&attachment)
@@ -506,6 +701,7 @@ impl Worker {
                 self.deadlines.remove(&(deadline, attachment));
             }
             if let Some(reply) = attached.reply {
+                self.draining -= 1;
                 // A dropped caller is no error.
                 let _ = reply.send(attached.held);
             }
@@ -530,79 +726,4 @@ impl Worker {
 /// Names a log within the thread; unique because its sink keeps the log's memory alive.
 fn key(shared: &Arc<Shared>) -> usize {
     Arc::as_ptr(shared).addr()
-}
-
-impl Sink {
-    /// Takes the lines that `cut` emits: into the buffer under one lock, to the file with one write, one wake-up.
-    fn write(
-        &mut self,
-        stream: Stream,
-        records: &mut Vec<u8>,
-        cut: impl FnOnce(&mut dyn FnMut(&[u8], bool)),
-    ) {
-        let now = Instant::now();
-        let stamp = Stamp::now();
-        let recorded = self.file.as_ref().is_some_and(|file| file.is_due(now));
-        let mut lines = 0;
-        records.clear();
-        let mut state = self.shared.lock();
-        cut(&mut |bytes, partial| {
-            lines += 1;
-            state.buffer.push(stream, stamp.unix_ms, bytes, partial);
-            if recorded {
-                stamp.record(stream, partial, bytes, records);
-            }
-        });
-        let limits = Limits { max_size: state.settings.max_size, keep: state.settings.keep };
-        drop(state);
-        if lines == 0 {
-            return;
-        }
-        self.shared.changed.notify_waiters();
-        if let Some(file) = &mut self.file {
-            let before = (file.dropped(), file.is_failing());
-            if recorded {
-                file.append(records, limits, &stamp, now);
-            } else {
-                file.skip(lines);
-            }
-            self.report(before);
-        }
-        if records.capacity() > KEPT_RECORDS {
-            *records = Vec::new();
-        }
-    }
-
-    /// Ends the file.
-    fn finish(&mut self) {
-        if let Some(file) = &mut self.file {
-            let settings = self.shared.lock().settings;
-            let before = (file.dropped(), file.is_failing());
-            let limits = Limits { max_size: settings.max_size, keep: settings.keep };
-            file.finish(limits, &Stamp::now(), Instant::now());
-            self.report(before);
-        }
-    }
-
-    /// Makes the file's troubles known if there are or just were any.
-    fn report(&self, (dropped, failing): (u64, bool)) {
-        let Some(file) = &self.file else { return };
-        if !failing && !file.is_failing() {
-            return;
-        }
-        let mut state = self.shared.lock();
-        let missing = file.dropped() - dropped;
-        if missing > 0 {
-            // Only this thread adds lines, and the missing ones are among the newest.
-            state.complete_from = state.buffer.held().end;
-        }
-        state.dropped_lines += missing;
-        state.failing = file.is_failing();
-        state.last_error = file.last_error().map(str::to_owned);
-        drop(state);
-        if !failing {
-            let error = file.last_error().unwrap_or_default();
-            tracing::warn!(log = self.shared.name, error, "log file cannot be written, lines are dropped");
-        }
-    }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use memchr::memchr_iter;
+
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -64,8 +66,24 @@ impl LogLine {
     /// # Ok::<(), &str>(())
     /// ```
     pub fn parse(record: &[u8], number: u64) -> Option<Self> {
+        Record::parse(record).map(|record| record.line(number))
+    }
+}
+
+/// A line of a log file, without its newline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record<'a> {
+    pub(crate) unix_ms: i64,
+    pub(crate) stream: Stream,
+    pub(crate) partial: bool,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// Reads a record; `None` if it is not a whole one.
+    pub(crate) fn parse(record: &'a [u8]) -> Option<Self> {
         let (time, rest) = record.split_at_checked(Stamp::LENGTH)?;
-        let time: jiff::Timestamp = std::str::from_utf8(time).ok()?.parse().ok()?;
+        let unix_ms = Stamp::parse(time)?;
         let rest = rest.strip_prefix(b" ")?;
         let (stream, rest) = [Stream::Out, Stream::Err, Stream::Xy]
             .into_iter()
@@ -74,8 +92,19 @@ impl LogLine {
             Some(rest) => (true, rest),
             None => (false, rest),
         };
-        let bytes = rest.strip_prefix(b" ")?.into();
-        Some(Self { number, stream, unix_ms: time.as_millisecond(), bytes, partial })
+        Some(Self { unix_ms, stream, partial, bytes: rest.strip_prefix(b" ")? })
+    }
+
+    /// Returns the record that a line would be.
+    pub(crate) fn of(line: &'a LogLine) -> Self {
+        let LogLine { stream, unix_ms, ref bytes, partial, .. } = *line;
+        Self { unix_ms, stream, partial, bytes }
+    }
+
+    /// Copies it as a line with a number.
+    pub(crate) fn line(self, number: u64) -> LogLine {
+        let Self { unix_ms, stream, partial, bytes } = self;
+        LogLine { number, stream, unix_ms, bytes: bytes.into(), partial }
     }
 }
 
@@ -88,7 +117,7 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     /// The length of an RFC 3339 time in UTC with milliseconds.
-    const LENGTH: usize = "2026-03-01T09:30:00.250Z".len();
+    pub(crate) const LENGTH: usize = "2026-03-01T09:30:00.250Z".len();
 
     /// Returns the stamp of a moment; one before 1970 or too far away counts as the epoch.
     pub(crate) fn at(unix_ms: i64) -> Self {
@@ -100,10 +129,32 @@ impl Stamp {
         Self { unix_ms: time.as_millisecond(), text }
     }
 
+    /// Reads the text of a stamp as milliseconds since the Unix epoch.
+    pub(crate) fn parse(text: &[u8]) -> Option<i64> {
+        let time: jiff::Timestamp = std::str::from_utf8(text).ok()?.parse().ok()?;
+        Some(time.as_millisecond())
+    }
+
     /// Returns the stamp of this moment by the wall clock.
     pub(crate) fn now() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self::at(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// Appends the records of whole lines, each with its newline; returns how many lines there are.
+    pub(crate) fn records(&self, stream: Stream, lines: &[u8], into: &mut Vec<u8>) -> u64 {
+        let mut prefix = self.text.to_vec();
+        prefix.push(b' ');
+        prefix.extend_from_slice(stream.as_str().as_bytes());
+        prefix.push(b' ');
+        let (mut start, mut count) = (0, 0);
+        for end in memchr_iter(b'\n', lines) {
+            into.extend_from_slice(&prefix);
+            into.extend_from_slice(&lines[start..=end]);
+            start = end + 1;
+            count += 1;
+        }
+        count
     }
 
     /// Appends one record: time, stream (with `+` if partial), bytes, newline.
@@ -138,6 +189,20 @@ mod tests {
                 };
                 assert_eq!(LogLine::parse(&record, 3), Some(line));
             }
+        }
+    }
+
+    #[test]
+    fn records_of_many_lines_are_those_of_each() {
+        let stamp = Stamp::at(1_772_357_400_250);
+        for lines in [&b""[..], b"\n", b"one\n", b"one\n\ntwo\n"] {
+            let (mut together, mut one_by_one) = (Vec::new(), Vec::new());
+            let count = stamp.records(Stream::Xy, lines, &mut together);
+            let split = lines.split_inclusive(|byte| *byte == b'\n');
+            let each =
+                split.map(|line| stamp.record(Stream::Xy, false, &line[..line.len() - 1], &mut one_by_one));
+            assert_eq!(count, each.count() as u64);
+            assert_eq!(together, one_by_one);
         }
     }
 

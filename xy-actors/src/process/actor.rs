@@ -52,6 +52,7 @@ impl ractor::Message for ProcessMessage {}
 pub(crate) struct ProcessArguments {
     pub(super) host: ProcessHost,
     pub(super) process: Arc<OsProcess>,
+    pub(super) incarnation: u64,
     pub(super) attachment: Option<Attachment>,
     pub(super) log: Log,
     pub(super) spec: Arc<ProcessSpec>,
@@ -62,6 +63,7 @@ pub(crate) struct ProcessArguments {
 pub(crate) struct ProcessState {
     host: ProcessHost,
     process: Arc<OsProcess>,
+    incarnation: u64,
     attachment: Option<Attachment>,
     log: Log,
     spec: Arc<ProcessSpec>,
@@ -97,7 +99,9 @@ impl Drop for ProcessState {
     fn drop(&mut self) {
         if !self.is_reported {
             // The actor was killed or panicked. The process dies with its handle.
-            self.reporter.exited(ExitReport::new(Exit::Killed, Cause::Aborted));
+            let report = ExitReport::new(Exit::Killed, Cause::Aborted);
+            self.log.mark_exit(self.incarnation, self.process.pid(), &report.to_string());
+            self.reporter.exited(report);
         }
     }
 }
@@ -150,7 +154,7 @@ impl Actor for ProcessActor {
 
 impl ProcessState {
     fn new(myself: &ActorRef<ProcessMessage>, arguments: ProcessArguments) -> Self {
-        let ProcessArguments { host, process, attachment, log, spec, reporter } = arguments;
+        let ProcessArguments { host, process, incarnation, attachment, log, spec, reporter } = arguments;
         let waiter = tokio::spawn({
             let (process, myself) = (process.clone(), myself.clone());
             async move {
@@ -166,6 +170,7 @@ impl ProcessState {
         Self {
             host,
             process,
+            incarnation,
             attachment,
             log,
             spec,
@@ -313,6 +318,7 @@ impl ProcessState {
             report.killed.insert(0, main);
         }
         self.is_reported = true;
+        self.log.mark_exit(self.incarnation, self.process.pid(), &report.to_string());
         self.reporter.exited(report);
         myself.stop(None);
     }
@@ -355,8 +361,12 @@ async fn end_tree(process: &OsProcess, patience: Option<(i32, watch::Receiver<bo
 
 async fn drain(attachment: Option<Attachment>, log: &Log, process: &OsProcess) {
     let Some(attachment) = attachment else { return };
-    if attachment.drain(DRAIN_GRACE).await.held {
-        log.note(&format!("the output of pid {} is still held open by another process", process.pid()));
+    let drained = attachment.drain(DRAIN_GRACE).await;
+    if drained.held {
+        let holders = drained.holders.iter().map(|holder| format!("pid {} ({})", holder.pid, holder.command));
+        let holders = holders.collect::<Vec<_>>().join(", ");
+        let holders = if holders.is_empty() { "another process" } else { &holders };
+        log.note(&format!("output of pid {}: pipe still held by {holders}, closed", process.pid()));
     }
 }
 

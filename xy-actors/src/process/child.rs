@@ -85,6 +85,7 @@ impl Child for ProcessChild {
                 };
                 StartError::new(kind, error)
             })?;
+            log.mark_start(context.incarnation.get(), process.pid());
             let output = process.take_output();
             let attachment = match output {
                 Some(output) => Some(
@@ -100,6 +101,7 @@ impl Child for ProcessChild {
             let arguments = ProcessArguments {
                 host,
                 process,
+                incarnation: context.incarnation.get(),
                 attachment,
                 log,
                 spec: spec.clone(),

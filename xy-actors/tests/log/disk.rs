@@ -79,3 +79,31 @@ async fn a_file_left_torn_by_a_crash_is_ended_before_anything_is_added() {
     let expected = ["whole", "to", "the line above was cut short", "next"];
     assert!(lines.iter().map(text).eq(expected));
 }
+
+#[tokio::test]
+async fn a_host_that_died_before_an_exit_is_told_of_at_the_next_start_and_only_then() {
+    let gap = "gap: xy ended while incarnation 1 (pid 40) ran; at most 64 KiB of each stream may be missing";
+    let flood = "2026-03-01T09:30:00.250Z out flood\n".repeat(300_000);
+    let started = "2026-03-01T09:30:00.250Z xy started: incarnation 1, pid 40\n";
+    let exited = "2026-03-01T09:30:01.250Z xy exited: incarnation 1, pid 40: exit code 0\n";
+    let some = "gap: xy ended while an incarnation ran; at most 64 KiB of each stream may be missing";
+    for (before, expected) in [
+        (String::new(), None),
+        ("2026-03-01T09:30:00.250Z out without markers\n".to_owned(), None),
+        (format!("{started}{exited}"), None),
+        (started.to_owned(), Some(gap)),
+        (format!("{started}2026-03-01T09:30:01.250Z out to"), Some(gap)),
+        (format!("{started}{exited}{flood}"), Some(some)),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("web.log"), &before).unwrap();
+        let hub = LogHub::new(Some(root.path().to_owned()));
+        let log = hub.open("web", ample()).unwrap();
+        log.mark_start(1, 50);
+        log.mark_start(2, 51);
+        soon(hub.flush()).await;
+        let mut lines: Vec<_> = log.tail(9).iter().map(|line| text(line).to_owned()).collect();
+        lines.truncate(lines.len() - 2);
+        assert_eq!(lines, Vec::from_iter(expected));
+    }
+}

@@ -26,11 +26,36 @@ async fn a_pipe_that_somebody_else_holds_is_read_for_the_grace_and_closed() {
     let drained = soon(attachment.drain(DRAIN_GRACE)).await;
     let took = start.elapsed();
     assert!(drained.held && !drained.stalled);
+    assert!(drained.holders.is_empty(), "this process holds it");
     assert!(took >= DRAIN_GRACE && took < DEADLINE / 2, "{took:?}");
     let mut lines: Vec<_> = log.tail(9).iter().map(|line| text(line).to_owned()).collect();
     lines.sort();
     assert_eq!(lines, ["hello", "rest"]);
     assert_eq!(holder.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+}
+
+/// Only Linux says who holds a pipe.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_grandchild_that_keeps_the_pipe_is_named() {
+    let log = in_memory(LogSettings::default());
+    let (attachment, out, err) = attach(&log, 1);
+    let mut child = Command::new("sh")
+        .args(["-c", "sleep 600 & echo $!"])
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .spawn()
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+    let drained = soon(attachment.drain(Duration::from_millis(1))).await;
+    let grandchild: i32 = text(&log.tail(1)[0]).parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(grandchild), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    assert!(drained.held);
+    let holders: Vec<_> =
+        drained.holders.iter().map(|holder| (holder.pid, holder.command.as_str())).collect();
+    assert_eq!(holders, [(grandchild.unsigned_abs(), "sleep")]);
 }
 
 #[tokio::test]

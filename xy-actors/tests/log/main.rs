@@ -1,10 +1,13 @@
 //! The log pipeline on real pipes, files and threads.
 
+mod accounting;
 mod disk;
 mod drain;
 mod follow;
+mod handover;
 mod output;
 mod past;
+mod watch;
 
 use std::io::{PipeWriter, Write as _};
 use std::path::Path;

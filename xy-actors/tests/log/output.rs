@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::thread;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use xy_actors::log::{DRAIN_GRACE, LogError, LogHub, LogSettings, MAX_LINE, Stream};
 
 use crate::{ample, attach, in_memory, number, read_files, soon, text, until, write_numbers};
@@ -72,7 +74,7 @@ async fn an_endless_line_is_cut_and_memory_stays_bounded() {
     assert_eq!((log.health().lines, log.health().bytes), ((TOTAL / MAX_LINE) as u64, TOTAL as u64));
     let held = log.tail(usize::MAX);
     assert!(held.iter().all(|line| line.partial && line.bytes.len() == MAX_LINE));
-    assert_eq!(held.len(), 200_000 / (MAX_LINE + 24));
+    assert_eq!(held.len(), 200_000 / (MAX_LINE + 1 + 32));
 }
 
 #[tokio::test]
@@ -80,7 +82,7 @@ async fn many_small_rotations_neither_tear_nor_drop_nor_reorder() {
     const LINES: u64 = 20_000;
     let root = tempfile::tempdir().unwrap();
     let hub = LogHub::new(Some(root.path().to_owned()));
-    let settings = LogSettings { max_size: 10_000, keep: 10_000, buffer: 1_000 };
+    let settings = LogSettings { max_size: 10_000, keep: 10_000, buffer: 1_000, ..LogSettings::default() };
     let log = hub.open("web", settings).unwrap();
     let mut from = 0;
     for incarnation in 0..4 {
@@ -106,14 +108,16 @@ async fn many_small_rotations_neither_tear_nor_drop_nor_reorder() {
 async fn settings_change_while_the_log_is_open() {
     let root = tempfile::tempdir().unwrap();
     let hub = LogHub::new(Some(root.path().to_owned()));
-    let log = hub.open("web", LogSettings { max_size: 100, keep: 10, buffer: 1 << 20 }).unwrap();
+    let log = hub.open("web", LogSettings { max_size: 100, keep: 10, ..LogSettings::default() }).unwrap();
     for note in 0..20 {
         log.note(&format!("{note}: {}", "x".repeat(50)));
     }
     soon(hub.flush()).await;
     assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 10);
 
-    let again = hub.open("web", LogSettings { max_size: 100, keep: 2, buffer: 100 }).unwrap();
+    let again = hub
+        .open("web", LogSettings { max_size: 100, keep: 2, buffer: 100, ..LogSettings::default() })
+        .unwrap();
     again.note("y");
     again.note(&"z".repeat(90));
     soon(hub.flush()).await;
@@ -173,4 +177,47 @@ fn what_cannot_be_watched_is_an_error_and_harms_no_other_log() {
     assert!(matches!(refused, Err(LogError::Watch { .. })));
     let (_attachment, mut out, _err) = attach(&log, 2);
     out.write_all(b"hello\n").unwrap();
+}
+
+#[tokio::test]
+async fn a_thousand_servers_that_write_at_once_all_have_their_lines_in_memory_and_files() {
+    const LINES: u64 = 50;
+    // Two pipes and a file each, as far as this system lets us.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    let servers = 1_000.min(most.saturating_sub(200) / 5);
+    assert!(servers >= 100, "only {most} files may be open");
+    let root = tempfile::tempdir().unwrap();
+    let hub = LogHub::new(Some(root.path().to_owned()));
+    let name = |server: u64| format!("group-{}/server-{server}", server % 10);
+    let mut writers = Vec::new();
+    let mut attachments = Vec::new();
+    for server in 0..servers {
+        let log = hub.open(&name(server), LogSettings::default()).unwrap();
+        let (attachment, out, err) = attach(&log, 1);
+        attachments.push(attachment);
+        writers.push((out, err));
+    }
+    let writing = thread::spawn(move || {
+        for line in 0..LINES {
+            for (out, err) in &mut writers {
+                writeln!(out, "{line}").unwrap();
+                write!(err, "{line}").unwrap();
+                writeln!(err).unwrap();
+            }
+        }
+    });
+    tokio::task::spawn_blocking(|| writing.join().unwrap()).await.unwrap();
+    for (server, attachment) in (0..).zip(attachments) {
+        let log = attachment.log().clone();
+        assert!(!soon(attachment.drain(DRAIN_GRACE)).await.held);
+        for lines in [log.tail(usize::MAX), read_files(root.path(), &name(server))] {
+            for stream in [Stream::Out, Stream::Err] {
+                assert!(
+                    lines.iter().filter(|line| line.stream == stream).map(number).eq(0..LINES),
+                    "{server}"
+                );
+            }
+        }
+    }
 }

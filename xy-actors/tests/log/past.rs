@@ -1,10 +1,29 @@
-//! Output of earlier runs and more of it than memory holds.
+//! Output of earlier runs and more of it than memory holds, selected and followed.
 
 use std::io::Write as _;
 
-use xy_actors::log::{Cursor, DRAIN_GRACE, LogHub, LogItem, LogSettings};
+use xy_actors::log::{
+    Cursor, DRAIN_GRACE, LinePattern, Log, LogHub, LogItem, LogLine, LogQuery, LogSettings, Stream,
+};
 
 use crate::{ample, attach, number, soon, text, write_numbers};
+
+fn tail(n: usize) -> LogQuery {
+    LogQuery { tail: Some(n), ..LogQuery::default() }
+}
+
+/// Reads all lines of a query that does not follow.
+async fn read(log: &Log, query: LogQuery) -> Vec<LogLine> {
+    let mut reader = soon(log.read(query)).await;
+    let mut lines = Vec::new();
+    while let Some(items) = soon(reader.next()).await {
+        for item in items {
+            let LogItem::Line(line) = item else { panic!("nothing is missing: {item:?}") };
+            lines.push(line);
+        }
+    }
+    lines
+}
 
 #[tokio::test]
 async fn output_of_an_earlier_run_is_shown_and_followed_without_a_hole() {
@@ -19,32 +38,115 @@ async fn output_of_an_earlier_run_is_shown_and_followed_without_a_hole() {
 
     let hub = LogHub::new(Some(root.path().to_owned()));
     let log = hub.open("web", settings).unwrap();
-    let tail = soon(log.tail_with_files(4_000)).await;
-    assert!(tail.lines.iter().map(number).eq(1_000..5_000));
-    assert_eq!((tail.next, tail.from_files), (0, true));
+    let lines = read(&log, tail(4_000)).await;
+    assert!(lines.iter().map(number).eq(1_000..5_000));
 
     let (attachment, out, mut err) = attach(&log, 1);
     let writer = write_numbers(out, 5_000..60_000);
-    let mut tails = 0;
-    while tails < 20 {
-        tails += 1;
-        let tail = soon(log.tail_with_files(100_000)).await;
-        // Small files, so the oldest numbers may be gone.
-        let first = number(&tail.lines[0]);
-        let end = first + tail.lines.len() as u64;
-        assert!(tail.lines.iter().map(number).eq(first..end));
-        if end < 60_000 {
-            let items = soon(log.follow(Cursor::At(tail.next)).next()).await.unwrap();
-            assert!(matches!(&items[0], LogItem::Line(line) if number(line) == end));
+    for _ in 0..20 {
+        let mut reader = soon(log.read(LogQuery { follow: true, ..tail(100_000) })).await;
+        let mut expected = None;
+        while expected != Some(60_000) {
+            for item in soon(reader.next()).await.unwrap() {
+                let LogItem::Line(line) = item else { panic!("memory holds what follows: {item:?}") };
+                // Small files, so the oldest numbers may be gone.
+                assert_eq!(number(&line), expected.unwrap_or(number(&line)));
+                expected = Some(number(&line) + 1);
+            }
         }
     }
     writer.join().unwrap();
     writeln!(err, "last").unwrap();
     drop(err);
     soon(attachment.drain(DRAIN_GRACE)).await;
-    let tail = soon(log.tail_with_files(2)).await;
-    assert_eq!(text(&tail.lines[1]), "last");
-    assert_eq!((tail.lines[1].number + 1, tail.from_files), (tail.next, false));
+    let lines = read(&log, tail(2)).await;
+    assert_eq!(text(&lines[1]), "last");
+    assert_eq!(lines[1].number + 1, log.health().lines);
+}
+
+#[tokio::test]
+async fn a_reader_behind_what_memory_holds_goes_on_in_the_files_line_by_line() {
+    const LINES: u64 = 100_000;
+    let root = tempfile::tempdir().unwrap();
+    let hub = LogHub::new(Some(root.path().to_owned()));
+    let settings = LogSettings { buffer: 1_000, max_size: 100_000, keep: 1_000, ..LogSettings::default() };
+    let log = hub.open("web", settings).unwrap();
+    let (attachment, out, err) = attach(&log, 1);
+    drop(err);
+    let mut reader = soon(log.read(LogQuery { follow: true, ..tail(0) })).await;
+    let mut plain = log.follow(Cursor::Now);
+    let writer = write_numbers(out, 0..LINES);
+    let mut expected = 0;
+    while expected < LINES {
+        for item in soon(reader.next()).await.unwrap() {
+            let LogItem::Line(line) = item else { panic!("the files hold it: {item:?}") };
+            assert_eq!((line.number, number(&line)), (expected, expected));
+            expected += 1;
+        }
+    }
+    writer.join().unwrap();
+    soon(attachment.drain(DRAIN_GRACE)).await;
+    assert!(matches!(soon(plain.next()).await.unwrap()[0], LogItem::Gap { first: 0, .. }));
+}
+
+#[tokio::test]
+async fn files_that_do_not_hold_it_either_leave_a_gap() {
+    let root = tempfile::tempdir().unwrap();
+    let hub = LogHub::new(Some(root.path().to_owned()));
+    let settings = LogSettings { buffer: 1_000, max_size: 2_000, keep: 2, ..LogSettings::default() };
+    let log = hub.open("web", settings).unwrap();
+    let mut reader = soon(log.read(LogQuery { follow: true, ..tail(0) })).await;
+    assert!(tokio::select! { biased; _ = reader.next() => false, () = std::future::ready(()) => true });
+    let (attachment, out, err) = attach(&log, 1);
+    drop(err);
+    write_numbers(out, 0..10_000).join().unwrap();
+    soon(attachment.drain(DRAIN_GRACE)).await;
+    let items = soon(reader.next()).await.unwrap();
+    let LogItem::Gap { first: 0, last } = items[0] else { panic!("{:?}", items[0]) };
+    assert!(matches!(&items[1], LogItem::Line(line) if line.number == last + 1));
+}
+
+#[tokio::test]
+async fn the_previous_incarnation_and_matches_are_found_across_rotated_files_and_in_memory() {
+    let root = tempfile::tempdir().unwrap();
+    for directory in [Some(root.path().to_owned()), None] {
+        let hub = LogHub::new(directory);
+        let log = hub.open("web", LogSettings { max_size: 1_000, keep: 1_000, ..ample() }).unwrap();
+        for incarnation in 1..=3_u32 {
+            log.mark_start(u64::from(incarnation), incarnation + 40);
+            let (attachment, out, err) = attach(&log, u64::from(incarnation));
+            drop(err);
+            let first = u64::from(incarnation) * 1_000;
+            write_numbers(out, first..first + 200).join().unwrap();
+            soon(attachment.drain(DRAIN_GRACE)).await;
+            log.mark_exit(u64::from(incarnation), incarnation + 40, "exit code 1");
+        }
+        soon(hub.flush()).await;
+        let previous = read(&log, LogQuery { previous: true, ..LogQuery::default() }).await;
+        assert_eq!(previous.len(), 202);
+        assert_eq!(text(&previous[0]), "started: incarnation 2, pid 42");
+        assert_eq!(text(&previous[201]), "exited: incarnation 2, pid 42: exit code 1");
+        assert!(previous[1..201].iter().map(number).eq(2_000..2_200));
+        assert_eq!((previous[0].stream, previous[1].stream), (Stream::Xy, Stream::Out));
+
+        let pattern = || Some(LinePattern::new("^[0-9]+99$").unwrap());
+        let found = read(&log, LogQuery { pattern: pattern(), ..LogQuery::default() }).await;
+        assert!(found.iter().map(number).eq([1_099, 1_199, 2_099, 2_199, 3_099, 3_199]));
+        let times: Vec<i64> = found.iter().map(|line| line.unix_ms).collect();
+        let query = LogQuery { since_unix_ms: Some(times[4]), pattern: pattern(), ..LogQuery::default() };
+        assert!(read(&log, query).await.iter().all(|line| line.unix_ms >= times[4]));
+        let query = LogQuery { until_unix_ms: Some(times[0]), ..LogQuery::default() };
+        assert!(read(&log, query).await.iter().all(|line| line.unix_ms < times[0]));
+
+        // What follows is matched too.
+        let mut reader = soon(log.read(LogQuery { pattern: pattern(), follow: true, ..tail(1) })).await;
+        log.note("no match");
+        log.note("4099");
+        for expected in ["3199", "4099"] {
+            let items = soon(reader.next()).await.unwrap();
+            assert!(matches!(&items[..], [LogItem::Line(line)] if text(line) == expected));
+        }
+    }
 }
 
 #[tokio::test]
@@ -56,13 +158,12 @@ async fn files_that_lack_lines_do_not_hide_those_in_memory() {
     let log = hub.open("web", ample()).unwrap();
     log.note("only in memory");
     soon(hub.flush()).await;
-    let tail = soon(log.tail_with_files(10)).await;
-    assert_eq!((tail.lines.len(), tail.next, tail.from_files), (1, 1, false));
+    assert_eq!(read(&log, tail(10)).await.len(), 1);
+    assert_eq!(read(&log, LogQuery::default()).await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_log_in_memory_has_no_past() {
     let log = LogHub::new(None).open("web", ample()).unwrap();
-    let tail = soon(log.tail_with_files(10)).await;
-    assert!(tail.lines.is_empty() && !tail.from_files);
+    assert!(read(&log, tail(10)).await.is_empty());
 }

@@ -18,7 +18,15 @@ use crate::session::{Session, explain};
 /// Runs the command.
 pub(super) async fn run(args: &LogsArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
     let client = session.connect().await?;
-    let params = LogsParams { tail: args.tail, follow: args.follow, ..LogsParams::new(&args.name) };
+    let params = LogsParams {
+        name: args.name.clone(),
+        tail: args.tail,
+        follow: args.follow,
+        since_unix_ms: args.since,
+        until_unix_ms: args.until,
+        previous: args.previous,
+        grep: args.grep.clone(),
+    };
     let mut lines = match client.subscribe::<Logs>(params).await {
         Ok(lines) => lines,
         Err(error) => return Err(explain(&client, &args.name, error.into()).await),
@@ -144,6 +152,16 @@ impl Printer {
     }
 
     fn line(&mut self, line: &LogLine, output: &mut Output) -> Result<(), CommandError> {
+        if line.stream == LogStream::Xy && !self.prefix {
+            // A pipe gets the server's bytes and nothing else.
+            if !output.is_terminal() {
+                return Ok(());
+            }
+            self.close(output)?;
+            let remark = format!("-- {} --", neutral_line(&line.line));
+            let remark = format!("{}\n", output.paint(Style::Dim, &remark));
+            return output.bytes(remark.as_bytes());
+        }
         if self.open.is_some_and(|stream| stream != line.stream) {
             self.close(output)?;
         }
@@ -236,6 +254,13 @@ mod tests {
     fn a_terminal_never_gets_the_exact_bytes() {
         assert_eq!(printed(true, line("\u{fffd}", Some("mzFt"))), "\u{fffd}\n".as_bytes());
         assert_eq!(printed(false, line("\u{fffd}", Some("mzFt"))), b"\x9b1m\n");
+    }
+
+    #[test]
+    fn remarks_stand_between_the_lines_on_a_terminal_and_not_in_a_pipe() {
+        let remark = || LogLine { stream: LogStream::Xy, ..line("started: incarnation 1, pid 5", None) };
+        assert_eq!(printed(true, remark()), b"-- started: incarnation 1, pid 5 --\n");
+        assert_eq!(printed(false, remark()), b"");
     }
 
     #[test]

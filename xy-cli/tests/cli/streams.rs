@@ -205,3 +205,32 @@ fn a_follower_of_events_starts_with_what_is_new() {
     run.is(0, "     7  12:03:01  web          paused\n", "the events have ended: the daemon is stopping\n");
     assert_eq!(daemon.asked::<Events>().unwrap(), json!({}));
 }
+
+#[test]
+fn what_is_wanted_of_the_past_is_asked_of_the_daemon() {
+    let daemon = Daemon::start();
+    daemon.say::<Logs>(vec![log(1, "one")], After::End);
+    let arguments = [
+        "logs",
+        "web",
+        "--since",
+        "2026-03-01T09:30:00.250Z",
+        "--until",
+        "2026-03-01T09:30:01Z",
+        "-p",
+        "-g",
+        "^o",
+    ];
+    daemon.xyctl(&arguments).is(0, "one\n", "");
+    let expected = json!({
+        "name": "web",
+        "since_unix_ms": 1_772_357_400_250_u64,
+        "until_unix_ms": 1_772_357_401_000_u64,
+        "previous": true,
+        "grep": "^o",
+    });
+    assert_eq!(daemon.asked::<Logs>().unwrap(), expected);
+    for wrong in [&["logs", "web", "--since", "soon"][..], &["logs", "-f", "--previous", "web"]] {
+        assert_eq!(daemon.xyctl(wrong).code, Some(64), "{wrong:?}");
+    }
+}

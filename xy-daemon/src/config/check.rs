@@ -202,6 +202,7 @@ impl<'a> Checker<'a> {
         }
         LogSettings {
             max_size: self.size("log.max_size", shape.max_size.as_ref()).unwrap_or(defaults.max_size),
+            max_age: self.positive("log.max_age", shape.max_age.as_ref()).or(defaults.max_age),
             keep: self.number("log.keep", shape.keep, 1, MOST_LOG_FILES).unwrap_or(defaults.keep),
             buffer: buffer.and_then(|buffer| usize::try_from(buffer).ok()).unwrap_or(defaults.buffer),
         }

@@ -136,6 +136,7 @@ pub(super) struct StopShape {
 #[serde(rename = "Log", deny_unknown_fields, default)]
 pub(super) struct LogShape {
     pub(super) max_size: Option<SizeText>,
+    pub(super) max_age: Option<DurationText>,
     pub(super) keep: Option<i64>,
     pub(super) buffer: Option<SizeText>,
 }

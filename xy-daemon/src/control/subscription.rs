@@ -1,6 +1,5 @@
 //! Output and events as notifications: cursors, so that a slow subscriber costs nobody anything.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -11,26 +10,25 @@ use xy_actors::event::ChildReport;
 use xy_actors::event::Next;
 use xy_actors::event::stream::{Event, EventItem, EventKind, EventStream};
 use xy_actors::exit::ExitReport;
-use xy_actors::log::{LogFollower, LogItem, LogLine, Stream};
+use xy_actors::log::{LogItem, LogLine, LogReader, Stream};
 
 use crate::protocol::method::{self, Gap, LogStream, Notification};
 use crate::rpc::Subscription;
 
-/// How many lines of a tail are handed over at once.
+/// How many events are handed over at once.
 const BATCH: usize = 256;
 
 type Next_<'a> = Pin<Box<dyn Future<Output = Option<Vec<Notification>>> + Send + 'a>>;
 
-/// The output of one server: some lines from the past, then what follows.
+/// The output of one server: what was asked for from the past, then what follows.
 pub(super) struct LogSubscription {
     name: String,
-    past: VecDeque<LogLine>,
-    follower: Option<LogFollower>,
+    reader: LogReader,
 }
 
 impl LogSubscription {
-    pub(super) fn new(name: String, past: Vec<LogLine>, follower: Option<LogFollower>) -> Self {
-        Self { name, past: past.into(), follower }
+    pub(super) fn new(name: String, reader: LogReader) -> Self {
+        Self { name, reader }
     }
 
     fn line(&self, line: LogLine) -> Notification {
@@ -60,12 +58,7 @@ impl LogSubscription {
 impl Subscription for LogSubscription {
     fn next(&mut self) -> Next_<'_> {
         Box::pin(async move {
-            if !self.past.is_empty() {
-                let count = self.past.len().min(BATCH);
-                let lines: Vec<LogLine> = self.past.drain(..count).collect();
-                return Some(lines.into_iter().map(|line| self.line(line)).collect());
-            }
-            let items = self.follower.as_mut()?.next().await?;
+            let items = self.reader.next().await?;
             Some(
                 items
                     .into_iter()

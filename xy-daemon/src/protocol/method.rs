@@ -483,12 +483,33 @@ pub struct LogsParams {
     /// Whether new lines follow until the subscription is canceled.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follow: bool,
+    /// Only lines of the past that are not older than this, in milliseconds since the Unix epoch. With this or one of the
+    /// next three, `tail` has no default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_unix_ms: Option<u64>,
+    /// Only lines of the past that are older than this, in milliseconds since the Unix epoch. Not with `follow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_unix_ms: Option<u64>,
+    /// Only lines of the incarnation before the latest one. Not with `follow`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub previous: bool,
+    /// Only lines that this regular expression matches, in the syntax of the `regex` crate, on bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grep: Option<String>,
 }
 
 impl LogsParams {
     /// Asks for the latest lines of one server.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), tail: None, follow: false }
+        Self {
+            name: name.into(),
+            tail: None,
+            follow: false,
+            since_unix_ms: None,
+            until_unix_ms: None,
+            previous: false,
+            grep: None,
+        }
     }
 }
 

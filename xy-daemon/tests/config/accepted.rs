@@ -60,7 +60,7 @@ fn the_smallest_file_has_every_default() {
         }
     );
     assert_eq!(server.process.readiness(), Readiness::Tcp);
-    assert_eq!(server.log, LogSettings { max_size: 10 << 20, keep: 5, buffer: 1 << 20 });
+    assert_eq!(server.log, LogSettings { max_size: 10 << 20, max_age: None, keep: 5, buffer: 1 << 20 });
     assert_eq!(server.child.validate(&SupervisorSpec::default()), Ok(()));
 }
 
@@ -120,7 +120,15 @@ fn every_key_is_read() {
             ..ChildSpec::worker("web")
         }
     );
-    assert_eq!(server.log, LogSettings { max_size: 1 << 20, keep: 2, buffer: 64 << 10 });
+    assert_eq!(
+        server.log,
+        LogSettings {
+            max_size: 1 << 20,
+            max_age: Some(Duration::from_secs(7 * 24 * 3600)),
+            keep: 2,
+            buffer: 64 << 10
+        }
+    );
 }
 
 #[test]
@@ -244,7 +252,7 @@ fn extensions_of_ron_are_on_and_may_be_named() {
 fn the_settings_have_defaults_for_every_key() {
     let expected = Settings {
         shutdown_timeout: Duration::from_secs(30),
-        log: LogSettings { max_size: 10 << 20, keep: 5, buffer: 1 << 20 },
+        log: LogSettings { max_size: 10 << 20, max_age: None, keep: 5, buffer: 1 << 20 },
     };
     for text in [None, Some(""), Some("// nothing"), Some("()"), Some("Daemon()"), Some("(log: ())")] {
         let directory = Directory::new();
@@ -262,7 +270,10 @@ fn a_server_takes_the_log_settings_it_does_not_set_from_the_daemon() {
         .write("servers/web.ron", "Process(command: \"a\", log: (keep: 7))")
         .load();
     assert_eq!(config.settings.shutdown_timeout, Duration::from_secs(60));
-    assert_eq!(config.servers["web"].log, LogSettings { max_size: 2 << 20, keep: 7, buffer: 1 << 20 });
+    assert_eq!(
+        config.servers["web"].log,
+        LogSettings { max_size: 2 << 20, max_age: None, keep: 7, buffer: 1 << 20 }
+    );
 }
 
 #[test]

@@ -95,7 +95,7 @@ async fn values_of_environment_variables_come_out_nowhere() {
         tell("event", format!("{event:?}"));
     }
     assert!(count > 5, "{count} events");
-    let params = LogsParams { name: "file".to_owned(), tail: Some(100), follow: false };
+    let params = LogsParams { tail: Some(100), ..LogsParams::new("file") };
     let mut logs = within("logs", client.subscribe::<Logs>(params)).await.expect("subscribed");
     while let Some(line) = within("a line", logs.next()).await.expect("connected") {
         tell("log", format!("{line:?}"));

@@ -1,0 +1,179 @@
+//! Reads a log by a query: what files and memory hold, then what comes.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::follow::{Cursor, LogFollower, LogItem};
+use super::hub::Log;
+use super::past::{Past, Stretch};
+use super::pump::Command;
+use super::query::{LogQuery, select};
+use super::record::LogLine;
+
+/// The most lines that one batch holds.
+const BATCH: usize = 256;
+
+/// The lines that a [`LogQuery`] wants, made by [`Log::read`].
+///
+/// It holds one batch of what files hold, whatever their size. A reader that falls behind what memory holds goes on in
+/// the files; only what they do not hold either is a [`LogItem::Gap`].
+#[derive(Debug)]
+pub struct LogReader {
+    log: Log,
+    query: Arc<LogQuery>,
+    stage: Stage,
+    /// The number of the first line after the past.
+    next: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Memory(VecDeque<LogLine>),
+    Files(Arc<Past>, Stretch),
+    Live(LogFollower),
+    Ended,
+}
+
+impl LogReader {
+    /// Begins with the past.
+    pub(super) async fn begin(log: Log, query: LogQuery) -> Self {
+        let query = Arc::new(query);
+        if let (true, Some(tail)) = (query.is_plain(), query.tail) {
+            let (lines, next) = memory(&log, tail);
+            if lines.len() >= tail {
+                return Self { log, query, stage: Stage::Memory(lines.into()), next };
+            }
+        }
+        if let Some(past) = past(&log).await.filter(|past| !past.files.is_empty()) {
+            let found = blocking(&past, &query, Past::locate).await;
+            if let Ok(stretch) = found {
+                let next = past.next;
+                return Self { log, query, stage: Stage::Files(past, stretch), next };
+            }
+        }
+        // In memory only, or the files lack lines.
+        let (lines, next) = memory(&log, usize::MAX);
+        let lines = select(&query, lines);
+        Self { log, query, stage: Stage::Memory(lines.into()), next }
+    }
+
+    /// Waits for the next items, a bounded batch that is never empty; `None` when there are no more: with
+    /// [`LogQuery::follow`] that is when the log was closed and everything was delivered.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: an item that was not returned comes with the next call.
+    pub async fn next(&mut self) -> Option<Vec<LogItem>> {
+        loop {
+            match &mut self.stage {
+                Stage::Memory(lines) => {
+                    if !lines.is_empty() {
+                        let count = lines.len().min(BATCH);
+                        return Some(lines.drain(..count).map(LogItem::Line).collect());
+                    }
+                    self.stage = self.after_the_past();
+                }
+                Stage::Files(past, stretch) => {
+                    let mut left = *stretch;
+                    let batch = blocking(past, &self.query, move |past, query| {
+                        past.batch(&mut left, query).map(|lines| (lines, left))
+                    });
+                    match batch.await {
+                        Ok((Some(lines), left)) => {
+                            *stretch = left;
+                            if !lines.is_empty() {
+                                return Some(lines.into_iter().map(LogItem::Line).collect());
+                            }
+                        }
+                        Ok((None, _)) => self.stage = self.after_the_past(),
+                        Err(error) => {
+                            tracing::warn!(log = self.log.name(), %error, "reading a log file failed");
+                            self.stage = self.after_the_past();
+                        }
+                    }
+                }
+                Stage::Live(follower) => {
+                    let Some(mut items) = follower.next().await else {
+                        self.stage = Stage::Ended;
+                        continue;
+                    };
+                    if let Some(LogItem::Gap { first, .. }) = items.first() {
+                        // Back to before the gap, also for a caller that gives up while the files are searched.
+                        let first = *first;
+                        *follower = self.log.follow(Cursor::At(first));
+                        if let Some((past, stretch)) = behind(&self.log, first).await {
+                            self.next = past.next;
+                            self.stage = Stage::Files(past, stretch);
+                            continue;
+                        }
+                        items = follower.next().await.unwrap_or_default();
+                    }
+                    items.retain(|item| match item {
+                        LogItem::Line(line) => self.query.matches(&line.bytes),
+                        LogItem::Gap { .. } => true,
+                    });
+                    if !items.is_empty() {
+                        return Some(items);
+                    }
+                }
+                Stage::Ended => return None,
+            }
+        }
+    }
+
+    fn after_the_past(&mut self) -> Stage {
+        if !self.query.follow {
+            return Stage::Ended;
+        }
+        // Times and places are conditions on the past.
+        if !self.query.is_plain() {
+            let pattern = self.query.pattern.clone();
+            self.query = Arc::new(LogQuery { pattern, follow: true, ..LogQuery::default() });
+        }
+        Stage::Live(self.log.follow(Cursor::At(self.next)))
+    }
+}
+
+/// Copies the newest lines that memory holds, and returns the number after them.
+fn memory(log: &Log, n: usize) -> (Vec<LogLine>, u64) {
+    let state = log.shared().lock();
+    let next = state.buffer.held().end;
+    (state.buffer.copy(next.saturating_sub(n as u64), n, usize::MAX), next)
+}
+
+/// Asks the log thread for the files as they are.
+async fn past(log: &Log) -> Option<Arc<Past>> {
+    let shared = log.shared();
+    shared.place()?;
+    let (reply, past) = oneshot::channel();
+    log.send(Command::Past { shared: Arc::clone(shared), reply })?;
+    past.await.ok().map(Arc::new)
+}
+
+/// Finds the lines from a number on in the files, if memory does not hold them any more and the files do.
+async fn behind(log: &Log, position: u64) -> Option<(Arc<Past>, Stretch)> {
+    {
+        let state = log.shared().lock();
+        if position >= state.buffer.held().start || state.failing || position < state.complete_from {
+            return None;
+        }
+    }
+    let past = past(log).await?;
+    let query = Arc::new(LogQuery::default());
+    let stretch = blocking(&past, &query, move |past, _| past.locate_number(position)).await.ok()??;
+    Some((past, stretch))
+}
+
+/// Reads files on a thread that may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    past: &Arc<Past>,
+    query: &Arc<LogQuery>,
+    read: impl FnOnce(&Past, &LogQuery) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (past, query) = (Arc::clone(past), Arc::clone(query));
+    let read = tokio::task::spawn_blocking(move || read(&past, &query));
+    read.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
