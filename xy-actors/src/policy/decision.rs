@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::event::{ChildReport, Next, SupervisorReport};
 use crate::exit::Exit;
@@ -60,6 +60,31 @@ pub enum Input {
         child: ChildKey,
         /// Which start of it.
         incarnation: Incarnation,
+    },
+    /// An incarnation that was ready cannot serve, or can again.
+    Health {
+        /// The child.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// Whether it can serve.
+        healthy: bool,
+    },
+    /// An incarnation has failed its health check for good: it is to be replaced, as after a crash.
+    HealthFailed {
+        /// The child.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
+    /// A start asks for more time: it must not time out before this long from now.
+    ExtendStart {
+        /// The child.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// How long.
+        by: Duration,
     },
     /// A start said that there is nothing to run.
     Ignored {
@@ -245,6 +270,8 @@ struct Child {
     phase: Phase,
     wanted: Wanted,
     paused: bool,
+    /// Whether the incarnation that was ready fails its health check.
+    unhealthy: bool,
     /// Automatic restarts since the backoff was last reset.
     attempt: u32,
     restarts: u64,
@@ -256,11 +283,21 @@ struct Child {
     waiters: Vec<Waiter>,
 }
 
+impl Child {
+    /// Returns until when at least this incarnation may take to start.
+    fn start_until(&self) -> Option<Instant> {
+        let (incarnation, until) = self.own.as_ref()?.start_until?;
+        (incarnation == self.incarnation).then_some(until)
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct Own {
     /// Which restart within the period the planned one is, and of how many.
     planned: (u32, Option<u32>),
     window: RestartWindow,
+    /// Until when at least this incarnation may take to start.
+    start_until: Option<(Incarnation, Instant)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -408,6 +445,13 @@ impl Policy {
         match input {
             Input::Start => self.on_start(out),
             Input::Ready { child, incarnation } => self.on_ready(child, incarnation, now, out),
+            Input::Health { child, incarnation, healthy } => {
+                self.on_health(child, incarnation, healthy, now, out);
+            }
+            Input::HealthFailed { child, incarnation } => self.on_health_failed(child, incarnation, now, out),
+            Input::ExtendStart { child, incarnation, by } => {
+                self.on_extend_start(child, incarnation, by, now)
+            }
             Input::Ignored { child, incarnation } => self.on_ignored(child, incarnation, now, out),
             Input::StartFailed { child, incarnation, failure } => {
                 self.on_start_failed(child, incarnation, failure, now, out);
@@ -466,6 +510,13 @@ impl Policy {
         self.children.iter().map(|(key, child)| self.view(key, child))
     }
 
+    /// Returns whether a child is being stopped because of its health.
+    pub fn is_stopped_as_unhealthy(&self, key: ChildKey) -> bool {
+        self.children
+            .get(key)
+            .is_some_and(|child| matches!(child.phase, Phase::Stopping { after: After::Unhealthy, .. }))
+    }
+
     /// Returns whether this is a child's current incarnation, and alive.
     pub fn is_current(&self, key: ChildKey, incarnation: Incarnation) -> bool {
         self.current(key, incarnation).is_some()
@@ -489,7 +540,7 @@ impl Policy {
             incarnation: child.incarnation,
             state: child.phase.state(),
             alive: child.phase.is_alive(),
-            ready: matches!(child.phase, Phase::Ready { .. }),
+            ready: matches!(child.phase, Phase::Ready { .. }) && !child.unhealthy,
             wanted: child.wanted,
             paused: child.paused,
             restarts: child.restarts,
@@ -521,10 +572,62 @@ impl Policy {
             return;
         }
         self.disarm(key, out);
+        if let Some(child) = self.children.get_mut(key) {
+            child.unhealthy = false;
+        }
         self.report(key, ChildReport::Ready, out);
         self.set_phase(key, Phase::Ready { since: now }, out);
         let outcome = Outcome::Started { child: key, incarnation };
         self.answer_waiters(key, Goal::Ready, outcome, out);
+    }
+
+    fn on_health(
+        &mut self,
+        key: ChildKey,
+        incarnation: Incarnation,
+        healthy: bool,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(Phase::Ready { since }) = self.current(key, incarnation) else { return };
+        if self.children[&key].unhealthy != healthy {
+            return;
+        }
+        // Only the time in which it could serve counts as a stable run.
+        self.note_stable_run(key, since, now);
+        let Some(child) = self.children.get_mut(key) else { return };
+        child.unhealthy = !healthy;
+        child.phase = Phase::Ready { since: now };
+        let report = if healthy { ChildReport::Healthy } else { ChildReport::Unhealthy };
+        self.report(key, report, out);
+    }
+
+    fn on_health_failed(
+        &mut self,
+        key: ChildKey,
+        incarnation: Incarnation,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        if !matches!(self.current(key, incarnation), Some(Phase::Ready { .. })) {
+            return;
+        }
+        self.on_health(key, incarnation, false, now, out);
+        // A paused child is left alone, and one that is to be stopped in its turn is not stopped before it.
+        if !self.children[&key].paused && !self.consumes_exit_of(key) {
+            self.stop(key, After::Unhealthy, now, out);
+        }
+    }
+
+    fn on_extend_start(&mut self, key: ChildKey, incarnation: Incarnation, by: Duration, now: Instant) {
+        if matches!(self.current(key, incarnation), Some(Phase::Starting(_)))
+            && let Some(until) = now.checked_add(by)
+            && let Some(child) = self.children.get_mut(key)
+        {
+            let asked = &mut child.own.get_or_insert_default().start_until;
+            let before = asked.filter(|(whose, _)| *whose == incarnation).map(|(_, until)| until);
+            *asked = Some((incarnation, before.map_or(until, |before| before.max(until))));
+        }
     }
 
     fn on_ignored(&mut self, key: ChildKey, incarnation: Incarnation, now: Instant, out: &mut Vec<Action>) {
@@ -617,6 +720,9 @@ impl Policy {
         match child.phase {
             Phase::Waiting { .. } => self.start_when_allowed(key, Origin::Automatic, now, out),
             Phase::Starting(origin) => {
+                if let Some(until) = child.start_until().filter(|until| *until > now) {
+                    return self.arm(key, until, out);
+                }
                 let consumed = self.consumes_exit_of(key);
                 let after = if consumed { After::Group } else { After::StartFailed(origin) };
                 self.stop(key, after, now, out);
@@ -786,7 +892,7 @@ impl Policy {
             | Phase::Held
             | Phase::Starting(_)
             | Phase::Ready { .. } => true,
-            Phase::Stopping { after: After::Start | After::StartFailed(_), .. } => true,
+            Phase::Stopping { after: After::Start | After::StartFailed(_) | After::Unhealthy, .. } => true,
             Phase::Stopping { after: After::Group, .. } => self.comes_back(key),
             Phase::Stopping { after: After::Rest | After::Remove, .. } | Phase::Failed => false,
             Phase::Stopped => self.is_rebuilding(key) && !child.paused && self.comes_back(key),
@@ -796,6 +902,9 @@ impl Policy {
     /// An incarnation that was being stopped is gone.
     fn gone(&mut self, key: ChildKey, after: After, exit: Exit, now: Instant, out: &mut Vec<Action>) {
         self.disarm(key, out);
+        if after == After::Unhealthy {
+            return self.unhealthy_gone(key, exit, now, out);
+        }
         let clean = self.is_clean_stop(key, exit);
         self.report(key, ChildReport::Stopped { exit, clean }, out);
         self.answer_gone(key, exit, out);
@@ -810,6 +919,21 @@ impl Policy {
             After::StartFailed(origin) => {
                 self.start_failed(key, origin, Failure::Start(StartFailure::Failed), now, out);
             }
+            After::Unhealthy => {}
+        }
+    }
+
+    /// An incarnation that was stopped because of its health is gone: it has crashed, however it ended.
+    fn unhealthy_gone(&mut self, key: ChildKey, exit: Exit, now: Instant, out: &mut Vec<Action>) {
+        let exit = if exit.is_abnormal() { exit } else { Exit::Abnormal };
+        if self.consumes_exit_of(key) {
+            self.report(key, ChildReport::Exited { exit, next: self.next_of_consumed(key) }, out);
+            self.answer_gone(key, exit, out);
+            self.rest(key, out);
+        } else if restart::is_restarted(self.children[&key].spec.restart, exit) {
+            self.crashed(key, Failure::Exit(exit), now, out);
+        } else {
+            self.ended_by_itself(key, exit, out);
         }
     }
 
@@ -842,7 +966,7 @@ impl Policy {
     }
 
     pub(super) fn note_stable_run(&mut self, key: ChildKey, since: Instant, now: Instant) {
-        let Some(child) = self.children.get_mut(key) else { return };
+        let Some(child) = self.children.get_mut(key).filter(|child| !child.unhealthy) else { return };
         let ready_for = now.saturating_duration_since(since);
         let reset = child.spec.backoff.as_ref().is_none_or(|spec| backoff::is_reset(spec, ready_for));
         if reset {
@@ -866,6 +990,7 @@ impl Policy {
             phase: Phase::Stopped,
             wanted,
             paused: false,
+            unhealthy: false,
             attempt: 0,
             restarts: 0,
             tries_again: false,

@@ -27,7 +27,7 @@ use crate::policy::{
 };
 use crate::spec::{ChildId, ChildSpec, SpecError, Strategy, SupervisorSpec};
 use crate::supervisor::by_actor::ByActor;
-use crate::supervisor::message::{Reply, SupervisorMessage, Target};
+use crate::supervisor::message::{Health, Reply, SupervisorMessage, Target};
 use crate::supervisor::record::{Live, Record};
 use crate::supervisor::timers::Timers;
 use crate::supervisor::{
@@ -255,6 +255,12 @@ impl SupervisorState {
                     record.set_waits_for(what);
                 }
             }
+            SupervisorMessage::Health { child, incarnation, health } => {
+                self.on_health(myself, child, incarnation, health);
+            }
+            SupervisorMessage::ExtendStart { child, incarnation, by } => {
+                self.feed(myself, Input::ExtendStart { child, incarnation, by });
+            }
             SupervisorMessage::TimersDue => self.on_timers_due(myself),
             SupervisorMessage::Shutdown { exit, reason } => {
                 if !self.policy.is_ending() {
@@ -421,6 +427,35 @@ impl SupervisorState {
         }
         self.note_ready(child);
         self.feed(myself, Input::Ready { child, incarnation });
+    }
+
+    fn on_health(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        child: ChildKey,
+        incarnation: Incarnation,
+        health: Health,
+    ) {
+        if !self.is_current(child, incarnation) {
+            return;
+        }
+        let Some(record) = self.records.get_mut(child) else { return };
+        let input = match health {
+            Health::Good => {
+                record.set_waits_for(None);
+                Input::Health { child, incarnation, healthy: true }
+            }
+            Health::Poor(why) => {
+                record.set_waits_for(Some(why));
+                Input::Health { child, incarnation, healthy: false }
+            }
+            Health::Failed(why) => {
+                record.set_waits_for(Some(why.clone()));
+                record.set_unhealthy(why);
+                Input::HealthFailed { child, incarnation }
+            }
+        };
+        self.feed(myself, input);
     }
 
     fn on_exited(
@@ -731,6 +766,13 @@ impl SupervisorState {
             if record.stop_asked && report.exit == Exit::Normal {
                 report.exit = Exit::Shutdown;
             }
+            // However it ended: it was stopped because of its health, and that is what people need to know.
+            if self.policy.is_stopped_as_unhealthy(child)
+                && let Some(why) = record.unhealthy()
+            {
+                report.cause = Cause::Probe { message: why.to_owned() };
+                report.exit = Exit::Abnormal;
+            }
             let exit = report.exit;
             if self.policy.is_ending()
                 && let Live::Running(running) = &record.live
@@ -855,6 +897,9 @@ fn log_report(
         }
         ChildReport::Stopped { clean: false, .. } | ChildReport::Leaked => {
             tracing::warn!(%supervisor, %child, incarnation, context, %reason, "child did not stop cleanly");
+        }
+        ChildReport::Unhealthy => {
+            tracing::warn!(%supervisor, %child, incarnation, context, "child fails its health check");
         }
         ChildReport::Ready => tracing::info!(%supervisor, %child, incarnation, context, "child is ready"),
         _ => tracing::debug!(%supervisor, %child, incarnation, context, %reason, "child"),

@@ -2,6 +2,7 @@
 
 mod actors;
 mod events;
+mod health;
 mod lifecycle;
 mod never_blocks;
 mod support;
