@@ -55,6 +55,7 @@ pub use hub::{Attachment, DRAIN_GRACE, Drained, Log, LogError, LogHealth, LogHub
 pub use lines::MAX_LINE;
 pub use name::NameFault;
 pub use past::Tail;
+pub(crate) use pump::LineWatch;
 pub use record::{LogLine, Stream};
 
 /// How much of a child's output is kept.

@@ -178,7 +178,9 @@ pub async fn run(
     let listener = patiently(async || Ok(Listener::bind(&options.socket)?)).await?;
     let (host, sweep) = patiently(async || {
         let ledger = Some(options.state_dir.join("processes.ledger"));
-        let options = HostOptions { subreaper: true, parent_death_signal: true, ledger };
+        // Beside the socket, where paths are short and nobody else can enter.
+        let notify_dir = options.socket.parent().map(|directory| directory.join("notify"));
+        let options = HostOptions { subreaper: true, parent_death_signal: true, ledger, notify_dir };
         Ok(blocking(move || ProcessHost::start(options)).await??)
     })
     .await?;

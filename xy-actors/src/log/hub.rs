@@ -15,7 +15,7 @@ use super::file::Place;
 use super::follow::{Cursor, LogFollower};
 use super::name::{self, NameFault};
 use super::past::Tail;
-use super::pump::{Command, Pump};
+use super::pump::{Command, LineWatch, Pump};
 use super::record::{LogLine, Stream};
 
 /// The usual limit for [`Attachment::drain`].
@@ -297,13 +297,24 @@ impl Log {
     /// [`LogError::Start`] and [`LogError::Watch`] if the system refuses a thread or a descriptor, or if one of the
     /// two cannot be watched, as is so for regular files; [`LogError::Closed`] after [`LogHub::close`].
     pub fn attach(&self, incarnation: u64, stdout: OwnedFd, stderr: OwnedFd) -> Result<Attachment, LogError> {
+        self.attach_watched(incarnation, stdout, stderr, None)
+    }
+
+    /// The same, and shows `watch` every line of this incarnation from the first one on, until it has seen enough.
+    pub(crate) fn attach_watched(
+        &self,
+        incarnation: u64,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+        watch: Option<LineWatch>,
+    ) -> Result<Attachment, LogError> {
         let shared = &self.inner.shared;
         if shared.lock().closed {
             return Err(LogError::Closed { name: shared.name.clone() });
         }
         let pump = self.inner.engine.pump()?;
         let id = pump
-            .attach(shared, [(Stream::Out, stdout), (Stream::Err, stderr)])
+            .attach(shared, [(Stream::Out, stdout), (Stream::Err, stderr)], watch)
             .map_err(|source| LogError::Watch { name: shared.name.clone(), source })?
             .ok_or(LogError::Gone)?;
         Ok(Attachment { log: self.clone(), pump, id, incarnation })

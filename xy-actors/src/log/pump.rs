@@ -1,6 +1,7 @@
 //! The log thread: reads every pipe of a hub in turn, and is the only writer of its buffers and files.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -40,6 +41,25 @@ const MAX_NOTES: usize = 4_096;
 
 const WAKER: Token = Token(0);
 
+/// Is shown every line of an attachment, without its newline, until it returns `true`.
+///
+/// It runs on the log thread and under the log's lock: it must be quick and must not block.
+pub(crate) struct LineWatch(Box<WatchFn>);
+
+type WatchFn = dyn FnMut(&[u8]) -> bool + Send;
+
+impl LineWatch {
+    pub(crate) fn new(watch: impl FnMut(&[u8]) -> bool + Send + 'static) -> Self {
+        Self(Box::new(watch))
+    }
+}
+
+impl fmt::Debug for LineWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LineWatch")
+    }
+}
+
 /// What the handles ask of the thread; it takes the requests in order.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -47,6 +67,7 @@ pub(super) enum Command {
         id: u64,
         shared: Arc<Shared>,
         pipes: [Incoming; 2],
+        watch: Option<LineWatch>,
     },
     /// Close the pipes of an attachment once they have ended or at the deadline; answers whether one was held.
     Drain {
@@ -143,6 +164,7 @@ impl Pump {
         &self,
         shared: &Arc<Shared>,
         pipes: [(Stream, OwnedFd); 2],
+        watch: Option<LineWatch>,
     ) -> io::Result<Option<u64>> {
         let [first, second] = pipes.map(|(stream, pipe)| {
             let token = Token(self.next_token.fetch_add(1, Ordering::Relaxed));
@@ -154,7 +176,7 @@ impl Pump {
             return Err(error);
         }
         let id = first.token.0 as u64;
-        match self.send(Command::Attach { id, shared: Arc::clone(shared), pipes: [first, second] }) {
+        match self.send(Command::Attach { id, shared: Arc::clone(shared), pipes: [first, second], watch }) {
             Ok(()) => Ok(Some(id)),
             Err(_) => Ok(None),
         }
@@ -218,6 +240,7 @@ struct Pipe {
 #[derive(Debug)]
 struct Attached {
     open: Vec<Token>,
+    watch: Option<LineWatch>,
     held: bool,
     deadline: Option<Instant>,
     reply: Option<oneshot::Sender<bool>>,
@@ -230,6 +253,24 @@ struct Sink {
     file: Option<LogFile<Place>>,
     pipes: usize,
     forgotten: bool,
+}
+
+/// The watch of one attachment, if it has one that has not seen enough.
+struct Watched<'a>(Option<&'a mut Option<LineWatch>>);
+
+impl<'a> Watched<'a> {
+    fn of(attached: &'a mut HashMap<u64, Attached>, id: u64) -> Self {
+        Self(attached.get_mut(&id).map(|attached| &mut attached.watch).filter(|watch| watch.is_some()))
+    }
+
+    fn show(&mut self, line: &[u8]) {
+        if let Some(slot) = &mut self.0
+            && let Some(LineWatch(watch)) = slot
+            && watch(line)
+        {
+            **slot = None;
+        }
+    }
 }
 
 enum Read {
@@ -316,7 +357,7 @@ impl Worker {
         drop(state);
         for command in commands {
             match command {
-                Command::Attach { id, shared, pipes } => self.on_attach(id, &shared, pipes),
+                Command::Attach { id, shared, pipes, watch } => self.on_attach(id, &shared, pipes, watch),
                 Command::Drain { id, deadline, reply } => self.on_drain(id, deadline, reply),
                 Command::Note { shared, text } => self.on_note(&shared, &text),
                 // A dropped caller is no error.
@@ -329,7 +370,7 @@ impl Worker {
         released
     }
 
-    fn on_attach(&mut self, id: u64, shared: &Arc<Shared>, pipes: [Incoming; 2]) {
+    fn on_attach(&mut self, id: u64, shared: &Arc<Shared>, pipes: [Incoming; 2], watch: Option<LineWatch>) {
         let Some((sink, log)) = self.sink(shared) else {
             for pipe in &pipes {
                 unwatch(self.poll.registry(), &pipe.file);
@@ -338,7 +379,7 @@ impl Worker {
         };
         log.pipes += pipes.len();
         let open = pipes.iter().map(|pipe| pipe.token).collect();
-        self.attached.insert(id, Attached { open, held: false, deadline: None, reply: None });
+        self.attached.insert(id, Attached { open, watch, held: false, deadline: None, reply: None });
         for Incoming { token, stream, file } in pipes {
             let cutter = LineCutter::default();
             self.pipes.insert(token, Pipe { file, stream, cutter, sink, attachment: id, ready: false });
@@ -479,7 +520,13 @@ impl Worker {
         };
         if let Some(sink) = self.sinks.get_mut(&pipe.sink) {
             let bytes = &self.buffer[..count];
-            sink.write(pipe.stream, &mut self.records, |emit| pipe.cutter.push(bytes, emit));
+            let mut watch = Watched::of(&mut self.attached, pipe.attachment);
+            sink.write(pipe.stream, &mut self.records, |emit| {
+                pipe.cutter.push(bytes, |line, partial| {
+                    watch.show(line);
+                    emit(line, partial);
+                });
+            });
         }
         Read::More
     }
@@ -489,7 +536,13 @@ impl Worker {
         let Some(mut pipe) = self.pipes.remove(&token) else { return };
         unwatch(self.poll.registry(), &pipe.file);
         if let Some(sink) = self.sinks.get_mut(&pipe.sink) {
-            sink.write(pipe.stream, &mut self.records, |emit| pipe.cutter.finish(emit));
+            let mut watch = Watched::of(&mut self.attached, pipe.attachment);
+            sink.write(pipe.stream, &mut self.records, |emit| {
+                pipe.cutter.finish(|line, partial| {
+                    watch.show(line);
+                    emit(line, partial);
+                });
+            });
             sink.pipes -= 1;
         }
         let (sink, attachment) = (pipe.sink, pipe.attachment);

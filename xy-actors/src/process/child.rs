@@ -1,13 +1,17 @@
 //! An OS process as a child: the start, and the handle of what was started.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 
 use ractor::{Actor, ActorRef};
+use tokio::sync::oneshot;
 
-use super::actor::{ProcessActor, ProcessArguments, ProcessMessage};
+use super::actor::{Gate, ProcessActor, ProcessArguments, ProcessMessage};
+use super::readiness::LogPattern;
+use super::readiness::notify::NotifySocket;
 use super::{OsProcess, PortOwner, ProcessHost, ProcessSpec, Readiness, port};
 use crate::child::{Child, Running, StartContext, StartError, StartErrorKind, StartFuture, Started};
-use crate::log::{LogHub, LogSettings};
+use crate::log::{LineWatch, LogHub, LogSettings};
 
 /// A child that is an operating system process; see [`process`].
 #[derive(Debug, Clone)]
@@ -41,9 +45,17 @@ impl Child for ProcessChild {
         let Self { spec, host, logs, log } = self.clone();
         Box::pin(async move {
             check_port(&spec)?;
+            if let Some(liveness) = &spec.liveness {
+                liveness.validate().map_err(StartError::failed)?;
+            }
+            let socket = notify_socket(&spec, &host)?;
             let label = context.path.as_str();
             let log = logs.open(label, log).map_err(StartError::failed)?;
-            let mut process = host.spawn(label, &spec).await.map_err(|error| {
+            let told = match &socket {
+                Some(socket) => Cow::Owned(with_socket(&spec, socket)),
+                None => Cow::Borrowed(&*spec),
+            };
+            let mut process = host.spawn(label, &told).await.map_err(|error| {
                 let kind = if error.is_resource_shortage() {
                     StartErrorKind::ResourceShortage
                 } else {
@@ -51,24 +63,43 @@ impl Child for ProcessChild {
                 };
                 StartError::new(kind, error)
             })?;
-            let output = process.take_output();
-            let attachment = match output {
-                Some(output) => Some(
-                    log.attach(context.incarnation.get(), output.stdout, output.stderr)
-                        .map_err(StartError::failed)?,
-                ),
+            let mut gate = match spec.readiness() {
+                Readiness::Started => Gate::Open,
+                Readiness::Notify { .. } => Gate::Socket,
+                _ => Gate::Asked,
+            };
+            let attachment = match process.take_output() {
+                Some(output) => {
+                    let mut watch = None;
+                    if let Some(Readiness::Log { pattern }) = &spec.ready {
+                        let (line_watch, seen) = watch_for(pattern.clone());
+                        watch = Some(line_watch);
+                        gate = Gate::Line(seen);
+                    }
+                    if let (Some(end), Some(Readiness::Notify { fd: Some(number) })) =
+                        (output.notify, &spec.ready)
+                    {
+                        gate = Gate::Descriptor(end, *number);
+                    }
+                    let incarnation = context.incarnation.get();
+                    let attached = log.attach_watched(incarnation, output.stdout, output.stderr, watch);
+                    Some(attached.map_err(StartError::failed)?)
+                }
                 None => None,
             };
             let pid = process.pid();
             let process = Arc::new(process);
             let signals = Arc::downgrade(&process);
-            let is_ready = spec.readiness() == Readiness::Started;
+            let is_ready = matches!(gate, Gate::Open);
             let arguments = ProcessArguments {
                 process,
                 attachment,
                 log,
                 spec: spec.clone(),
                 reporter: context.reporter.clone(),
+                host,
+                gate,
+                socket,
             };
             // If the actor cannot be spawned, its arguments are dropped, and with them the process.
             let spawned = Actor::spawn_linked(None, ProcessActor, arguments, context.supervisor()).await;
@@ -77,6 +108,48 @@ impl Child for ProcessChild {
             Ok(if is_ready { Started::Ready(running) } else { Started::Running(running) })
         })
     }
+}
+
+/// Binds the socket on which the child tells how it is, if it is to.
+fn notify_socket(spec: &ProcessSpec, host: &ProcessHost) -> Result<Option<NotifySocket>, StartError> {
+    let is_wanted = spec.watchdog.is_some() || spec.ready == Some(Readiness::Notify { fd: None });
+    if !is_wanted {
+        return Ok(None);
+    }
+    let directory = host.notify_dir().ok_or_else(|| {
+        StartError::failed("the process host has no directory for notification sockets: set `notify_dir`")
+    })?;
+    NotifySocket::bind(directory).map(Some).map_err(|error| {
+        let kind = match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
+                StartErrorKind::ResourceShortage
+            }
+            _ => StartErrorKind::Failed,
+        };
+        StartError::new(kind, format!("no notification socket in `{}`: {error}", directory.display()))
+    })
+}
+
+fn with_socket(spec: &ProcessSpec, socket: &NotifySocket) -> ProcessSpec {
+    let mut spec = spec.clone();
+    spec.env.insert("NOTIFY_SOCKET".to_owned(), socket.path().to_string_lossy().into_owned());
+    spec
+}
+
+/// Makes what looks for a line on the log thread, and what hears of it.
+fn watch_for(pattern: LogPattern) -> (LineWatch, oneshot::Receiver<()>) {
+    let (found, seen) = oneshot::channel();
+    let mut found = Some(found);
+    let watch = LineWatch::new(move |line| {
+        if pattern.is_match(line)
+            && let Some(found) = found.take()
+        {
+            // An actor that does not wait any more has no use for it.
+            let _gone = found.send(());
+        }
+        found.is_none()
+    });
+    (watch, seen)
 }
 
 /// Refuses to start beside somebody else who holds the port: the probe would speak to them.

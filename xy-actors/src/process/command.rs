@@ -1,6 +1,6 @@
 //! What a [`ProcessSpec`] means to the kernel: paths to try, arguments, environment and directory.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ mod diagnosis;
 
 pub(super) use self::diagnosis::diagnose;
 pub use self::diagnosis::{SpawnError, SpawnErrorKind};
-use super::ProcessSpec;
+use super::{ProcessSpec, Readiness};
 
 /// The variable that carries the marker of a process tree.
 pub(super) const MARKER_VARIABLE: &str = "XY_INSTANCE";
@@ -34,6 +34,10 @@ pub(super) struct PreparedCommand {
     pub(super) dir: Option<CString>,
     /// What is in [`MARKER_VARIABLE`].
     pub(super) marker: String,
+    /// The descriptor on which the child tells that it is ready.
+    pub(super) notify_fd: Option<u16>,
+    /// The variable that is to hold the child's pid, as `NAME=`.
+    pub(super) pid_variable: Option<&'static CStr>,
 }
 
 impl PreparedCommand {
@@ -74,6 +78,8 @@ impl PreparedCommand {
             environment,
             dir: dir.as_deref().map(path_string).transpose()?,
             marker,
+            notify_fd: notify_fd(spec)?,
+            pid_variable: spec.watchdog.map(|_| c"WATCHDOG_PID="),
         })
     }
 
@@ -132,9 +138,25 @@ fn environment(
     let mut environment: Vec<_> = inherited
         .filter(|(key, _)| !is_ours(key) && key.to_str().is_none_or(|key| !spec.env.contains_key(key)))
         .collect();
-    environment.extend(spec.env.iter().map(|(key, value)| (key.into(), value.into())));
+    let is_replaced = |key: &str| spec.watchdog.is_some() && key.starts_with("WATCHDOG_");
+    let own = spec.env.iter().filter(|(key, _)| !is_replaced(key));
+    environment.extend(own.map(|(key, value)| (key.into(), value.into())));
+    if let Some(period) = spec.watchdog {
+        environment.push(("WATCHDOG_USEC".into(), period.as_micros().to_string().into()));
+    }
     environment.push((MARKER_VARIABLE.into(), marker.into()));
     Ok(environment)
+}
+
+/// Returns the declared descriptor; 0, 1 and 2 have their own meaning.
+fn notify_fd(spec: &ProcessSpec) -> Result<Option<u16>, SpawnError> {
+    match spec.ready {
+        Some(Readiness::Notify { fd: Some(fd @ 0..3) }) => Err(SpawnError::invalid(format!(
+            "descriptor {fd} cannot tell readiness: declare one of 3 or higher"
+        ))),
+        Some(Readiness::Notify { fd }) => Ok(fd),
+        _ => Ok(None),
+    }
 }
 
 type Candidates = (Vec<CString>, Option<Vec<PathBuf>>);
@@ -235,6 +257,16 @@ mod tests {
             strings(&command.environment),
             ["XY_SOCKET=/s", "LANG=C", "REPLACED=new", "XY_INSTANCE=m"]
         );
+    }
+
+    #[test]
+    fn a_watchdog_brings_its_own_variables() {
+        let mut spec = ProcessSpec::new("tool");
+        spec.env.insert("WATCHDOG_USEC".to_owned(), "1".to_owned());
+        spec.watchdog = Some(std::time::Duration::from_millis(1500));
+        let command = prepare(&spec, &[("WATCHDOG_PID", "1")]).expect("valid");
+        assert_eq!(strings(&command.environment), ["WATCHDOG_USEC=1500000", "XY_INSTANCE=m"]);
+        assert_eq!(command.pid_variable, Some(c"WATCHDOG_PID="));
     }
 
     #[test]

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub use self::process::{KillReport, Member, OsProcess, ProcessExit, ProcessOutpu
 use self::spawner::{Job, Spawner};
 use super::command::{self, PreparedCommand};
 use super::ledger::{Ledger, OpenError, SweepReport};
-use super::{ProcessSpec, SpawnError, SpawnErrorKind, sys, tree};
+use super::{ProcessSpec, SpawnError, SpawnErrorKind, readiness, sys, tree};
 
 /// How often and at which intervals a program that is being written is tried again; 500 ms together.
 const TEXT_BUSY_DELAYS: [Duration; 4] = [
@@ -51,12 +51,15 @@ pub struct HostOptions {
     pub parent_death_signal: bool,
     /// The file that tells the next start what this one left behind; `None` keeps none.
     pub ledger: Option<PathBuf>,
+    /// The directory for the sockets on which children tell how they are, made and kept with mode 0700; short, as a
+    /// socket's path is limited to about 100 bytes. Without one, a child that wants such a socket cannot start.
+    pub notify_dir: Option<PathBuf>,
 }
 
 impl Default for HostOptions {
     /// Returns the parent-death signal alone.
     fn default() -> Self {
-        Self { subreaper: false, parent_death_signal: true, ledger: None }
+        Self { subreaper: false, parent_death_signal: true, ledger: None, notify_dir: None }
     }
 }
 
@@ -181,6 +184,9 @@ impl ProcessHost {
                 (Some(Mutex::new(ledger)), report)
             }
         };
+        if let Some(dir) = &options.notify_dir {
+            readiness::notify::sweep(dir);
+        }
         let spawner = Spawner::get().map_err(HostError::Spawner)?;
         let inner = Arc::new(Host {
             options,
@@ -244,6 +250,11 @@ impl ProcessHost {
     /// Returns what has been spawned and not been reaped, by pid.
     pub fn live(&self) -> Vec<LiveProcess> {
         lock(&self.inner.live).values().cloned().collect()
+    }
+
+    /// Returns the directory for notification sockets.
+    pub(super) fn notify_dir(&self) -> Option<&Path> {
+        self.inner.options.notify_dir.as_deref()
     }
 
     fn begin_adoption(&self) {

@@ -8,7 +8,7 @@ use xy_actors::process::{PortOwner, Readiness};
 use crate::server::{Reply, Server, answer};
 
 fn prober(server: &Server) -> Prober {
-    Prober::new(Readiness::Http { path: "/health?full=1".to_owned() }, Some(server.port), PortOwner::Own)
+    Prober::new(Readiness::http("/health?full=1"), Some(server.port), PortOwner::Own)
 }
 
 async fn check(server: &Server) -> Result<(), ProbeFailure> {
@@ -100,7 +100,7 @@ async fn what_is_no_http_is_not_ready() {
 
 #[tokio::test]
 async fn a_path_that_is_no_path_fails_for_good_before_anything_is_asked() {
-    let readiness = Readiness::Http { path: "/\r\nX-Smuggled: yes".to_owned() };
+    let readiness = Readiness::http("/\r\nX-Smuggled: yes");
     let mut prober = Prober::new(readiness, Some(1), PortOwner::Own);
     let failure = prober.check(&[std::process::id()]).await.expect_err("an invalid path");
     assert!(failure.is_permanent(), "{failure:?}");

@@ -39,7 +39,7 @@ async fn a_port_without_a_listener_is_not_ready_whoever_may_own_it() {
 #[tokio::test]
 async fn a_foreign_holder_is_named_and_never_asked() {
     let server = Server::start(|_| answer(200, &[], "")).await;
-    let readiness = Readiness::Http { path: "/".to_owned() };
+    let readiness = Readiness::http("/");
     let mut prober = Prober::new(readiness.clone(), Some(server.port), PortOwner::Own);
 
     let failure = prober.check(&[]).await.expect_err("a foreign holder");
@@ -58,7 +58,7 @@ async fn a_server_on_ipv6_loopback_only_is_found_there() {
     // Without IPv6 on the machine there is nothing to find.
     let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await else { return };
     let server = Server::serve(listener, |_| answer(200, &[], ""));
-    let readiness = Readiness::Http { path: "/".to_owned() };
+    let readiness = Readiness::http("/");
     for owner in [PortOwner::Own, PortOwner::Any] {
         let mut prober = Prober::new(readiness.clone(), Some(server.port), owner);
         prober.check(&[std::process::id()]).await.expect("ready");
@@ -69,7 +69,7 @@ async fn a_server_on_ipv6_loopback_only_is_found_there() {
 async fn a_server_on_all_addresses_is_asked_on_loopback() {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.expect("a port");
     let server = Server::serve(listener, |_| answer(200, &[], ""));
-    let readiness = Readiness::Http { path: "/".to_owned() };
+    let readiness = Readiness::http("/");
     let mut prober = Prober::new(readiness, Some(server.port), PortOwner::Own);
     prober.check(&[std::process::id()]).await.expect("ready");
 }
@@ -104,7 +104,7 @@ async fn an_answer_counts_only_while_the_port_is_the_childs_own() {
         looks += 1;
         if looks == 2 { Vec::new() } else { vec![std::process::id()] }
     };
-    let readiness = Readiness::Http { path: "/".to_owned() };
+    let readiness = Readiness::http("/");
     Prober::new(readiness, Some(server.port), PortOwner::Own)
         .until_ready(pids, |failure| failures.push(failure.kind()))
         .await;

@@ -342,7 +342,7 @@ impl<'a> Checker<'a> {
             ReadyShape::Started => Some(Readiness::Started),
             ReadyShape::Tcp => Some(Readiness::Tcp),
             ReadyShape::Http(http) => {
-                Some(Readiness::Http { path: self.url_path(http.path.unwrap_or_else(|| "/".to_owned())) })
+                Some(Readiness::http(self.url_path(http.path.unwrap_or_else(|| "/".to_owned()))))
             }
             ReadyShape::Mcp(mcp) => {
                 let host = mcp.host.unwrap_or_else(|| "localhost".to_owned());

@@ -95,7 +95,7 @@ fn every_key_is_read() {
             working_dir: Some("/home/somebody/data".into()),
             port: Some(8423),
             port_owner: PortOwner::Any,
-            ready: Some(Readiness::Http { path: "/health".into() }),
+            ready: Some(Readiness::http("/health")),
             stop_signal: StopSignal::Int,
             ..ProcessSpec::new("bin/server")
         }
@@ -140,7 +140,7 @@ fn policies_are_known_in_both_vocabularies() {
 
 #[test]
 fn readiness_is_written_bare_with_empty_brackets_or_with_keys() {
-    let http = |path: &str| Readiness::Http { path: path.into() };
+    let http = |path: &str| Readiness::http(path);
     let mcp = |path: &str, host: &str| Readiness::Mcp { path: path.into(), host: host.into() };
     for (text, expected) in [
         ("Started", Readiness::Started),

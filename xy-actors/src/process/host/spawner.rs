@@ -190,16 +190,20 @@ impl State {
         };
         let (stdout, child_stdout) = pipe().map_err(descriptors)?;
         let (stderr, child_stderr) = pipe().map_err(descriptors)?;
+        let notify = command.notify_fd.map(|number| pipe().map(|ends| (ends, i32::from(number))));
+        let notify = notify.transpose().map_err(descriptors)?;
         let request = ExecRequest {
             candidates: &command.candidates,
             arguments: &command.arguments,
             environment: &command.environment,
             dir: command.dir.as_deref(),
             stdio: [null.as_fd(), child_stdout.as_fd(), child_stderr.as_fd()],
+            extra: notify.as_ref().map(|((_, child_end), number)| (child_end.as_fd(), *number)),
+            pid_variable: command.pid_variable,
             parent_death_signal: host.options.parent_death_signal,
         };
         let spawned = sys::spawn(&request, stack)?;
-        Ok((spawned, ProcessOutput { stdout, stderr }))
+        Ok((spawned, ProcessOutput { stdout, stderr, notify: notify.map(|((end, _), _)| end) }))
     }
 
     fn forget(&mut self, pid: u32, marker: &str) {
