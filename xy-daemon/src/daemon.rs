@@ -178,8 +178,9 @@ pub async fn run(
     let listener = patiently(async || Ok(Listener::bind(&options.socket)?)).await?;
     let (host, sweep) = patiently(async || {
         let ledger = Some(options.state_dir.join("processes.ledger"));
-        // Beside the socket, where paths are short and nobody else can enter.
-        let notify_dir = options.socket.parent().map(|directory| directory.join("notify"));
+        // Children have other working directories than we.
+        let notify_dir =
+            Some(std::path::absolute(options.state_dir.join("notify")).map_err(RunError::Thread)?);
         let options = HostOptions { subreaper: true, parent_death_signal: true, ledger, notify_dir };
         Ok(blocking(move || ProcessHost::start(options)).await??)
     })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use xy_actors::process::readiness::{ProbeFailure, Prober};
+use xy_actors::process::readiness::{ProbeFailure, ProbeHeader, Prober, StatusSet};
 use xy_actors::process::{PortOwner, Readiness};
 
 use crate::server::{Reply, Server, answer};
@@ -104,4 +104,42 @@ async fn a_path_that_is_no_path_fails_for_good_before_anything_is_asked() {
     let mut prober = Prober::new(readiness, Some(1), PortOwner::Own);
     let failure = prober.check(&[std::process::id()]).await.expect_err("an invalid path");
     assert!(failure.is_permanent(), "{failure:?}");
+}
+
+fn http(status: StatusSet, header: Option<(&str, &str)>) -> Readiness {
+    let header = header.map(|(name, value)| ProbeHeader { name: name.to_owned(), value: value.to_owned() });
+    Readiness::Http { path: "/".to_owned(), status, header }
+}
+
+#[tokio::test]
+async fn only_the_listed_statuses_are_ready() {
+    for (status, ready) in [(200, false), (204, true), (401, true), (404, false), (503, true), (504, false)] {
+        let server = Server::start(move |_| answer(status, &[], "")).await;
+        let readiness = http(StatusSet::new([204..=204, 401..=403, 503..=503]), None);
+        let outcome =
+            Prober::new(readiness, Some(server.port), PortOwner::Own).check(&[std::process::id()]).await;
+        assert_eq!(outcome.is_ok(), ready, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn the_one_header_is_sent_and_never_shown() {
+    let server = Server::start(|_| answer(200, &[], "")).await;
+    let readiness = http(StatusSet::default(), Some(("X-Probe", "top secret")));
+    assert!(!format!("{readiness:?}").contains("secret"), "{readiness:?}");
+    let mut prober = Prober::new(readiness, Some(server.port), PortOwner::Own);
+    prober.check(&[std::process::id()]).await.expect("ready");
+    assert_eq!(server.requests()[0].header("x-probe"), Some("top secret"));
+}
+
+#[tokio::test]
+async fn a_header_that_could_smuggle_another_is_never_sent() {
+    for (name, value) in
+        [("X\r\nY", "1"), ("", "1"), ("X:", "1"), ("Host", "a"), ("X", "1\r\nY: 2"), ("X", "\0")]
+    {
+        let readiness = http(StatusSet::default(), Some((name, value)));
+        let mut prober = Prober::new(readiness, Some(1), PortOwner::Own);
+        let failure = prober.check(&[std::process::id()]).await.expect_err("an invalid header");
+        assert!(failure.is_permanent(), "{name:?}: {failure:?}");
+    }
 }

@@ -37,6 +37,9 @@ const BATCH_TIME: Duration = Duration::from_millis(100);
 /// The shortest time between two statuses that are passed on; of those between, the newest is.
 const STATUS_PACE: Duration = Duration::from_millis(250);
 
+/// Why a process is replaced that sent `WATCHDOG=trigger`.
+const TRIGGERED: &str = "watchdog: triggered by the process itself";
+
 /// Hears one incarnation until it is dropped.
 pub(in crate::process) struct Listener {
     pub(in crate::process) socket: NotifySocket,
@@ -52,7 +55,11 @@ pub(in crate::process) struct Listener {
 
 /// What has been heard so far, as far as it matters.
 struct Heard {
+    /// Whether the supervisor has been told that it is ready.
     is_ready: bool,
+    has_said_ready: bool,
+    /// It triggered its watchdog before the supervisor knew that it is ready.
+    has_triggered: bool,
     watchdog: Option<Watchdog>,
     status: Option<String>,
     /// A status that waits for its turn.
@@ -71,6 +78,8 @@ impl Listener {
         }
         let mut heard = Heard {
             is_ready: *self.ready.borrow_and_update(),
+            has_said_ready: false,
+            has_triggered: false,
             watchdog: self.watchdog.map(Watchdog::new),
             status: None,
             pending: None,
@@ -97,6 +106,9 @@ impl Listener {
                 Ok(()) = self.ready.changed() => {
                     heard.is_ready = *self.ready.borrow_and_update();
                     heard.arm_watchdog();
+                    if heard.has_triggered {
+                        self.reporter.health_failed(TRIGGERED);
+                    }
                 }
                 () = time::sleep_until(heard.status_due), if heard.pending.is_some() => self.pass_status_on(&mut heard),
             }
@@ -131,12 +143,15 @@ impl Listener {
                     watchdog.ping(Instant::now());
                 }
             }
-            Some(Sign::Trigger) if heard.is_ready && heard.watchdog.is_some() => {
-                self.reporter.health_failed("watchdog: triggered by the process itself");
+            Some(Sign::Trigger) if heard.watchdog.is_some() => {
+                heard.has_triggered = true;
+                if heard.is_ready {
+                    self.reporter.health_failed(TRIGGERED);
+                }
             }
             Some(Sign::Trigger) | None => {}
         }
-        if let Some(by) = notice.extend.filter(|_| !heard.is_ready) {
+        if let Some(by) = notice.extend.filter(|_| !heard.has_said_ready) {
             self.extend(heard, by);
         }
         for ignored in notice.ignored {
@@ -145,8 +160,8 @@ impl Listener {
         if notice.is_stopping {
             self.note(heard, "the process says that it is stopping");
         }
-        if notice.is_ready && self.decides && !heard.is_ready {
-            heard.is_ready = true;
+        if notice.is_ready && self.decides && !heard.has_said_ready {
+            heard.has_said_ready = true;
             on_ready();
         }
     }
@@ -164,7 +179,7 @@ impl Listener {
     /// Tells the supervisor while it waits for readiness, and the log afterwards.
     fn pass_status_on(&self, heard: &mut Heard) {
         let Some(status) = heard.pending.take() else { return };
-        if heard.is_ready {
+        if heard.is_ready || heard.has_said_ready {
             self.log.note(&format!("status: {status}"));
         } else if self.decides {
             self.reporter.waits_for(Some(format!("`READY=1` from the process, which says: {status}")));
