@@ -83,6 +83,8 @@ impl fmt::Debug for ServerConfig {
             .field("port", &process.port)
             .field("port_owner", &process.port_owner)
             .field("ready", &process.ready)
+            .field("liveness", &process.liveness)
+            .field("watchdog", &process.watchdog)
             .field("stop_signal", &process.stop_signal)
             .field("child", &self.child)
             .field("log", &self.log)

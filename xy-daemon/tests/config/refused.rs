@@ -124,7 +124,8 @@ fn errors_are_data_for_programs() {
             "column": 23,
             "key": "prot",
             "message": "unknown key `prot`, expected one of `command`, `args`, `env`, `working_dir`, `port`, \
-                        `port_owner`, `ready`, `start_timeout`, `autostart`, `restart`, `stop`, `log`",
+                        `port_owner`, `ready`, `liveness`, `watchdog`, `start_timeout`, `autostart`, \
+                        `restart`, `stop`, `log`",
             "hint": "did you mean `port`?",
         }])
     );
