@@ -24,6 +24,7 @@ use crate::control::{Control, Source, child_of, killed};
 use crate::instance::{InstanceLock, LockError};
 use crate::protocol::method::Killed;
 use crate::rpc;
+use crate::service::ServiceManager;
 use crate::socket::{BindError, Listener};
 
 /// What a kill at the end of the shutdown time may still take.
@@ -46,6 +47,8 @@ pub struct RunOptions {
     pub socket: PathBuf,
     /// The directory servers run in unless their file names one.
     pub working_dir: PathBuf,
+    /// The service manager that is to be told how the daemon is, if there is one.
+    pub service: Option<ServiceManager>,
 }
 
 /// What a daemon is told from outside the socket.
@@ -201,6 +204,10 @@ pub async fn run(
             rpc::serve(listener, control, closed).await;
         }
     });
+    let service = options.service;
+    if let Some(service) = &service {
+        service.ready(&in_short(&config));
+    }
     listening(Listening {
         socket: options.socket,
         servers: config.servers.len(),
@@ -215,11 +222,23 @@ pub async fn run(
         swept,
     });
 
-    let told = until_shutdown(&root, &control, &mut signals, &mut asked).await;
+    let keep_alive = tokio::spawn({
+        let (service, root) = (service.clone(), root.clone());
+        async move {
+            if let Some(service) = service {
+                service.keep_alive(&root).await;
+            }
+        }
+    });
+    let told = until_shutdown(&root, &control, service.as_ref(), &mut signals, &mut asked).await;
+    if let Some(service) = &service {
+        service.stopping();
+    }
     let ended = match told {
         Some(how) => Ok(shut_down(&root, how, config.settings.shutdown_timeout, &mut signals).await),
         None => Err(RunError::RootEnded(root.ended().await.to_string())),
     };
+    keep_alive.abort();
     logs.flush().await;
     drop(close);
     // A panic in the accept loop has been reported by the runtime; the socket is gone either way.
@@ -287,10 +306,16 @@ async fn spawn_root(config: &Config, host: &ProcessHost, logs: &LogHub) -> Resul
     Ok(builder.seed(crate::control::unix_ms()).spawn().await?)
 }
 
+/// Says what a daemon on this configuration does, for its service manager.
+fn in_short(config: &Config) -> String {
+    format!("{} servers, {} files rejected", config.servers.len(), config.rejected.len())
+}
+
 /// Waits for a reason to end; `None` if the root has ended by itself. Reloads meanwhile.
 async fn until_shutdown(
     root: &Supervisor,
     control: &Control,
+    service: Option<&ServiceManager>,
     signals: &mut mpsc::Receiver<DaemonSignal>,
     asked: &mut mpsc::Receiver<DaemonSignal>,
 ) -> Option<DaemonSignal> {
@@ -303,19 +328,26 @@ async fn until_shutdown(
         if signal != DaemonSignal::Reload {
             return Some(signal);
         }
-        let control = control.clone();
+        let (control, service) = (control.clone(), service.cloned());
         tokio::spawn(async move {
-            match control.reload(false).await {
-                Ok(result) => tracing::info!(
-                    added = result.added.len(),
-                    changed = result.changed.len(),
-                    removed = result.removed.len(),
-                    rejected = result.rejected.len(),
-                    "configuration reloaded"
-                ),
-                Err(error) => {
-                    tracing::error!("configuration not reloaded: {}", crate::control::chain(&error))
+            if let Some(service) = &service {
+                service.reloading();
+            }
+            let status = match control.reload(false).await {
+                Ok(result) => {
+                    let (added, changed) = (result.added.len(), result.changed.len());
+                    let (removed, rejected) = (result.removed.len(), result.rejected.len());
+                    tracing::info!(added, changed, removed, rejected, "configuration reloaded");
+                    let servers = added + changed + result.unchanged.len();
+                    format!("reloaded: {servers} servers, {rejected} files rejected")
                 }
+                Err(error) => {
+                    tracing::error!("configuration not reloaded: {}", crate::control::chain(&error));
+                    "configuration not reloaded".to_owned()
+                }
+            };
+            if let Some(service) = &service {
+                service.ready(&status);
             }
         });
     }

@@ -8,6 +8,7 @@ use xy_daemon::args::Arguments;
 use xy_daemon::config::{Config, LoadOptions, check_commands};
 use xy_daemon::daemon::{self, EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, RunOptions};
 use xy_daemon::paths::Directories;
+use xy_daemon::service::ServiceManager;
 use xy_daemon::signal::{self, HangUp};
 use xy_daemon::telemetry;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         socket: directories.socket(arguments.socket.as_deref(), |name| std::env::var_os(name)),
         state_dir: directories.state,
         working_dir: LoadOptions::new(home()).default_dir,
+        service: ServiceManager::from_environment(|name| std::env::var_os(name), &[std::process::id()]),
     };
     run(options)
 }

@@ -8,4 +8,5 @@ mod ends;
 mod logs;
 mod operations;
 mod reload;
+mod service;
 mod support;
