@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::health::{self, Ask, Liveness, Verdict};
 use super::readiness::Prober;
 use super::readiness::notify::{self, Listener, NotifySocket};
-use super::{KillReport, Member, OsProcess, ProcessExit, ProcessHost, ProcessSpec, Readiness};
+use super::{KillReport, Member, OsProcess, PortOwner, ProcessExit, ProcessHost, ProcessSpec, Readiness};
 use crate::child::Reporter;
 use crate::exit::{Cause, Exit, ExitReport, ProcessRef};
 use crate::log::{Attachment, DRAIN_GRACE, Log};
@@ -37,6 +37,8 @@ pub(crate) enum ProcessMessage {
     Stop,
     /// End it.
     Kill,
+    /// It has told that it is ready.
+    Told,
     /// Its readiness is proven.
     Ready,
     /// Its main process ended; it has not been reaped.
@@ -147,6 +149,7 @@ impl Actor for ProcessActor {
         match message {
             ProcessMessage::Stop => state.on_stop(),
             ProcessMessage::Kill => state.on_kill(),
+            ProcessMessage::Told => state.on_told(&myself),
             ProcessMessage::Ready => state.on_ready(),
             ProcessMessage::MainExited(exit) => state.on_main_exited(&myself, exit),
             ProcessMessage::TreeEnded(report) => state.on_tree_ended(&myself, report),
@@ -187,7 +190,7 @@ impl ProcessState {
                 ready: ready.subscribe(),
             };
             let myself = myself.clone();
-            AbortOnDrop::spawn(listener.listen(move || tell_ready(&myself)))
+            AbortOnDrop::spawn(listener.listen(move || tell(&myself, ProcessMessage::Told)))
         });
         let probe = match gate {
             Gate::Open | Gate::Socket => None,
@@ -202,7 +205,7 @@ impl ProcessState {
                 Some(AbortOnDrop::spawn(async move {
                     // Output that ends without the line proves nothing, and the end of the process comes by itself.
                     if seen.await.is_ok() {
-                        tell_ready(&myself);
+                        tell(&myself, ProcessMessage::Told);
                     }
                 }))
             }
@@ -210,7 +213,7 @@ impl ProcessState {
                 let (myself, reporter) = (myself.clone(), reporter.clone());
                 Some(AbortOnDrop::spawn(async move {
                     notify::newline(end, number, &reporter).await;
-                    tell_ready(&myself);
+                    tell(&myself, ProcessMessage::Told);
                 }))
             }
         };
@@ -275,6 +278,21 @@ impl ProcessState {
         }
     }
 
+    /// What it tells counts only if the declared port, if there is one, is its own: a line of output or a notification
+    /// says nothing about who else may listen there.
+    fn on_told(&mut self, myself: &ActorRef<ProcessMessage>) {
+        self.probe = None;
+        if self.is_stop_asked || self.exit.is_some() {
+            return;
+        }
+        if self.spec.port.is_none() || self.spec.port_owner == PortOwner::Any {
+            return self.on_ready();
+        }
+        let prober = prober(&self.spec, &self.host, self.process.label());
+        let task = look(prober, self.process.clone(), myself.clone(), self.reporter.clone());
+        self.probe = Some(AbortOnDrop::spawn(task));
+    }
+
     fn on_ready(&mut self) {
         self.probe = None;
         if self.is_stop_asked || self.exit.is_some() {
@@ -324,9 +342,9 @@ impl ProcessState {
     }
 }
 
-fn tell_ready(myself: &ActorRef<ProcessMessage>) {
+fn tell(myself: &ActorRef<ProcessMessage>, message: ProcessMessage) {
     // An actor that is gone has reported the end of its process.
-    let _gone = myself.send_message(ProcessMessage::Ready);
+    let _gone = myself.send_message(message);
 }
 
 fn waits_for_line(spec: &ProcessSpec) -> String {
@@ -359,7 +377,18 @@ async fn probe(
     reporter: Reporter,
 ) {
     prober.until_ready(|| pids(&process), |failure| reporter.waits_for(Some(failure.told()))).await;
-    tell_ready(&myself);
+    tell(&myself, ProcessMessage::Ready);
+}
+
+/// Waits until a process that has told that it is ready listens on its port.
+async fn look(
+    mut prober: Prober,
+    process: Arc<OsProcess>,
+    myself: ActorRef<ProcessMessage>,
+    reporter: Reporter,
+) {
+    prober.until_listening(|| pids(&process), |failure| reporter.waits_for(Some(failure.told()))).await;
+    tell(&myself, ProcessMessage::Ready);
 }
 
 /// A process that is asked how it is.

@@ -182,12 +182,12 @@ impl Prober {
     /// Keeps one session with an MCP server of the older era open instead of opening one in each attempt: a prober that
     /// asks for as long as the server lives would otherwise leave thousands behind.
     #[must_use]
-    pub fn keeping_session(mut self) -> Self {
-        #[cfg(feature = "probe-http")]
-        {
-            self.mcp.keeps_session = true;
+    pub fn keeping_session(self) -> Self {
+        Self {
+            #[cfg(feature = "probe-http")]
+            mcp: self.mcp.keeping_session(),
+            ..self
         }
-        self
     }
 
     /// Sets the longest time one attempt takes, 5 s by default and 10 s for an MCP server.
@@ -229,6 +229,25 @@ impl Prober {
     /// As [`Prober::check`].
     pub async fn until_ready(
         &mut self,
+        pids: impl FnMut() -> Vec<u32> + Send,
+        on_failure: impl FnMut(&ProbeFailure) + Send,
+    ) {
+        self.repeat(false, pids, on_failure).await;
+    }
+
+    /// Waits until the child's own processes listen on its port, if it has one and that matters, and asks nobody: for a
+    /// process that has told that it is ready, which proves nothing about whose the port is.
+    pub(super) async fn until_listening(
+        &mut self,
+        pids: impl FnMut() -> Vec<u32> + Send,
+        on_failure: impl FnMut(&ProbeFailure) + Send,
+    ) {
+        self.repeat(true, pids, on_failure).await;
+    }
+
+    async fn repeat(
+        &mut self,
+        is_told: bool,
         mut pids: impl FnMut() -> Vec<u32> + Send,
         mut on_failure: impl FnMut(&ProbeFailure) + Send,
     ) {
@@ -239,7 +258,7 @@ impl Prober {
         };
         let mut pace = first;
         let mut last: Option<ProbeFailure> = None;
-        while let Err(failure) = self.attempt(&mut pids).await {
+        while let Err(failure) = self.attempt_or_look(is_told, &mut pids).await {
             if !last.is_some_and(|last| last.is_same_kind(&failure)) {
                 on_failure(&failure);
             }
@@ -249,10 +268,31 @@ impl Prober {
         }
     }
 
+    async fn attempt_or_look(
+        &mut self,
+        is_told: bool,
+        pids: &mut (dyn FnMut() -> Vec<u32> + Send),
+    ) -> Result<(), ProbeFailure> {
+        if is_told { self.check_owner(pids) } else { self.attempt(pids).await }
+    }
+
+    /// Checks that a declared port is the child's own, on whatever address.
+    fn check_owner(&mut self, pids: &mut (dyn FnMut() -> Vec<u32> + Send)) -> Result<(), ProbeFailure> {
+        let (Some(port), PortOwner::Own) = (self.port, self.owner) else { return Ok(()) };
+        match self.addresses(port, pids) {
+            Ok(_) | Err(ProbeFailure::NotOnLoopback { .. }) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
     async fn attempt(&mut self, pids: &mut (dyn FnMut() -> Vec<u32> + Send)) -> Result<(), ProbeFailure> {
         let port = match self.feasible()? {
             Means::Nothing => return Ok(()),
-            Means::Command => return self.run().await,
+            Means::Command => {
+                self.check_owner(pids)?;
+                self.run().await?;
+                return self.check_owner(pids);
+            }
             Means::Port(port) => port,
         };
         let addresses = self.addresses(port, pids)?;

@@ -689,7 +689,13 @@ impl SupervisorState {
             record.ended(ExitReport::new(Exit::Abnormal, Cause::StartTimeout { message }), incarnation, at);
         }
         record.last_report = Some(report);
-        let exit = record.exit_of(report);
+        let exit = match report {
+            ChildReport::Unhealthy => record.waits_for().map(|why| {
+                let cause = Cause::Probe { message: why.to_owned() };
+                Arc::new(ExitReport::new(Exit::Abnormal, cause))
+            }),
+            _ => record.exit_of(report),
+        };
         let pid = record.pid();
         log_report(&self.path, &record.path, incarnation, report, exit.as_deref());
         if self.policy.is_ending() {
@@ -899,7 +905,7 @@ fn log_report(
             tracing::warn!(%supervisor, %child, incarnation, context, %reason, "child did not stop cleanly");
         }
         ChildReport::Unhealthy => {
-            tracing::warn!(%supervisor, %child, incarnation, context, "child fails its health check");
+            tracing::warn!(%supervisor, %child, incarnation, context, %reason, "child fails its health check");
         }
         ChildReport::Ready => tracing::info!(%supervisor, %child, incarnation, context, "child is ready"),
         _ => tracing::debug!(%supervisor, %child, incarnation, context, %reason, "child"),

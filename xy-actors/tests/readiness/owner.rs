@@ -3,10 +3,12 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use tokio::net::{TcpListener, TcpSocket};
+use xy_actors::process::readiness::LogPattern;
 use xy_actors::process::readiness::{ProbeFailure, Prober};
-use xy_actors::process::{PortOwner, Readiness};
+use xy_actors::process::{PortOwner, ProcessSpec, Readiness};
 
 use crate::server::{Server, answer};
+use crate::support::{Place, script, word};
 
 fn bound() -> (TcpSocket, u16) {
     let socket = TcpSocket::new_v4().expect("a socket");
@@ -110,4 +112,25 @@ async fn an_answer_counts_only_while_the_port_is_the_childs_own() {
         .await;
     assert_eq!(failures, ["foreign_holder"]);
     assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_process_tells_counts_only_once_the_port_is_its_own() {
+    let log = Readiness::Log { pattern: LogPattern::new("^up$").expect("a pattern") };
+    let truth = Readiness::Exec { command: "true".to_owned(), args: Vec::new() };
+    let notify = |fd| Readiness::Notify { fd };
+    for (ready, step) in
+        [(log, "print up"), (truth, ""), (notify(None), "notify READY=1"), (notify(Some(3)), "notify-fd 3 x")]
+    {
+        let place = Place::new();
+        let go = place.path("go");
+        let (socket, port) = bound();
+        drop(socket);
+        let text = format!("{step} wait-for {} listen {port} sleep-forever", word(&go));
+        let mut web = place.web(ProcessSpec { port: Some(port), ready: Some(ready), ..script(&text) }).await;
+        web.waits_for(&format!("nothing listens on port {port}")).await;
+        place.touch("go");
+        web.ready().await;
+        web.end().await;
+    }
 }

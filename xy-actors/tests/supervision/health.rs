@@ -1,5 +1,6 @@
 //! Health reports through the real supervisor actor: what people see, and the cause that is kept.
 
+use xy_actors::event::stream::EventKind;
 use xy_actors::exit::{Cause, Exit};
 use xy_actors::policy::State;
 use xy_actors::spec::Strategy;
@@ -14,7 +15,9 @@ async fn an_unhealthy_child_is_running_not_ready_and_says_why() {
     let tree = mocks.builder(flags(Strategy::OneForOne, 1), &["a"]).start().await.expect("starts");
     let mut tree = TestTree::new(tree);
     mocks.mocks[0].unhealthy("liveness: no answer (1 of 3)");
-    tree.expect("child_unhealthy", "a").await;
+    let event = tree.expect("child_unhealthy", "a").await;
+    let EventKind::Child { exit: Some(why), .. } = event.kind else { panic!("{event:?}") };
+    assert_eq!(why.to_string(), "liveness: no answer (1 of 3)");
     let child = tree.which_child("a").await.expect("child");
     assert_eq!((child.state, child.ready), (State::Running, false));
     assert_eq!(child.waits_for.as_deref(), Some("liveness: no answer (1 of 3)"));

@@ -49,8 +49,14 @@ pub(super) enum Era {
 pub(super) struct Memory {
     era: Option<Era>,
     /// Whether a session of the older era is kept open for the next attempt.
-    pub(super) keeps_session: bool,
+    keeps_session: bool,
     kept: Option<Kept>,
+}
+
+impl Memory {
+    pub(super) fn keeping_session(self) -> Self {
+        Self { keeps_session: true, ..self }
+    }
 }
 
 /// A handshake of the older era that is still good.

@@ -151,7 +151,7 @@ impl Listener {
             }
             Some(Sign::Trigger) | None => {}
         }
-        if let Some(by) = notice.extend.filter(|_| !heard.has_said_ready) {
+        if let Some(by) = notice.extend.filter(|_| !heard.is_ready && !heard.has_said_ready) {
             self.extend(heard, by);
         }
         for ignored in notice.ignored {
