@@ -5,6 +5,7 @@
 mod boot;
 mod crashes;
 mod ends;
+mod health;
 mod logs;
 mod operations;
 mod reload;
