@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+use proptest::strategy::Strategy as _;
 use xy_actors::event::{ChildReport, Next};
 use xy_actors::exit::Exit;
 use xy_actors::policy::{ChildView, Incarnation, Input, Operation, Outcome, State};
@@ -239,4 +241,91 @@ fn more_time_for_one_incarnation_is_none_for_the_next() {
     world.happened();
     world.advance_secs(11.0);
     assert!(world.happened().starts_with("stop a"), "the second start times out by the spec");
+}
+
+/// What happens to one of three children.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Healthy(usize),
+    Unhealthy(usize),
+    Failed(usize),
+    /// The current incarnation ends, asked or not.
+    Ends(usize, bool),
+    Start(usize),
+    Stop(usize),
+    Pause(usize),
+    Resume(usize),
+    Pass,
+    Shutdown,
+}
+
+fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (0..3_usize).prop_map(Step::Healthy),
+        3 => (0..3_usize).prop_map(Step::Unhealthy),
+        6 => (0..3_usize).prop_map(Step::Failed),
+        6 => (0..3_usize, any::<bool>()).prop_map(|(child, clean)| Step::Ends(child, clean)),
+        2 => (0..3_usize).prop_map(Step::Start),
+        2 => (0..3_usize).prop_map(Step::Stop),
+        2 => (0..3_usize).prop_map(Step::Pause),
+        2 => (0..3_usize).prop_map(Step::Resume),
+        3 => Just(Step::Pass),
+        1 => Just(Step::Shutdown),
+    ];
+    proptest::collection::vec(step, 0..60)
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_each_incarnation_ends_once_and_only_a_running_one_is_ready(
+        steps in steps(),
+        strategy in prop_oneof![
+            Just(Strategy::OneForOne), Just(Strategy::OneForAll), Just(Strategy::RestForOne)
+        ],
+        concurrent in any::<bool>(),
+    ) {
+        const IDS: [&str; 3] = ["a", "b", "c"];
+        let order = if concurrent { Order::Concurrent } else { Order::Ordered };
+        let flags = SupervisorSpec { order, ..flags(strategy, 1000, 3600) };
+        let backoff = Backoff { base: Duration::from_millis(10), ..Backoff::default() };
+        let children =
+            IDS.map(|id| ChildSpec { backoff: Some(backoff), retain: true, ..permanent(id) }).to_vec();
+        let mut world = World::started(flags, children);
+        for id in IDS {
+            world.finishes(id, Finish::Stubborn);
+        }
+        for step in steps {
+            if world.end.is_some() {
+                break;
+            }
+            match step {
+                Step::Healthy(child) => health(&mut world, IDS[child], true),
+                Step::Unhealthy(child) => health(&mut world, IDS[child], false),
+                Step::Failed(child) => fail(&mut world, IDS[child]),
+                Step::Ends(child, clean) => {
+                    world.exits(IDS[child], if clean { Exit::Shutdown } else { Exit::Abnormal });
+                }
+                Step::Start(child) => drop(world.ask(Operation::Start(world.key(IDS[child])))),
+                Step::Stop(child) => drop(world.ask(Operation::Stop(world.key(IDS[child])))),
+                Step::Pause(child) => drop(world.ask(Operation::Pause(world.key(IDS[child])))),
+                Step::Resume(child) => drop(world.ask(Operation::Resume(world.key(IDS[child])))),
+                Step::Pass => world.advance_secs(0.5),
+                Step::Shutdown => world.shutdown(),
+            }
+            for id in IDS {
+                let child = view(&world, id);
+                prop_assert!(!child.ready || child.state == State::Running, "{id}: {child:?}");
+                let (alive, reports) = (child.alive, reports(&world, id));
+                let count = |wanted: fn(&ChildReport) -> bool| reports.iter().filter(|r| wanted(r)).count();
+                let starts = count(|report| matches!(report, ChildReport::Starting));
+                let ends =
+                    count(|report| matches!(report, ChildReport::Exited { .. } | ChildReport::Stopped { .. }));
+                prop_assert_eq!(starts, ends + usize::from(alive), "{}: {:?}", id, reports);
+            }
+        }
+        // Nobody waits for ever: with all obeying, an end comes.
+        world.shutdown();
+        world.advance_secs(3600.0);
+        prop_assert!(world.end.is_some());
+    }
 }

@@ -60,11 +60,11 @@ async fn a_command_that_does_not_end_is_killed_with_all_it_started() {
         word(&pids)
     );
     let failure = prober(&place, shell(&text))
-        .attempt_timeout(Duration::from_secs(2))
+        .attempt_timeout(Duration::from_secs(3))
         .check(&[])
         .await
         .expect_err("it does not end");
-    assert_eq!(failure.to_string(), "`sh` did not end within 2s: tired");
+    assert_eq!(failure.to_string(), "`sh` did not end within 3s: tired");
     let pids = std::fs::read_to_string(pids).expect("written");
     assert_eq!(pids.lines().count(), 2);
     for pid in pids.lines() {

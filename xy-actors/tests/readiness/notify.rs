@@ -113,7 +113,7 @@ async fn more_time_to_start_is_granted() {
 #[tokio::test]
 async fn one_that_never_says_so_times_out_with_its_last_words() {
     let place = Place::new();
-    let child = ChildSpec { start_timeout: Some(Duration::from_secs(1)), ..web() };
+    let child = ChildSpec { start_timeout: Some(Duration::from_secs(3)), ..web() };
     let mut web = place.web_with(child, notifying("notify STATUS=stuck sleep-forever")).await;
     web.expect("child_start_failed").await;
     let Cause::StartTimeout { message } = web.last_exit().await.report.cause.clone() else {
