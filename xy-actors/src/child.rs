@@ -66,13 +66,14 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::{ActorCell, ActorRef};
 
 use crate::exit::{Cause, ExitReport};
 use crate::path::TreePath;
 use crate::policy::{ChildKey, Incarnation};
-use crate::supervisor::message::SupervisorMessage;
+use crate::supervisor::message::{Health, SupervisorMessage};
 
 mod actor;
 mod guard;
@@ -237,6 +238,35 @@ impl Reporter {
     /// Reports that the incarnation can serve.
     pub fn ready(&self) {
         self.send(SupervisorMessage::Ready { child: self.child, incarnation: self.incarnation });
+    }
+
+    /// Reports that the incarnation, ready before, cannot serve at present, and why.
+    ///
+    /// It counts as running and not ready until [`Reporter::healthy`].
+    pub fn unhealthy(&self, why: impl Into<Arc<str>>) {
+        self.health(Health::Poor(why.into()));
+    }
+
+    /// Reports that the incarnation can serve again.
+    pub fn healthy(&self) {
+        self.health(Health::Good);
+    }
+
+    /// Reports that the incarnation, ready before, failed its health check for good, and why.
+    ///
+    /// Its supervisor stops it and goes on as after a crash of that cause. A paused child is left running, not ready; a
+    /// later report, after `resume`, has the full effect.
+    pub fn health_failed(&self, why: impl Into<Arc<str>>) {
+        self.health(Health::Failed(why.into()));
+    }
+
+    /// Asks for more time before the incarnation must be ready: at least this long from now.
+    pub fn extend_start(&self, by: Duration) {
+        self.send(SupervisorMessage::ExtendStart { child: self.child, incarnation: self.incarnation, by });
+    }
+
+    fn health(&self, health: Health) {
+        self.send(SupervisorMessage::Health { child: self.child, incarnation: self.incarnation, health });
     }
 
     /// Reports that the incarnation ended and that nothing of it runs.

@@ -49,6 +49,10 @@ pub enum ChildReport {
     Starting,
     /// The incarnation is ready.
     Ready,
+    /// The incarnation, ready before, fails its health check.
+    Unhealthy,
+    /// The incarnation passes its health check again.
+    Healthy,
     /// The start said that there is nothing to run.
     Ignored,
     /// A start failed (OTP's `start_error`).
@@ -95,6 +99,8 @@ impl ChildReport {
             Self::Removed => "child_removed",
             Self::Starting => "child_starting",
             Self::Ready => "child_ready",
+            Self::Unhealthy => "child_unhealthy",
+            Self::Healthy => "child_healthy",
             Self::Ignored => "child_ignored",
             Self::StartFailed { .. } => "child_start_failed",
             Self::Exited { .. } => "child_exited",
@@ -115,6 +121,8 @@ impl ChildReport {
             Self::Removed => "removed",
             Self::Starting => "started",
             Self::Ready => "ready",
+            Self::Unhealthy => "fails its health check",
+            Self::Healthy => "healthy again",
             Self::Ignored => "nothing to run",
             Self::StartFailed { .. } => "start failed",
             Self::Exited { .. } => "ended",

@@ -89,9 +89,9 @@ pub enum Cause {
         /// What the last readiness check saw.
         message: String,
     },
-    /// A readiness or liveness check ended it.
+    /// It was ended because it failed its liveness check or its watchdog.
     Probe {
-        /// Which check failed, and how.
+        /// Which of them, and how, as in "liveness: ..".
         message: String,
     },
     /// The supervisor ended it with its restart intensity exceeded.
@@ -125,7 +125,7 @@ impl fmt::Display for Cause {
             Self::Error { message } => write!(f, "error: {message}"),
             Self::StartFailed { message } => f.write_str(message),
             Self::StartTimeout { message } => write!(f, "not ready in time: {message}"),
-            Self::Probe { message } => write!(f, "probe failed: {message}"),
+            Self::Probe { message } => f.write_str(message),
             Self::LimitReached { message } => write!(f, "limit reached: {message}"),
             Self::Aborted => f.write_str("aborted"),
             Self::Leaked => f.write_str("did not end after it was killed"),

@@ -1,6 +1,7 @@
 //! Operating system processes as children: what to run, and the one place that spawns, signals and reaps.
 
 pub mod guard;
+pub mod health;
 pub mod port;
 pub mod readiness;
 
@@ -21,6 +22,9 @@ mod sys;
 mod tree;
 
 pub use self::child::{ProcessChild, process};
+use self::health::Liveness;
+use self::readiness::{LogPattern, ProbeHeader, ProbeTimes, StatusSet};
+
 pub use self::command::{SpawnError, SpawnErrorKind};
 pub use self::host::{
     HostError, HostOptions, KillReport, LiveProcess, Member, OsProcess, Ownership, ProcessExit, ProcessHost,
@@ -54,6 +58,14 @@ pub struct ProcessSpec {
     pub port_owner: PortOwner,
     /// When it counts as ready; `None` means [`Readiness::Tcp`] with a `port`, else [`Readiness::Started`].
     pub ready: Option<Readiness>,
+    /// How often and how patiently it is asked whether it is ready.
+    pub ready_times: ProbeTimes,
+    /// What is asked of it while it is ready, if anything.
+    pub liveness: Option<Liveness>,
+    /// The longest time between two `WATCHDOG=1` of it once it is ready, if it is to send them.
+    ///
+    /// It gets `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID` as from systemd.
+    pub watchdog: Option<Duration>,
     /// The signal that asks it to end.
     pub stop_signal: StopSignal,
     /// What is run to end it before the signal is sent.
@@ -72,6 +84,9 @@ impl fmt::Debug for ProcessSpec {
             port,
             port_owner,
             ready,
+            ready_times,
+            liveness,
+            watchdog,
             stop_signal,
             stop_command,
         } = self;
@@ -84,6 +99,9 @@ impl fmt::Debug for ProcessSpec {
             .field("port", port)
             .field("port_owner", port_owner)
             .field("ready", ready)
+            .field("ready_times", ready_times)
+            .field("liveness", liveness)
+            .field("watchdog", watchdog)
             .field("stop_signal", stop_signal)
             .field("stop_command", stop_command)
             .finish()
@@ -105,6 +123,9 @@ impl ProcessSpec {
             port: None,
             port_owner: PortOwner::Own,
             ready: None,
+            ready_times: ProbeTimes::default(),
+            liveness: None,
+            watchdog: None,
             stop_signal: StopSignal::Term,
             stop_command: None,
         }
@@ -139,10 +160,14 @@ pub enum Readiness {
     Started,
     /// Its port accepts connections.
     Tcp,
-    /// `GET path` on its port answers with a status from 200 to 399.
+    /// `GET path` on its port answers with one of these statuses. Redirects are not followed.
     Http {
         /// The path, beginning with `/`.
         path: String,
+        /// The statuses that mean yes.
+        status: StatusSet,
+        /// One more header of the request.
+        header: Option<ProbeHeader>,
     },
     /// An MCP server on its port answers `tools/list` in either protocol era.
     Mcp {
@@ -151,6 +176,49 @@ pub enum Readiness {
         /// The host in URL and `Host` header, `localhost` by default.
         host: String,
     },
+    /// A command, run in its environment and directory, ends with code 0.
+    Exec {
+        /// The program, looked up as the child's own.
+        command: String,
+        /// Its arguments.
+        args: Vec<String>,
+    },
+    /// It prints a line with a match, on either stream.
+    Log {
+        /// What to look for.
+        pattern: LogPattern,
+    },
+    /// It says so itself.
+    Notify {
+        /// Through a newline on this descriptor (as in s6), 3 or higher; `None` means `READY=1` to `NOTIFY_SOCKET` (as in
+        /// systemd).
+        fd: Option<u16>,
+    },
+}
+
+impl Readiness {
+    /// Returns an [`Readiness::Http`] that is content with any status from 200 to 399.
+    pub fn http(path: impl Into<String>) -> Self {
+        Self::Http { path: path.into(), status: StatusSet::default(), header: None }
+    }
+
+    /// Returns its name, as in configuration files.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Started => "Started",
+            Self::Tcp => "Tcp",
+            Self::Http { .. } => "Http",
+            Self::Mcp { .. } => "Mcp",
+            Self::Exec { .. } => "Exec",
+            Self::Log { .. } => "Log",
+            Self::Notify { .. } => "Notify",
+        }
+    }
+
+    /// Returns whether it is found out by asking, so that it can be asked again.
+    pub fn is_asked(&self) -> bool {
+        matches!(self, Self::Tcp | Self::Http { .. } | Self::Mcp { .. } | Self::Exec { .. })
+    }
 }
 
 /// The signal that asks a process to end.

@@ -25,6 +25,7 @@ use crate::control::{Control, Place, Source, child_of, killed};
 use crate::instance::{InstanceLock, LockError};
 use crate::protocol::method::Killed;
 use crate::rpc;
+use crate::service::ServiceManager;
 use crate::socket::{BindError, Listener};
 
 /// What a kill at the end of the shutdown time may still take.
@@ -51,6 +52,8 @@ pub struct RunOptions {
     pub cgroups: bool,
     /// The process id of the guard above this process, if there is one.
     pub guard: Option<u32>,
+    /// The service manager that is to be told how the daemon is, if there is one.
+    pub service: Option<ServiceManager>,
 }
 
 /// What a daemon is told from outside the socket.
@@ -188,8 +191,11 @@ pub async fn run(
     let listener = patiently(async || Ok(Listener::bind(&options.socket)?)).await?;
     let (host, sweep) = patiently(async || {
         let ledger = Some(options.state_dir.join("processes.ledger"));
+        // Children have other working directories than we.
+        let notify_dir =
+            Some(std::path::absolute(options.state_dir.join("notify")).map_err(RunError::Thread)?);
         let cgroups = options.cgroups;
-        let options = HostOptions { subreaper: true, parent_death_signal: true, ledger, cgroups };
+        let options = HostOptions { subreaper: true, parent_death_signal: true, ledger, cgroups, notify_dir };
         Ok(blocking(move || ProcessHost::start(options)).await??)
     })
     .await?;
@@ -210,6 +216,10 @@ pub async fn run(
             rpc::serve(listener, control, closed).await;
         }
     });
+    let service = options.service;
+    if let Some(service) = &service {
+        service.ready(&in_short(&config));
+    }
     listening(Listening {
         socket: options.socket,
         servers: config.servers.len(),
@@ -224,12 +234,24 @@ pub async fn run(
         swept,
     });
 
-    let told = until_shutdown(&root, &control, &mut signals, &mut asked).await;
+    let keep_alive = tokio::spawn({
+        let (service, root) = (service.clone(), root.clone());
+        async move {
+            if let Some(service) = service {
+                service.keep_alive(&root).await;
+            }
+        }
+    });
+    let told = until_shutdown(&root, &control, service.as_ref(), &mut signals, &mut asked).await;
+    if let Some(service) = &service {
+        service.stopping();
+    }
     let ended = match told {
         Some(how) => Ok(shut_down(&root, how, config.settings.shutdown_timeout, &mut signals).await),
         None => Err(RunError::RootEnded(root.ended().await.to_string())),
     };
     let strangers = host.end_strangers().await;
+    keep_alive.abort();
     logs.flush().await;
     drop(close);
     // A panic in the accept loop has been reported by the runtime; the socket is gone either way.
@@ -298,10 +320,16 @@ async fn spawn_root(config: &Config, host: &ProcessHost, logs: &LogHub) -> Resul
     Ok(builder.seed(crate::control::unix_ms()).spawn().await?)
 }
 
+/// Says what a daemon on this configuration does, for its service manager.
+fn in_short(config: &Config) -> String {
+    format!("{} servers, {} files rejected", config.servers.len(), config.rejected.len())
+}
+
 /// Waits for a reason to end; `None` if the root has ended by itself. Reloads meanwhile.
 async fn until_shutdown(
     root: &Supervisor,
     control: &Control,
+    service: Option<&ServiceManager>,
     signals: &mut mpsc::Receiver<DaemonSignal>,
     asked: &mut mpsc::Receiver<DaemonSignal>,
 ) -> Option<DaemonSignal> {
@@ -314,19 +342,26 @@ async fn until_shutdown(
         if signal != DaemonSignal::Reload {
             return Some(signal);
         }
-        let control = control.clone();
+        let (control, service) = (control.clone(), service.cloned());
         tokio::spawn(async move {
-            match control.reload(false).await {
-                Ok(result) => tracing::info!(
-                    added = result.added.len(),
-                    changed = result.changed.len(),
-                    removed = result.removed.len(),
-                    rejected = result.rejected.len(),
-                    "configuration reloaded"
-                ),
-                Err(error) => {
-                    tracing::error!("configuration not reloaded: {}", crate::control::chain(&error))
+            if let Some(service) = &service {
+                service.reloading();
+            }
+            let status = match control.reload(false).await {
+                Ok(result) => {
+                    let (added, changed) = (result.added.len(), result.changed.len());
+                    let (removed, rejected) = (result.removed.len(), result.rejected.len());
+                    tracing::info!(added, changed, removed, rejected, "configuration reloaded");
+                    let servers = added + changed + result.unchanged.len();
+                    format!("reloaded: {servers} servers, {rejected} files rejected")
                 }
+                Err(error) => {
+                    tracing::error!("configuration not reloaded: {}", crate::control::chain(&error));
+                    "configuration not reloaded".to_owned()
+                }
+            };
+            if let Some(service) = &service {
+                service.ready(&status);
             }
         });
     }

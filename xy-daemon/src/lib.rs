@@ -20,6 +20,8 @@ pub mod reload;
 #[cfg(feature = "server")]
 pub mod rpc;
 #[cfg(feature = "server")]
+pub mod service;
+#[cfg(feature = "server")]
 pub mod signal;
 #[cfg(feature = "server")]
 pub mod socket;

@@ -13,6 +13,7 @@ use xy_daemon::daemon::{
     self, EXIT_ANOTHER_INSTANCE, EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, RunOptions,
 };
 use xy_daemon::paths::Directories;
+use xy_daemon::service::ServiceManager;
 use xy_daemon::signal::{self, HangUp};
 use xy_daemon::telemetry;
 
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         cgroups: !arguments.no_cgroup,
         guard: None,
         working_dir: LoadOptions::new(home()).default_dir,
+        service: ServiceManager::from_environment(|name| std::env::var_os(name), &[std::process::id()]),
     };
     let guarded = match arguments.guard_pid {
         Some(pid) => Guarded::attach(pid).map(Some),

@@ -197,9 +197,14 @@ fn difference(old: &ServerConfig, new: &ServerConfig) -> Option<ChangeKind> {
     process.note(was.port != is.port, "port");
     process.note(was.port_owner != is.port_owner, "port_owner");
     process.note(was.readiness() != is.readiness(), "ready");
+    // It is told its period when it starts.
+    process.note(was.watchdog != is.watchdog, "watchdog");
 
     let mut policy = Differences::default();
     let (rules, new_rules) = (&old.child, &new.child);
+    // What asks is made anew with each incarnation: these hold from the next one on.
+    policy.note(was.ready_times != is.ready_times, "ready interval or timeout");
+    policy.note(was.liveness != is.liveness, "liveness");
     policy.note(rules.restart != new_rules.restart, "restart policy");
     policy.note(rules.backoff != new_rules.backoff, "backoff");
     policy.note(rules.limit != new_rules.limit, "restart limit");

@@ -34,7 +34,7 @@ pub enum EventKind {
         incarnation: Incarnation,
         /// What.
         report: ChildReport,
-        /// How the incarnation ended, if the report is about that.
+        /// How the incarnation ended, if the report is about that; of one that is unhealthy, why.
         exit: Option<Arc<ExitReport>>,
         /// The process id, if the child is a running process.
         pid: Option<u32>,

@@ -16,7 +16,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::event::{ChildReport, Next, SupervisorReport};
 use crate::exit::Exit;
@@ -61,6 +61,31 @@ pub enum Input {
         child: ChildKey,
         /// Which start of it.
         incarnation: Incarnation,
+    },
+    /// An incarnation that was ready cannot serve, or can again.
+    Health {
+        /// The child.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// Whether it can serve.
+        healthy: bool,
+    },
+    /// An incarnation has failed its health check for good: it is to be replaced, as after a crash.
+    HealthFailed {
+        /// The child.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
+    /// A start asks for more time: it must not time out before this long from now.
+    ExtendStart {
+        /// The child.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// How long.
+        by: Duration,
     },
     /// A start said that there is nothing to run.
     Ignored {
@@ -252,6 +277,8 @@ struct Child<T> {
     digest: Digest,
     wanted: Wanted,
     paused: bool,
+    /// Whether the incarnation that was ready fails its health check.
+    unhealthy: bool,
     /// Whether the next start only tries one again that failed for want of resources, so that it is no restart.
     tries_again: bool,
     restarts: u64,
@@ -298,12 +325,22 @@ impl Digest {
     }
 }
 
+impl<T> Child<T> {
+    /// Returns until when at least this incarnation may take to start.
+    fn start_until(&self) -> Option<Instant> {
+        let (incarnation, until) = self.own.as_ref()?.start_until?;
+        (incarnation == self.incarnation).then_some(until)
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct Own {
     /// Which restart within the period the planned one is, and of how many.
     planned: (u32, Option<u32>),
     window: RestartWindow,
     waiters: Vec<Waiter>,
+    /// Until when at least this incarnation may take to start.
+    start_until: Option<(Incarnation, Instant)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -456,6 +493,13 @@ impl<T> Policy<T> {
         match input {
             Input::Start => self.on_start(out),
             Input::Ready { child, incarnation } => self.on_ready(child, incarnation, now, out),
+            Input::Health { child, incarnation, healthy } => {
+                self.on_health(child, incarnation, healthy, now, out);
+            }
+            Input::HealthFailed { child, incarnation } => self.on_health_failed(child, incarnation, now, out),
+            Input::ExtendStart { child, incarnation, by } => {
+                self.on_extend_start(child, incarnation, by, now)
+            }
             Input::Ignored { child, incarnation } => self.on_ignored(child, incarnation, now, out),
             Input::StartFailed { child, incarnation, failure } => {
                 self.on_start_failed(child, incarnation, failure, now, out);
@@ -514,6 +558,13 @@ impl<T> Policy<T> {
         self.children.iter().map(|(key, child)| self.view(key, child))
     }
 
+    /// Returns whether a child is being stopped because of its health.
+    pub fn is_stopped_as_unhealthy(&self, key: ChildKey) -> bool {
+        self.children
+            .get(key)
+            .is_some_and(|child| matches!(child.phase, Phase::Stopping { after: After::Unhealthy, .. }))
+    }
+
     /// Returns whether this is a child's current incarnation, and alive.
     pub fn is_current(&self, key: ChildKey, incarnation: Incarnation) -> bool {
         self.current(key, incarnation).is_some()
@@ -537,7 +588,7 @@ impl<T> Policy<T> {
             incarnation: child.incarnation,
             state: child.phase.state(),
             alive: child.phase.is_alive(),
-            ready: matches!(child.phase, Phase::Ready { .. }),
+            ready: matches!(child.phase, Phase::Ready { .. }) && !child.unhealthy,
             wanted: child.wanted,
             paused: child.paused,
             restarts: child.restarts,
@@ -568,10 +619,62 @@ impl<T> Policy<T> {
             return;
         }
         self.disarm(key, out);
+        if let Some(child) = self.children.get_mut(key) {
+            child.unhealthy = false;
+        }
         self.report(key, ChildReport::Ready, out);
         self.set_phase(key, Phase::Ready { since: now }, out);
         let outcome = Outcome::Started { child: key, incarnation };
         self.answer_waiters(key, Goal::Ready, outcome, out);
+    }
+
+    fn on_health(
+        &mut self,
+        key: ChildKey,
+        incarnation: Incarnation,
+        healthy: bool,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(Phase::Ready { since }) = self.current(key, incarnation) else { return };
+        if self.children[&key].unhealthy != healthy {
+            return;
+        }
+        // Only the time in which it could serve counts as a stable run.
+        self.note_stable_run(key, since, now);
+        let Some(child) = self.children.get_mut(key) else { return };
+        child.unhealthy = !healthy;
+        child.phase = Phase::Ready { since: now };
+        let report = if healthy { ChildReport::Healthy } else { ChildReport::Unhealthy };
+        self.report(key, report, out);
+    }
+
+    fn on_health_failed(
+        &mut self,
+        key: ChildKey,
+        incarnation: Incarnation,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        if !matches!(self.current(key, incarnation), Some(Phase::Ready { .. })) {
+            return;
+        }
+        self.on_health(key, incarnation, false, now, out);
+        // A paused child is left alone, and one that is to be stopped in its turn is not stopped before it.
+        if !self.children[&key].paused && !self.consumes_exit_of(key) {
+            self.stop(key, After::Unhealthy, now, out);
+        }
+    }
+
+    fn on_extend_start(&mut self, key: ChildKey, incarnation: Incarnation, by: Duration, now: Instant) {
+        if matches!(self.current(key, incarnation), Some(Phase::Starting(_)))
+            && let Some(until) = now.checked_add(by)
+            && let Some(child) = self.children.get_mut(key)
+        {
+            let asked = &mut child.own.get_or_insert_default().start_until;
+            let before = asked.filter(|(whose, _)| *whose == incarnation).map(|(_, until)| until);
+            *asked = Some((incarnation, before.map_or(until, |before| before.max(until))));
+        }
     }
 
     fn on_ignored(&mut self, key: ChildKey, incarnation: Incarnation, now: Instant, out: &mut Vec<Action>) {
@@ -664,6 +767,9 @@ impl<T> Policy<T> {
         match child.phase {
             Phase::Waiting { .. } => self.start_when_allowed(key, Origin::Automatic, now, out),
             Phase::Starting(origin) => {
+                if let Some(until) = child.start_until().filter(|until| *until > now) {
+                    return self.arm(key, until, out);
+                }
                 let consumed = self.consumes_exit_of(key);
                 let after = if consumed { After::Group } else { After::StartFailed(origin) };
                 self.stop(key, after, now, out);
@@ -835,7 +941,7 @@ impl<T> Policy<T> {
             | Phase::Held
             | Phase::Starting(_)
             | Phase::Ready { .. } => true,
-            Phase::Stopping { after: After::Start | After::StartFailed(_), .. } => true,
+            Phase::Stopping { after: After::Start | After::StartFailed(_) | After::Unhealthy, .. } => true,
             Phase::Stopping { after: After::Group, .. } => self.comes_back(key),
             Phase::Stopping { after: After::Rest | After::Remove, .. } | Phase::Failed => false,
             Phase::Stopped => self.is_rebuilding(key) && !child.paused && self.comes_back(key),
@@ -845,6 +951,9 @@ impl<T> Policy<T> {
     /// An incarnation that was being stopped is gone.
     fn gone(&mut self, key: ChildKey, after: After, exit: Exit, now: Instant, out: &mut Vec<Action>) {
         self.disarm(key, out);
+        if after == After::Unhealthy {
+            return self.unhealthy_gone(key, exit, now, out);
+        }
         let clean = self.is_clean_stop(key, exit);
         self.report(key, ChildReport::Stopped { exit, clean }, out);
         self.answer_gone(key, exit, out);
@@ -859,6 +968,21 @@ impl<T> Policy<T> {
             After::StartFailed(origin) => {
                 self.start_failed(key, origin, Failure::Start(StartFailure::Failed), now, out);
             }
+            After::Unhealthy => {}
+        }
+    }
+
+    /// An incarnation that was stopped because of its health is gone: it has crashed, however it ended.
+    fn unhealthy_gone(&mut self, key: ChildKey, exit: Exit, now: Instant, out: &mut Vec<Action>) {
+        let exit = if exit.is_abnormal() { exit } else { Exit::Abnormal };
+        if self.consumes_exit_of(key) {
+            self.report(key, ChildReport::Exited { exit, next: self.next_of_consumed(key) }, out);
+            self.answer_gone(key, exit, out);
+            self.rest(key, out);
+        } else if restart::is_restarted(self.children[&key].spec.restart, exit) {
+            self.crashed(key, Failure::Exit(exit), now, out);
+        } else {
+            self.ended_by_itself(key, exit, out);
         }
     }
 
@@ -891,7 +1015,7 @@ impl<T> Policy<T> {
     }
 
     pub(super) fn note_stable_run(&mut self, key: ChildKey, since: Instant, now: Instant) {
-        let Some(child) = self.children.get_mut(key) else { return };
+        let Some(child) = self.children.get_mut(key).filter(|child| !child.unhealthy) else { return };
         let ready_for = now.saturating_duration_since(since);
         let resets = |child: &Child<T>| {
             child.spec.backoff.as_ref().is_none_or(|spec| backoff::is_reset(spec, ready_for))
@@ -919,6 +1043,7 @@ impl<T> Policy<T> {
             digest: Digest::of(&spec),
             wanted,
             paused: false,
+            unhealthy: false,
             tries_again: false,
             restarts: 0,
             own: None,
@@ -1071,7 +1196,9 @@ impl<T> Policy<T> {
             }
             !answered
         });
-        if own.waiters.is_empty() && own.window.is_empty() && !matches!(child.phase, Phase::Waiting { .. }) {
+        let is_extended = own.start_until.is_some() && matches!(child.phase, Phase::Starting(_));
+        let is_idle = own.waiters.is_empty() && own.window.is_empty() && !is_extended;
+        if is_idle && !matches!(child.phase, Phase::Waiting { .. }) {
             child.own = None;
         }
     }

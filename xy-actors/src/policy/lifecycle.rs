@@ -159,6 +159,8 @@ pub(crate) enum After {
     Group,
     /// It did not become ready in time: a failed start of this origin.
     StartFailed(Origin),
+    /// It failed its health check: a crash.
+    Unhealthy,
 }
 
 /// A child's phase, finer than its [`State`].

@@ -9,6 +9,8 @@
 //! The actor owns exactly this process: whatever drops its state kills the tree. It decides nothing about restarts and
 //! holds no timer of the stop ladder; those are its supervisor's.
 
+use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +19,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::health::{self, Ask, Liveness, Verdict};
 use super::readiness::Prober;
-use super::{KillReport, Member, OsProcess, ProcessExit, ProcessHost, ProcessSpec, Readiness, StopCommand};
+use super::readiness::notify::{self, Listener, NotifySocket};
+use super::{
+    KillReport, Member, OsProcess, PortOwner, ProcessExit, ProcessHost, ProcessSpec, Readiness, StopCommand,
+};
 use crate::child::Reporter;
 use crate::exit::{Cause, Exit, ExitReport, ProcessRef};
 use crate::log::{Attachment, DRAIN_GRACE, Log};
@@ -37,6 +43,8 @@ pub(crate) enum ProcessMessage {
     Follow(Arc<ProcessSpec>),
     /// Its stop command failed, or its time is over.
     StopCommandOver,
+    /// It has told that it is ready.
+    Told,
     /// Its readiness is proven.
     Ready,
     /// Its main process ended; it has not been reaped.
@@ -57,6 +65,23 @@ pub(crate) struct ProcessArguments {
     pub(super) log: Log,
     pub(super) spec: Arc<ProcessSpec>,
     pub(super) reporter: Reporter,
+    pub(super) gate: Gate,
+    /// Where it tells how it is, if it is to.
+    pub(super) socket: Option<NotifySocket>,
+}
+
+/// What proves that it is ready.
+pub(super) enum Gate {
+    /// Nothing more: it was executed.
+    Open,
+    /// An answer to a probe.
+    Asked,
+    /// A line of its output, which the log thread has seen.
+    Line(oneshot::Receiver<()>),
+    /// `READY=1` on its socket.
+    Socket,
+    /// A newline on this descriptor, which has this number in the child.
+    Descriptor(OwnedFd, u16),
 }
 
 /// What a process actor knows.
@@ -73,7 +98,12 @@ pub(crate) struct ProcessState {
     is_signaled: bool,
     stop_command: Option<StopCommandRun>,
     kill: watch::Sender<bool>,
+    /// Whether it has been ready.
+    ready: watch::Sender<bool>,
+    /// What waits for readiness, then what checks its health.
     probe: Option<AbortOnDrop>,
+    /// Hears what it says about itself, to its end.
+    listener: Option<AbortOnDrop>,
     waiter: Option<AbortOnDrop>,
     finisher: Option<AbortOnDrop>,
     is_reported: bool,
@@ -84,6 +114,12 @@ struct StopCommandRun {
     _task: AbortOnDrop,
     /// Resolves when the command has ended, or was called off.
     over: Option<oneshot::Receiver<()>>,
+}
+
+impl AbortOnDrop {
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task).abort_handle())
+    }
 }
 
 /// Ends a task together with the actor, so that no task keeps the process's handle longer.
@@ -134,6 +170,7 @@ impl Actor for ProcessActor {
             ProcessMessage::Kill => state.on_kill(),
             ProcessMessage::Follow(spec) => state.on_follow(&spec),
             ProcessMessage::StopCommandOver => state.on_stop_command_over(),
+            ProcessMessage::Told => state.on_told(&myself),
             ProcessMessage::Ready => state.on_ready(),
             ProcessMessage::MainExited(exit) => state.on_main_exited(&myself, exit),
             ProcessMessage::TreeEnded(report) => state.on_tree_ended(&myself, report),
@@ -154,7 +191,8 @@ impl Actor for ProcessActor {
 
 impl ProcessState {
     fn new(myself: &ActorRef<ProcessMessage>, arguments: ProcessArguments) -> Self {
-        let ProcessArguments { host, process, incarnation, attachment, log, spec, reporter } = arguments;
+        let ProcessArguments { host, process, incarnation, attachment, log, spec, reporter, gate, socket } =
+            arguments;
         let waiter = tokio::spawn({
             let (process, myself) = (process.clone(), myself.clone());
             async move {
@@ -162,13 +200,46 @@ impl ProcessState {
                 let _gone = myself.send_message(ProcessMessage::MainExited(exit));
             }
         });
-        let probe = (spec.readiness() != Readiness::Started).then(|| {
-            let prober = Prober::new(spec.readiness(), spec.port, spec.port_owner);
-            let task = probe(prober, process.clone(), myself.clone(), reporter.clone());
-            AbortOnDrop(tokio::spawn(task).abort_handle())
+        let ready = watch::Sender::new(matches!(gate, Gate::Open));
+        let listener = socket.map(|socket| {
+            let listener = Listener {
+                socket,
+                process: process.clone(),
+                reporter: reporter.clone(),
+                log: log.clone(),
+                decides: matches!(gate, Gate::Socket),
+                watchdog: spec.watchdog,
+                ready: ready.subscribe(),
+            };
+            let myself = myself.clone();
+            AbortOnDrop::spawn(listener.listen(move || tell(&myself, ProcessMessage::Told)))
         });
-        Self {
-            host,
+        let probe = match gate {
+            Gate::Open | Gate::Socket => None,
+            Gate::Asked => {
+                let prober = prober(&spec, &host, process.label());
+                let task = probe(prober, process.clone(), myself.clone(), reporter.clone());
+                Some(AbortOnDrop::spawn(task))
+            }
+            Gate::Line(seen) => {
+                reporter.waits_for(Some(waits_for_line(&spec)));
+                let myself = myself.clone();
+                Some(AbortOnDrop::spawn(async move {
+                    // Output that ends without the line proves nothing, and the end of the process comes by itself.
+                    if seen.await.is_ok() {
+                        tell(&myself, ProcessMessage::Told);
+                    }
+                }))
+            }
+            Gate::Descriptor(end, number) => {
+                let (myself, reporter) = (myself.clone(), reporter.clone());
+                Some(AbortOnDrop::spawn(async move {
+                    notify::newline(end, number, &reporter).await;
+                    tell(&myself, ProcessMessage::Told);
+                }))
+            }
+        };
+        let mut state = Self {
             process,
             incarnation,
             attachment,
@@ -180,11 +251,29 @@ impl ProcessState {
             is_signaled: false,
             stop_command: None,
             kill: watch::Sender::new(false),
+            host,
+            ready,
             probe,
+            listener,
             waiter: Some(AbortOnDrop(waiter.abort_handle())),
             finisher: None,
             is_reported: false,
+        };
+        if *state.ready.borrow() {
+            state.watch_health();
         }
+        state
+    }
+
+    /// Begins to check the health of a process that is ready.
+    fn watch_health(&mut self) {
+        let Some(liveness) = self.spec.liveness.clone() else { return };
+        let prober = Prober::new(liveness.probe.clone(), self.spec.port, self.spec.port_owner)
+            .attempt_timeout(liveness.timeout)
+            .keeping_session()
+            .running_in(&self.host, self.process.label(), &self.spec);
+        let task = watch_health(liveness, prober, self.process.clone(), self.reporter.clone());
+        self.probe = Some(AbortOnDrop::spawn(task));
     }
 
     fn on_stop(&mut self, myself: &ActorRef<ProcessMessage>) {
@@ -263,13 +352,34 @@ impl ProcessState {
         }
     }
 
+    /// What it tells counts only if the declared port, if there is one, is its own: a line of output or a notification
+    /// says nothing about who else may listen there.
+    fn on_told(&mut self, myself: &ActorRef<ProcessMessage>) {
+        self.probe = None;
+        if self.is_stop_asked || self.exit.is_some() {
+            return;
+        }
+        if self.spec.port.is_none() || self.spec.port_owner == PortOwner::Any {
+            return self.on_ready();
+        }
+        let prober = prober(&self.spec, &self.host, self.process.label());
+        let task = look(prober, self.process.clone(), myself.clone(), self.reporter.clone());
+        self.probe = Some(AbortOnDrop::spawn(task));
+    }
+
     fn on_ready(&mut self) {
         self.probe = None;
+        if self.is_stop_asked || self.exit.is_some() {
+            return;
+        }
         self.reporter.ready();
+        self.ready.send_replace(true);
+        self.watch_health();
     }
 
     fn on_main_exited(&mut self, myself: &ActorRef<ProcessMessage>, exit: ProcessExit) {
         self.probe = None;
+        self.listener = None;
         self.waiter = None;
         self.exit = Some(exit);
         if self.is_stop_asked && !self.is_signaled {
@@ -324,6 +434,33 @@ impl ProcessState {
     }
 }
 
+fn tell(myself: &ActorRef<ProcessMessage>, message: ProcessMessage) {
+    // An actor that is gone has reported the end of its process.
+    let _gone = myself.send_message(message);
+}
+
+fn waits_for_line(spec: &ProcessSpec) -> String {
+    match &spec.ready {
+        Some(Readiness::Log { pattern }) => format!("a line of output that matches `{}`", pattern.as_str()),
+        _ => "a line of output".to_owned(),
+    }
+}
+
+/// Creates what asks whether a process is ready.
+fn prober(spec: &ProcessSpec, host: &ProcessHost, label: &str) -> Prober {
+    let times = spec.ready_times;
+    let prober = Prober::new(spec.readiness(), spec.port, spec.port_owner).running_in(host, label, spec);
+    let prober = times.interval.into_iter().fold(prober, Prober::interval);
+    times.timeout.into_iter().fold(prober, Prober::attempt_timeout)
+}
+
+fn pids(process: &OsProcess) -> Vec<u32> {
+    match process.members() {
+        Ok(members) => members.iter().map(|member| member.pid).collect(),
+        Err(_) => vec![process.pid()],
+    }
+}
+
 /// Proves readiness, and says meanwhile what it waits for.
 async fn probe(
     mut prober: Prober,
@@ -331,12 +468,44 @@ async fn probe(
     myself: ActorRef<ProcessMessage>,
     reporter: Reporter,
 ) {
-    let pids = || match process.members() {
-        Ok(members) => members.iter().map(|member| member.pid).collect(),
-        Err(_) => vec![process.pid()],
-    };
-    prober.until_ready(pids, |failure| reporter.waits_for(Some(failure.to_string()))).await;
-    let _gone = myself.send_message(ProcessMessage::Ready);
+    prober.until_ready(|| pids(&process), |failure| reporter.waits_for(Some(failure.told()))).await;
+    tell(&myself, ProcessMessage::Ready);
+}
+
+/// Waits until a process that has told that it is ready listens on its port.
+async fn look(
+    mut prober: Prober,
+    process: Arc<OsProcess>,
+    myself: ActorRef<ProcessMessage>,
+    reporter: Reporter,
+) {
+    prober.until_listening(|| pids(&process), |failure| reporter.waits_for(Some(failure.told()))).await;
+    tell(&myself, ProcessMessage::Ready);
+}
+
+/// A process that is asked how it is.
+struct Probed {
+    prober: Prober,
+    process: Arc<OsProcess>,
+}
+
+impl Ask for Probed {
+    async fn ask(&mut self) -> Result<(), String> {
+        let Self { prober, process } = self;
+        prober.check_with(|| pids(process)).await.map_err(|failure| failure.told())
+    }
+}
+
+/// Checks the health of a process that is ready, and reports each change.
+async fn watch_health(liveness: Liveness, prober: Prober, process: Arc<OsProcess>, reporter: Reporter) {
+    let mut probed = Probed { prober, process };
+    health::watch(&liveness, &mut probed, |verdict| match verdict {
+        Verdict::Same => {}
+        Verdict::Recovered => reporter.healthy(),
+        Verdict::Unhealthy(why) => reporter.unhealthy(why),
+        Verdict::Failed(why) => reporter.health_failed(why),
+    })
+    .await;
 }
 
 /// Ends what is left of the tree after its main process has ended, politely if there is patience.

@@ -1,17 +1,22 @@
 //! An OS process as a child: the start, and the handle of what was started.
 
+use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ractor::{Actor, ActorRef};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::actor::{ProcessActor, ProcessArguments, ProcessMessage};
+use super::actor::{Gate, ProcessActor, ProcessArguments, ProcessMessage};
+use super::readiness::LogPattern;
+use super::readiness::notify::NotifySocket;
 use super::{OsProcess, PortOwner, ProcessHost, ProcessSpec, Readiness, port};
 use crate::child::{
     Child, Reporter, Running, StartContext, StartError, StartErrorKind, StartFuture, Started,
 };
-use crate::log::{LogHub, LogSettings};
+use crate::log::{LineWatch, LogHub, LogSettings};
 
 /// How long a start waits for its port. Whoever is about to end, as the last of an earlier daemon's servers may be, lets go
 /// within this time; for anybody else the start fails, uncounted, and is tried again after the backoff.
@@ -75,9 +80,17 @@ impl Child for ProcessChild {
         let Self { spec, host, logs, log } = self.clone();
         Box::pin(async move {
             until_port_is_free(&spec, &context.reporter).await?;
+            if let Some(liveness) = &spec.liveness {
+                liveness.validate().map_err(StartError::failed)?;
+            }
+            let socket = notify_socket(&spec, &host)?;
             let label = context.path.as_str();
             let log = logs.open(label, log).map_err(StartError::failed)?;
-            let mut process = host.spawn(label, &spec).await.map_err(|error| {
+            let told = match &socket {
+                Some(socket) => Cow::Owned(with_socket(&spec, socket)),
+                None => Cow::Borrowed(&*spec),
+            };
+            let mut process = host.spawn(label, &told).await.map_err(|error| {
                 let kind = if error.is_resource_shortage() {
                     StartErrorKind::ResourceShortage
                 } else {
@@ -86,18 +99,37 @@ impl Child for ProcessChild {
                 StartError::new(kind, error)
             })?;
             log.mark_start(context.incarnation.get(), process.pid());
-            let output = process.take_output();
-            let attachment = match output {
-                Some(output) => Some(
-                    log.attach(context.incarnation.get(), output.stdout, output.stderr)
-                        .map_err(StartError::failed)?,
-                ),
+            let mut gate = match spec.readiness() {
+                Readiness::Started => Gate::Open,
+                Readiness::Notify { .. } => Gate::Socket,
+                _ => Gate::Asked,
+            };
+            let attachment = match process.take_output() {
+                Some(output) => {
+                    let mut watch = None;
+                    if let Some(Readiness::Log { pattern }) = &spec.ready {
+                        let (line_watch, seen) = watch_for(pattern.clone());
+                        watch = Some(line_watch);
+                        gate = Gate::Line(seen);
+                    }
+                    if let (Some(end), Some(Readiness::Notify { fd: Some(number) })) =
+                        (output.notify, &spec.ready)
+                    {
+                        gate = Gate::Descriptor(end, *number);
+                    }
+                    let incarnation = context.incarnation.get();
+                    let attached = match watch {
+                        Some(watch) => log.attach_watched(incarnation, output.stdout, output.stderr, watch),
+                        None => log.attach(incarnation, output.stdout, output.stderr),
+                    };
+                    Some(attached.map_err(StartError::failed)?)
+                }
                 None => None,
             };
             let pid = process.pid();
             let process = Arc::new(process);
             let signals = Arc::downgrade(&process);
-            let is_ready = spec.readiness() == Readiness::Started;
+            let is_ready = matches!(gate, Gate::Open);
             let arguments = ProcessArguments {
                 host,
                 process,
@@ -106,6 +138,8 @@ impl Child for ProcessChild {
                 log,
                 spec: spec.clone(),
                 reporter: context.reporter.clone(),
+                gate,
+                socket,
             };
             // If the actor cannot be spawned, its arguments are dropped, and with them the process.
             let spawned = Actor::spawn_linked(None, ProcessActor, arguments, context.supervisor()).await;
@@ -114,6 +148,49 @@ impl Child for ProcessChild {
             Ok(if is_ready { Started::Ready(running) } else { Started::Running(running) })
         })
     }
+}
+
+/// Binds the socket on which the child tells how it is, if it is to.
+fn notify_socket(spec: &ProcessSpec, host: &ProcessHost) -> Result<Option<NotifySocket>, StartError> {
+    let is_wanted = spec.watchdog.is_some() || spec.ready == Some(Readiness::Notify { fd: None });
+    if !is_wanted {
+        return Ok(None);
+    }
+    let directory = host.notify_dir().ok_or_else(|| {
+        StartError::failed("the process host has no directory for notification sockets: set `notify_dir`")
+    })?;
+    NotifySocket::bind(directory).map(Some).map_err(|error| {
+        let kind = match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
+                StartErrorKind::ResourceShortage
+            }
+            _ => StartErrorKind::Failed,
+        };
+        StartError::new(kind, format!("no notification socket in `{}`: {error}", directory.display()))
+    })
+}
+
+fn with_socket(spec: &ProcessSpec, socket: &NotifySocket) -> ProcessSpec {
+    let mut spec = spec.clone();
+    spec.env.insert("NOTIFY_SOCKET".to_owned(), socket.path().to_string_lossy().into_owned());
+    spec
+}
+
+/// Makes what looks for a line on the log thread, and what hears of it.
+fn watch_for(pattern: LogPattern) -> (LineWatch, oneshot::Receiver<()>) {
+    let (found, seen) = oneshot::channel();
+    let mut found = Some(found);
+    let watch = LineWatch::new(move |line| {
+        if !pattern.is_match(line.bytes) {
+            return ControlFlow::Continue(());
+        }
+        if let Some(found) = found.take() {
+            // An actor that does not wait any more has no use for it.
+            let _gone = found.send(());
+        }
+        ControlFlow::Break(())
+    });
+    (watch, seen)
 }
 
 /// Waits a moment for somebody else who holds the port to let go of it, and refuses to start beside them: the probe would

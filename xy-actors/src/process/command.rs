@@ -1,7 +1,7 @@
 //! What a [`ProcessSpec`] means to the kernel: paths to try, arguments, environment and directory.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -18,7 +18,7 @@ pub(super) use self::diagnosis::diagnose;
 pub use self::diagnosis::{SpawnError, SpawnErrorKind};
 use super::settings::{Identity, ProcessSettings, ResourceLimit, SearchPath, Stdin, original_limits};
 use super::sys::{ChildSettings, Credentials, OomScore};
-use super::{ProcessHost, ProcessSpec};
+use super::{ProcessHost, ProcessSpec, Readiness};
 
 /// The variable that carries the marker of a process tree.
 pub(super) const MARKER_VARIABLE: &str = "XY_INSTANCE";
@@ -52,6 +52,10 @@ pub(super) struct PreparedCommand {
     pub(super) identity: Option<Identity>,
     /// What it reads; `None` is `/dev/null`.
     pub(super) stdin: Option<OwnedFd>,
+    /// The descriptor on which the child tells that it is ready.
+    pub(super) notify_fd: Option<u16>,
+    /// The variable that is to hold the child's pid, as `NAME=`.
+    pub(super) pid_variable: Option<&'static CStr>,
 }
 
 /// What a spec names and the machine has to be asked for.
@@ -161,6 +165,8 @@ impl PreparedCommand {
             limits,
             identity: found.identity,
             stdin: found.stdin,
+            notify_fd: notify_fd(spec)?,
+            pid_variable: spec.watchdog.map(|_| c"WATCHDOG_PID="),
         })
     }
 
@@ -307,8 +313,23 @@ fn environment(
                 && !laid_over.contains_key(key)
         })
         .collect();
+    if let Some(period) = spec.watchdog {
+        laid_over.retain(|key, _| !key.as_bytes().starts_with(b"WATCHDOG_"));
+        laid_over.insert("WATCHDOG_USEC".into(), period.as_micros().to_string().into());
+    }
     environment.extend(laid_over);
     Ok(environment)
+}
+
+/// Returns the declared descriptor; 0, 1 and 2 have their own meaning.
+fn notify_fd(spec: &ProcessSpec) -> Result<Option<u16>, SpawnError> {
+    match spec.ready {
+        Some(Readiness::Notify { fd: Some(fd @ 0..3) }) => Err(SpawnError::invalid(format!(
+            "descriptor {fd} cannot tell readiness: declare one of 3 or higher"
+        ))),
+        Some(Readiness::Notify { fd }) => Ok(fd),
+        _ => Ok(None),
+    }
 }
 
 type Candidates = (Vec<CString>, Option<Vec<PathBuf>>);
@@ -439,6 +460,16 @@ mod tests {
             "LANG=C HOME=/home/u LOGNAME=set SHELL=/bin/sh USER=u XY_INSTANCE=m"
         );
         assert!(environment(own).starts_with("XDG_RUNTIME_DIR=/run/user/0 "), "{}", environment(own));
+    }
+
+    #[test]
+    fn a_watchdog_brings_its_own_variables() {
+        let mut spec = ProcessSpec::new("tool");
+        spec.env.insert("WATCHDOG_USEC".to_owned(), "1".to_owned());
+        spec.watchdog = Some(std::time::Duration::from_millis(1500));
+        let command = prepare(&spec, &[("WATCHDOG_PID", "1")]).expect("valid");
+        assert_eq!(strings(&command.environment), ["WATCHDOG_USEC=1500000", "XY_INSTANCE=m"]);
+        assert_eq!(command.pid_variable, Some(c"WATCHDOG_PID="));
     }
 
     #[test]

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use super::cgroup::Groups;
 use super::command::{self, PreparedCommand};
 use super::ledger::{Ledger, OpenError, SweepReport};
 use super::tree::Stat;
-use super::{ProcessSpec, SpawnError, SpawnErrorKind, sys, tree};
+use super::{ProcessSpec, SpawnError, SpawnErrorKind, readiness, sys, tree};
 
 /// How often and at which intervals a program that is being written is tried again; 500 ms together.
 const TEXT_BUSY_DELAYS: [Duration; 4] = [
@@ -60,6 +60,9 @@ pub struct HostOptions {
     /// Puts each tree into a control group of its own, where version 2 of them is delegated to this process (Linux).
     /// Needs a ledger, which tells the next start where they are.
     pub cgroups: bool,
+    /// The directory for the sockets on which children tell how they are, made and kept with mode 0700; short, as a
+    /// socket's path is limited to about 100 bytes. Without one, a child that wants such a socket cannot start.
+    pub notify_dir: Option<PathBuf>,
 }
 
 /// By which means the processes of a tree are known to be all of it.
@@ -80,7 +83,7 @@ pub enum Ownership {
 impl Default for HostOptions {
     /// Returns the parent-death signal alone.
     fn default() -> Self {
-        Self { subreaper: false, parent_death_signal: true, ledger: None, cgroups: false }
+        Self { subreaper: false, parent_death_signal: true, ledger: None, cgroups: false, notify_dir: None }
     }
 }
 
@@ -210,6 +213,9 @@ impl ProcessHost {
                 (Some(Mutex::new(ledger)), groups, report)
             }
         };
+        if let Some(dir) = &options.notify_dir {
+            readiness::notify::sweep(dir);
+        }
         let spawner = Spawner::get().map_err(HostError::Spawner)?;
         let own = std::process::id();
         let has_others = own == 1 || (options.subreaper && !tree::children_of(own).is_empty());
@@ -336,6 +342,11 @@ impl ProcessHost {
                 }
             }
         }
+    }
+
+    /// Returns the directory for notification sockets.
+    pub(super) fn notify_dir(&self) -> Option<&Path> {
+        self.inner.options.notify_dir.as_deref()
     }
 
     fn begin_adoption(&self) {

@@ -4,25 +4,39 @@
 //! the child's own processes do is a connection made, and only to a loopback address that leads to them. After a success
 //! the owner is checked again, so that a child which lost its port meanwhile is not taken for the one that answered.
 
+use std::fmt;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::port::{self, Listening, Socket};
-use super::{PortOwner, Readiness};
+use super::{PortOwner, ProcessExit, ProcessHost, ProcessSpec, Readiness, SpawnError};
 
+mod exec;
 #[cfg(feature = "probe-http")]
 mod http;
 #[cfg(feature = "probe-http")]
 mod mcp;
+pub(super) mod notify;
+mod pattern;
+mod status;
 mod tcp;
+
+pub use self::pattern::{LogPattern, PatternError};
+pub use self::status::StatusSet;
 
 /// The pause after the first failed attempt; it doubles up to [`SLOWEST_PACE`].
 const FIRST_PACE: Duration = Duration::from_millis(20);
 
 /// The longest pause between two attempts.
 const SLOWEST_PACE: Duration = Duration::from_millis(500);
+
+/// The same for a command, which costs a process each time.
+const EXEC_FIRST_PACE: Duration = Duration::from_millis(100);
+
+/// The same for a command.
+const EXEC_SLOWEST_PACE: Duration = Duration::from_secs(1);
 
 /// The longest an attempt takes unless [`Prober::attempt_timeout`] says otherwise.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,6 +47,51 @@ const MCP_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The host in requests of the HTTP probe, whose readiness names none.
 #[cfg(feature = "probe-http")]
 const HTTP_HOST: &str = "localhost";
+
+/// How often and how patiently a process is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ProbeTimes {
+    /// The pause between two attempts; `None` means 20 ms (100 ms for a command), doubling up to 500 ms (1 s).
+    pub interval: Option<Duration>,
+    /// The longest time one attempt takes; `None` means 5 s, and 10 s for an MCP server.
+    pub timeout: Option<Duration>,
+}
+
+/// A header field that a probe sends, such as a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProbeHeader {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl fmt::Debug for ProbeHeader {
+    /// Hides the value, which may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProbeHeader").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl ProbeHeader {
+    /// The header fields that the probe itself sends.
+    const OWN: [&str; 5] = ["host", "connection", "content-length", "transfer-encoding", "user-agent"];
+
+    /// Returns what keeps it from being sent, as a fragment, if anything.
+    pub fn fault(&self) -> Option<&'static str> {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let is_value = |byte: u8| byte == b' ' || byte == b'\t' || byte.is_ascii_graphic();
+        if self.name.is_empty() || !self.name.bytes().all(is_token) {
+            Some("is not a header name")
+        } else if Self::OWN.iter().any(|own| self.name.eq_ignore_ascii_case(own)) {
+            Some("is set by the probe itself")
+        } else if !self.value.bytes().all(is_value) {
+            Some("has a value with characters that a header cannot have")
+        } else {
+            None
+        }
+    }
+}
 
 /// Probes one incarnation of a process.
 ///
@@ -58,9 +117,21 @@ pub struct Prober {
     port: Option<u16>,
     owner: PortOwner,
     timeout: Duration,
+    interval: Option<Duration>,
+    place: Option<exec::Place>,
     stranger: Option<Stranger>,
     #[cfg(feature = "probe-http")]
-    era: Option<mcp::Era>,
+    mcp: mcp::Memory,
+}
+
+/// What an attempt needs.
+enum Means {
+    /// Nothing: it is ready.
+    Nothing,
+    /// A connection to this port.
+    Port(u16),
+    /// A process.
+    Command,
 }
 
 /// The latest foreign holder. Naming one means a walk through all processes, too dear to repeat in every attempt.
@@ -83,9 +154,39 @@ impl Prober {
             port,
             owner,
             timeout,
+            interval: None,
+            place: None,
             stranger: None,
             #[cfg(feature = "probe-http")]
-            era: None,
+            mcp: mcp::Memory::default(),
+        }
+    }
+
+    /// Names where the command of an [`Readiness::Exec`] runs: spawned by `host`, in the environment and directory of
+    /// `spec`, under the child's path `label`.
+    #[must_use]
+    pub fn running_in(mut self, host: &ProcessHost, label: &str, spec: &ProcessSpec) -> Self {
+        if let Readiness::Exec { .. } = self.readiness {
+            self.place = Some(exec::Place::new(host, label, spec));
+        }
+        self
+    }
+
+    /// Sets the pause between two attempts of [`Prober::until_ready`].
+    #[must_use]
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// Keeps one session with an MCP server of the older era open instead of opening one in each attempt: a prober that
+    /// asks for as long as the server lives would otherwise leave thousands behind.
+    #[must_use]
+    pub fn keeping_session(self) -> Self {
+        Self {
+            #[cfg(feature = "probe-http")]
+            mcp: self.mcp.keeping_session(),
+            ..self
         }
     }
 
@@ -109,7 +210,16 @@ impl Prober {
         self.attempt(&mut || pids.to_vec()).await
     }
 
-    /// Makes attempts until one succeeds, 20 ms apart at first and 500 ms in the end.
+    /// The same with pids that are asked for only if somebody listens.
+    pub(super) async fn check_with(
+        &mut self,
+        mut pids: impl FnMut() -> Vec<u32> + Send,
+    ) -> Result<(), ProbeFailure> {
+        self.attempt(&mut pids).await
+    }
+
+    /// Makes attempts until one succeeds, 20 ms apart at first and 500 ms in the end unless [`Prober::interval`] says
+    /// otherwise.
     ///
     /// It never gives up: the caller holds the start timeout and drops the future. `pids` is asked anew in each attempt
     /// that finds somebody listening. `on_failure` is told about the first failure and then whenever another kind of
@@ -119,23 +229,72 @@ impl Prober {
     /// As [`Prober::check`].
     pub async fn until_ready(
         &mut self,
+        pids: impl FnMut() -> Vec<u32> + Send,
+        on_failure: impl FnMut(&ProbeFailure) + Send,
+    ) {
+        self.repeat(false, pids, on_failure).await;
+    }
+
+    /// Waits until the child's own processes listen on its port, if it has one and that matters, and asks nobody: for a
+    /// process that has told that it is ready, which proves nothing about whose the port is.
+    pub(super) async fn until_listening(
+        &mut self,
+        pids: impl FnMut() -> Vec<u32> + Send,
+        on_failure: impl FnMut(&ProbeFailure) + Send,
+    ) {
+        self.repeat(true, pids, on_failure).await;
+    }
+
+    async fn repeat(
+        &mut self,
+        is_told: bool,
         mut pids: impl FnMut() -> Vec<u32> + Send,
         mut on_failure: impl FnMut(&ProbeFailure) + Send,
     ) {
-        let mut pace = FIRST_PACE;
+        let (first, slowest) = match (self.interval, &self.readiness) {
+            (Some(interval), _) => (interval, interval),
+            (None, Readiness::Exec { .. }) => (EXEC_FIRST_PACE, EXEC_SLOWEST_PACE),
+            (None, _) => (FIRST_PACE, SLOWEST_PACE),
+        };
+        let mut pace = first;
         let mut last: Option<ProbeFailure> = None;
-        while let Err(failure) = self.attempt(&mut pids).await {
+        while let Err(failure) = self.attempt_or_look(is_told, &mut pids).await {
             if !last.is_some_and(|last| last.is_same_kind(&failure)) {
                 on_failure(&failure);
             }
             last = Some(failure);
             tokio::time::sleep(pace).await;
-            pace = (pace * 2).min(SLOWEST_PACE);
+            pace = pace.saturating_mul(2).min(slowest);
+        }
+    }
+
+    async fn attempt_or_look(
+        &mut self,
+        is_told: bool,
+        pids: &mut (dyn FnMut() -> Vec<u32> + Send),
+    ) -> Result<(), ProbeFailure> {
+        if is_told { self.check_owner(pids) } else { self.attempt(pids).await }
+    }
+
+    /// Checks that a declared port is the child's own, on whatever address.
+    fn check_owner(&mut self, pids: &mut (dyn FnMut() -> Vec<u32> + Send)) -> Result<(), ProbeFailure> {
+        let (Some(port), PortOwner::Own) = (self.port, self.owner) else { return Ok(()) };
+        match self.addresses(port, pids) {
+            Ok(_) | Err(ProbeFailure::NotOnLoopback { .. }) => Ok(()),
+            Err(failure) => Err(failure),
         }
     }
 
     async fn attempt(&mut self, pids: &mut (dyn FnMut() -> Vec<u32> + Send)) -> Result<(), ProbeFailure> {
-        let Some(port) = self.feasible()? else { return Ok(()) };
+        let port = match self.feasible()? {
+            Means::Nothing => return Ok(()),
+            Means::Command => {
+                self.check_owner(pids)?;
+                self.run().await?;
+                return self.check_owner(pids);
+            }
+            Means::Port(port) => port,
+        };
         let addresses = self.addresses(port, pids)?;
         self.ask(&addresses, port).await?;
         if self.addresses(port, pids)?.iter().any(|address| addresses.contains(address)) {
@@ -145,19 +304,40 @@ impl Prober {
         }
     }
 
-    /// Returns the port to probe, or `None` when nothing needs to be probed; what cannot ever succeed fails here.
-    fn feasible(&self) -> Result<Option<u16>, ProbeFailure> {
-        let probe = match &self.readiness {
-            Readiness::Started => return Ok(None),
-            Readiness::Tcp => "Tcp",
+    /// Returns what to probe with; what cannot ever succeed fails here.
+    fn feasible(&self) -> Result<Means, ProbeFailure> {
+        let probe = self.readiness.name();
+        match &self.readiness {
+            Readiness::Started => return Ok(Means::Nothing),
+            Readiness::Exec { .. } => return Ok(Means::Command),
+            Readiness::Log { .. } | Readiness::Notify { .. } => return Err(ProbeFailure::NotAsked { probe }),
+            Readiness::Tcp => {}
             #[cfg(feature = "probe-http")]
-            Readiness::Http { path } => http::validate(HTTP_HOST, path).map(|()| "Http")?,
+            Readiness::Http { path, header, .. } => {
+                http::validate(HTTP_HOST, path)?;
+                if let Some(header) = header.as_ref().filter(|header| header.fault().is_some()) {
+                    let value = header.name.escape_default().to_string();
+                    return Err(ProbeFailure::InvalidTarget { value });
+                }
+            }
             #[cfg(feature = "probe-http")]
-            Readiness::Mcp { path, host } => http::validate(host, path).map(|()| "Mcp")?,
+            Readiness::Mcp { path, host } => http::validate(host, path)?,
             #[cfg(not(feature = "probe-http"))]
-            unsupported => return Err(self::unsupported(unsupported)),
-        };
-        self.port.map(Some).ok_or(ProbeFailure::NoPort { probe })
+            Readiness::Http { .. } | Readiness::Mcp { .. } => {
+                return Err(ProbeFailure::Unsupported { probe });
+            }
+        }
+        self.port.map(Means::Port).ok_or(ProbeFailure::NoPort { probe })
+    }
+
+    /// Runs the command.
+    async fn run(&self) -> Result<(), ProbeFailure> {
+        match (&self.place, &self.readiness) {
+            (Some(place), Readiness::Exec { command, args }) => {
+                exec::probe(place, command, args, self.timeout).await
+            }
+            _ => Err(ProbeFailure::NoPlace),
+        }
     }
 
     /// Returns the loopback addresses at which the child itself can be asked.
@@ -196,27 +376,25 @@ impl Prober {
 
     async fn ask(&mut self, addresses: &[IpAddr], port: u16) -> Result<(), ProbeFailure> {
         match &self.readiness {
-            Readiness::Started => Ok(()),
             Readiness::Tcp => tcp::probe(addresses, port, self.timeout).await,
             #[cfg(feature = "probe-http")]
-            Readiness::Http { path } => {
-                http::probe(&http::Target::new(addresses, port, HTTP_HOST, path), self.timeout).await
+            Readiness::Http { path, status, header } => {
+                let target = http::Target::new(addresses, port, HTTP_HOST, path);
+                http::probe(&target, status, header.as_ref(), self.timeout).await
             }
             #[cfg(feature = "probe-http")]
             Readiness::Mcp { path, host } => {
                 let target = http::Target::new(addresses, port, host, path);
-                mcp::probe(&target, &mut self.era, self.timeout).await
+                mcp::probe(&target, &mut self.mcp, self.timeout).await
             }
-            #[cfg(not(feature = "probe-http"))]
-            unsupported => Err(self::unsupported(unsupported)),
+            other => Err(ProbeFailure::NotAsked { probe: other.name() }),
         }
     }
 }
 
-#[cfg(not(feature = "probe-http"))]
-fn unsupported(readiness: &Readiness) -> ProbeFailure {
-    let probe = if matches!(readiness, Readiness::Mcp { .. }) { "Mcp" } else { "Http" };
-    ProbeFailure::Unsupported { probe }
+/// Cuts foreign text to a readable length and takes its control characters away.
+fn printable(text: &str) -> String {
+    text.chars().take(200).map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 /// Why a process does not count as ready.
@@ -316,6 +494,44 @@ pub enum ProbeFailure {
         /// The time it was given.
         after: Duration,
     },
+    /// The command of the probe could not be run.
+    #[error("`{command}` could not be run")]
+    Spawn {
+        /// The command.
+        command: String,
+        /// Why.
+        #[source]
+        source: Box<SpawnError>,
+    },
+    /// The command of the probe said no.
+    #[error("`{command}` ended with {}{}", describe_exit(*exit), describe_line(last_line.as_deref()))]
+    Exec {
+        /// The command.
+        command: String,
+        /// How it ended.
+        exit: ProcessExit,
+        /// The last line it printed, cut and printable.
+        last_line: Option<String>,
+    },
+    /// The command of the probe did not end in time and was killed.
+    #[error("`{command}` did not end within {after:?}{}", describe_line(last_line.as_deref()))]
+    ExecTimeout {
+        /// The command.
+        command: String,
+        /// The time it was given.
+        after: Duration,
+        /// The last line it printed, cut and printable.
+        last_line: Option<String>,
+    },
+    /// It is not said where the command of the probe is to run.
+    #[error("the `Exec` probe was given no process host")]
+    NoPlace,
+    /// Asking cannot find it out.
+    #[error("`{probe}` is told by the process, it cannot be asked")]
+    NotAsked {
+        /// The kind of readiness.
+        probe: &'static str,
+    },
     /// This build lacks the probe.
     #[error("this build has no `{probe}` probe (cargo feature `probe-http`)")]
     Unsupported {
@@ -351,6 +567,11 @@ impl ProbeFailure {
             Self::Protocol { .. } => "protocol",
             Self::Revision { .. } => "revision",
             Self::Timeout { .. } => "timeout",
+            Self::Spawn { .. } => "spawn",
+            Self::Exec { .. } => "exec",
+            Self::ExecTimeout { .. } => "exec_timeout",
+            Self::NoPlace => "no_place",
+            Self::NotAsked { .. } => "not_asked",
             Self::Unsupported { .. } => "unsupported",
             Self::NoPort { .. } => "no_port",
             Self::InvalidTarget { .. } => "invalid_target",
@@ -359,7 +580,25 @@ impl ProbeFailure {
 
     /// Returns whether no later attempt can succeed, because the spec itself asks for the impossible.
     pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::Unsupported { .. } | Self::NoPort { .. } | Self::InvalidTarget { .. })
+        matches!(
+            self,
+            Self::Unsupported { .. }
+                | Self::NoPort { .. }
+                | Self::InvalidTarget { .. }
+                | Self::NoPlace
+                | Self::NotAsked { .. }
+        )
+    }
+
+    /// Returns the failure with its causes, in one line.
+    pub(crate) fn told(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
     }
 
     /// Returns whether `other` would tell a person nothing new: the same variant with the same holder, status or code.
@@ -371,6 +610,9 @@ impl ProbeFailure {
                 }
                 (Self::Http { status: before, .. }, Self::Http { status: after, .. }) => before == after,
                 (Self::Mcp { code: before, .. }, Self::Mcp { code: after, .. }) => before == after,
+                (Self::Exec { .. } | Self::ExecTimeout { .. } | Self::Spawn { .. }, _) => {
+                    self.told() == other.told()
+                }
                 _ => true,
             }
     }
@@ -382,6 +624,20 @@ fn describe(pid: Option<u32>, command: Option<&str>) -> String {
         (Some(pid), None) => format!("pid {pid}"),
         (None, _) => "a process that cannot be named".to_owned(),
     }
+}
+
+fn describe_exit(exit: ProcessExit) -> String {
+    match exit {
+        ProcessExit::Code(code) => format!("exit code {code}"),
+        ProcessExit::Signal { signal, .. } => match crate::exit::signal_name(signal) {
+            Some(name) => format!("signal {signal} ({name})"),
+            None => format!("signal {signal}"),
+        },
+    }
+}
+
+fn describe_line(last_line: Option<&str>) -> String {
+    last_line.map(|line| format!(": {line}")).unwrap_or_default()
 }
 
 fn describe_redirect(location: Option<&str>) -> String {
@@ -428,7 +684,7 @@ mod tests {
     #[cfg(not(feature = "probe-http"))]
     #[tokio::test]
     async fn a_probe_that_was_not_built_fails_for_good_and_names_the_feature() {
-        let http = Readiness::Http { path: "/".to_owned() };
+        let http = Readiness::http("/");
         let mcp = Readiness::Mcp { path: "/mcp".to_owned(), host: "localhost".to_owned() };
         for readiness in [http, mcp] {
             let failure =

@@ -36,6 +36,10 @@ pub(super) struct ExecRequest<'a> {
     pub(super) dir: Option<&'a CStr>,
     /// What becomes descriptors 0, 1 and 2. None of them may itself be one of those numbers.
     pub(super) stdio: [BorrowedFd<'a>; 3],
+    /// One more descriptor that the child gets, and its number there, at least 3.
+    pub(super) extra: Option<(BorrowedFd<'a>, RawFd)>,
+    /// A variable that holds the child's pid, as `NAME=`; only the child itself knows it in time.
+    pub(super) pid_variable: Option<&'a CStr>,
     /// Whether the child is killed when the calling thread ends (Linux).
     pub(super) parent_death_signal: bool,
     /// What the child changes about itself.
@@ -56,7 +60,7 @@ pub(super) enum SpawnStep {
     Session = 3,
     /// `prctl(PR_SET_PDEATHSIG)`.
     ParentDeathSignal = 4,
-    /// `dup2` onto 0, 1 and 2.
+    /// `dup2` onto 0, 1, 2 and a declared number.
     Stdio = 5,
     /// `chdir`.
     Dir = 6,
@@ -131,6 +135,11 @@ struct ChildArguments {
     environment: *const *const c_char,
     dir: *const c_char,
     stdio: [RawFd; 3],
+    /// The descriptor that becomes `extra_target`, or -1.
+    extra: RawFd,
+    extra_target: RawFd,
+    /// Where the child writes its pid, or null.
+    pid_digits: *mut u8,
     /// Our pid, or 0 for no parent-death signal.
     parent: libc::pid_t,
     settings: *const ChildSettings,
@@ -139,6 +148,15 @@ struct ChildArguments {
     failed_step: u32,
     failed_errno: c_int,
     failed_candidate: usize,
+}
+
+/// Room for the digits of any pid and a NUL.
+const PID_ROOM: usize = 11;
+
+/// Allocates a variable whose value the child fills in, and returns it with the place of the value.
+fn pid_entry(request: &ExecRequest<'_>) -> Option<(Vec<u8>, usize)> {
+    let name = request.pid_variable?.to_bytes();
+    Some(([name, &[0; PID_ROOM]].concat(), name.len()))
 }
 
 /// Pointers to the strings, ended by a null pointer, as `execve` wants them. They borrow from `strings`.
@@ -208,12 +226,21 @@ unsafe fn become_program(child: *mut ChildArguments) -> ! {
         {
             fail(child, SpawnStep::ParentDeathSignal, errno, 0);
         }
+        let (extra, extra_target) = ((*child).extra, (*child).extra_target);
+        // After the standard ones: its number may be that of one of their sources.
+        if extra != -1 && libc::dup2(extra, extra_target) == -1 {
+            fail(child, SpawnStep::Stdio, os::errno(), 0);
+        }
+        write_pid((*child).pid_digits);
         if !(*child).dir.is_null() && libc::chdir((*child).dir) == -1 {
             fail(child, SpawnStep::Dir, os::errno(), 0);
         }
         os::close_on_exec_from(3, (*child).fd_limit);
         if let Err((step, errno, index)) = settings::forbid_new_privileges(settings) {
             fail(child, step, errno, index);
+        }
+        if extra != -1 && libc::fcntl(extra_target, libc::F_SETFD, 0) == -1 {
+            fail(child, SpawnStep::Stdio, os::errno(), 0);
         }
         os::unblock_all_signals();
         // As `execvp` does: a path that is not there does not end the search, one that may not be executed is reported
@@ -243,6 +270,64 @@ unsafe fn become_program(child: *mut ChildArguments) -> ! {
         }
         fail(child, SpawnStep::Exec, errno, blamed)
     }
+}
+
+/// Writes the calling process's pid as decimal digits.
+///
+/// # Safety
+/// `place` is null, or has room for [`PID_ROOM`] bytes of which the last stays zero.
+unsafe fn write_pid(place: *mut u8) {
+    if place.is_null() {
+        return;
+    }
+    // SAFETY: getpid always succeeds, and a pid has at most ten digits.
+    unsafe {
+        let mut rest = libc::getpid() as u32;
+        let mut digits = 1;
+        let mut bound = 10_u32;
+        while digits < 10 && rest >= bound {
+            digits += 1;
+            bound = bound.wrapping_mul(10);
+        }
+        let mut index = digits;
+        while index > 0 {
+            index -= 1;
+            place.add(index).write_volatile(b'0' + (rest % 10) as u8);
+            rest /= 10;
+        }
+    }
+}
+
+/// A datagram's size and sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Received {
+    /// How many bytes were stored.
+    pub(super) size: usize,
+    /// Whether there were more.
+    pub(super) is_cut: bool,
+    /// The sender's pid at the time of sending, where the kernel says it: `SO_PASSCRED` must have been set before.
+    pub(super) sender: Option<u32>,
+}
+
+/// Receives a datagram without waiting. Descriptors sent along are closed by the kernel, for want of room for them.
+pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut parts = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // As aligned as a control message must be, and exactly one record of credentials long.
+    let mut control = [0_u64; 8];
+    // SAFETY: an all-zero msghdr is a valid value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut parts;
+    message.msg_iovlen = 1;
+    let room = os::CREDENTIALS_ROOM;
+    if room > 0 {
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = room as _;
+    }
+    // SAFETY: buffer and control outlive the call, and their lengths are right.
+    let size = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    let size = usize::try_from(size).map_err(|_| io::Error::last_os_error())?;
+    let is_cut = message.msg_flags & libc::MSG_TRUNC != 0;
+    Ok(Received { size, is_cut, sender: os::sender(&message) })
 }
 
 /// Makes the descriptor's number at least 3, so that `dup2` onto 0, 1 and 2 cannot overwrite it.
@@ -650,13 +735,22 @@ mod os {
     ) -> Result<Spawned, SpawnFailure> {
         let candidates = pointers(request.candidates);
         let arguments = pointers(request.arguments);
-        let environment = pointers(request.environment);
+        let mut environment = pointers(request.environment);
+        let mut pid_entry = pid_entry(request);
+        let pid_digits = pid_entry.as_mut().map_or(ptr::null_mut(), |(entry, value)| {
+            let entry = entry.as_mut_ptr();
+            environment.insert(environment.len() - 1, entry.cast());
+            entry.wrapping_add(*value)
+        });
         let mut child = ChildArguments {
             candidates: candidates.as_ptr(),
             arguments: arguments.as_ptr(),
             environment: environment.as_ptr(),
             dir: request.dir.map_or(ptr::null(), CStr::as_ptr),
             stdio: request.stdio.map(|fd| fd.as_raw_fd()),
+            extra: request.extra.map_or(-1, |(fd, _)| fd.as_raw_fd()),
+            extra_target: request.extra.map_or(-1, |(_, target)| target),
+            pid_digits,
             // SAFETY: getpid always succeeds.
             parent: if request.parent_death_signal { unsafe { libc::getpid() } } else { 0 },
             settings: request.settings,
@@ -826,6 +920,28 @@ mod os {
         }
     }
 
+    /// The room for one record of credentials and nothing else.
+    // SAFETY: arithmetic on a constant.
+    pub(super) const CREDENTIALS_ROOM: usize =
+        unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as libc::c_uint) } as usize;
+
+    /// Returns the pid in the credentials of a received message.
+    pub(super) fn sender(message: &libc::msghdr) -> Option<u32> {
+        // SAFETY: the kernel has filled in the control part, and the macros stay within its length.
+        unsafe {
+            let mut header = libc::CMSG_FIRSTHDR(message);
+            while !header.is_null() {
+                if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_CREDENTIALS {
+                    let credentials = libc::CMSG_DATA(header).cast::<libc::ucred>().read_unaligned();
+                    // 0 stands for a process of another pid namespace.
+                    return u32::try_from(credentials.pid).ok().filter(|pid| *pid > 0);
+                }
+                header = libc::CMSG_NXTHDR(message, header);
+            }
+        }
+        None
+    }
+
     /// Makes orphaned descendants ours instead of init's.
     pub(in super::super) fn set_subreaper() -> io::Result<()> {
         // SAFETY: numbers only.
@@ -885,7 +1001,13 @@ mod os {
     ) -> Result<Spawned, SpawnFailure> {
         let candidates = pointers(request.candidates);
         let arguments = pointers(request.arguments);
-        let environment = pointers(request.environment);
+        let mut environment = pointers(request.environment);
+        let mut pid_entry = pid_entry(request);
+        let pid_digits = pid_entry.as_mut().map_or(ptr::null_mut(), |(entry, value)| {
+            let entry = entry.as_mut_ptr();
+            environment.insert(environment.len() - 1, entry.cast());
+            entry.wrapping_add(*value)
+        });
         // There is no parent-death signal: the guard and the sweep stand in for it.
         let parent = 0;
         // SAFETY: the mapping is large enough, aligned to a page, and no other child uses it.
@@ -896,6 +1018,9 @@ mod os {
                 environment: environment.as_ptr(),
                 dir: request.dir.map_or(ptr::null(), CStr::as_ptr),
                 stdio: request.stdio.map(|fd| fd.as_raw_fd()),
+                extra: request.extra.map_or(-1, |(fd, _)| fd.as_raw_fd()),
+                extra_target: request.extra.map_or(-1, |(_, target)| target),
+                pid_digits,
                 parent,
                 settings: request.settings,
                 fd_limit: fd_limit(),
@@ -939,6 +1064,13 @@ mod os {
                 Err(SpawnFailure::new(SpawnStep::Descriptors, &error))
             }
         }
+    }
+
+    /// Datagrams carry no credentials here.
+    pub(super) const CREDENTIALS_ROOM: usize = 0;
+
+    pub(super) fn sender(_message: &libc::msghdr) -> Option<u32> {
+        None
     }
 
     pub(super) fn errno() -> c_int {

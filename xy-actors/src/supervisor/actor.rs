@@ -27,7 +27,7 @@ use crate::policy::{
 };
 use crate::spec::{ChildId, ChildSpec, SpecError, Strategy, SupervisorSpec};
 use crate::supervisor::line::{Line, Lines};
-use crate::supervisor::message::{Reply, SupervisorMessage, Target};
+use crate::supervisor::message::{Health, Reply, SupervisorMessage, Target};
 use crate::supervisor::record::{Live, Record};
 use crate::supervisor::timers::Timers;
 use crate::supervisor::{
@@ -288,6 +288,12 @@ impl SupervisorState {
                     record.set_waits_for(what);
                 }
             }
+            SupervisorMessage::Health { child, incarnation, health } => {
+                self.on_health(myself, child, incarnation, health);
+            }
+            SupervisorMessage::ExtendStart { child, incarnation, by } => {
+                self.feed(myself, Input::ExtendStart { child, incarnation, by });
+            }
             SupervisorMessage::TimersDue => self.on_timers_due(myself),
             SupervisorMessage::Shutdown { exit, reason } => {
                 if !self.policy.is_ending() {
@@ -461,6 +467,32 @@ impl SupervisorState {
         let Some(record) = self.policy.data_of_current(child, incarnation) else { return };
         record.ready(self.clock.now);
         self.feed(myself, Input::Ready { child, incarnation });
+    }
+
+    fn on_health(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        child: ChildKey,
+        incarnation: Incarnation,
+        health: Health,
+    ) {
+        let Some(record) = self.policy.data_of_current(child, incarnation) else { return };
+        let input = match health {
+            Health::Good => {
+                record.set_waits_for(None);
+                Input::Health { child, incarnation, healthy: true }
+            }
+            Health::Poor(why) => {
+                record.set_waits_for(Some(why));
+                Input::Health { child, incarnation, healthy: false }
+            }
+            Health::Failed(why) => {
+                record.set_waits_for(Some(why.clone()));
+                record.set_unhealthy(why);
+                Input::HealthFailed { child, incarnation }
+            }
+        };
+        self.feed(myself, input);
     }
 
     fn on_exited(
@@ -694,7 +726,13 @@ impl SupervisorState {
             record.ended(ExitReport::new(Exit::Abnormal, Cause::StartTimeout { message }), incarnation, at);
         }
         record.note_next(report);
-        let exit = record.exit_of(report);
+        let exit = match report {
+            ChildReport::Unhealthy => record.waits_for().map(|why| {
+                let cause = Cause::Probe { message: why.to_owned() };
+                Arc::new(ExitReport::new(Exit::Abnormal, cause))
+            }),
+            _ => record.exit_of(report),
+        };
         let pid = record.pid();
         log_report(&self.path, &record.path, incarnation, report, exit.as_deref());
         let path = record.path.clone();
@@ -769,10 +807,16 @@ impl SupervisorState {
 
     fn note_exit(&mut self, child: ChildKey, incarnation: Incarnation, mut report: ExitReport) -> Input {
         let ending = self.policy.is_ending();
+        let is_unhealthy = self.policy.is_stopped_as_unhealthy(child);
         if let Some(record) = self.policy.data_mut(child) {
             // An actor that simply stopped after it was asked to has shut down.
             if record.stop_asked && report.exit == Exit::Normal {
                 report.exit = Exit::Shutdown;
+            }
+            // However it ended: it was stopped because of its health, and that is what people need to know.
+            if is_unhealthy && let Some(why) = record.unhealthy() {
+                report.cause = Cause::Probe { message: why.to_owned() };
+                report.exit = Exit::Abnormal;
             }
             let exit = report.exit;
             // One that fails may end this supervisor: then what became of everything below it is part of that end.
@@ -919,6 +963,9 @@ fn log_report(
         }
         ChildReport::Stopped { clean: false, .. } | ChildReport::Leaked => {
             tracing::warn!(%supervisor, %child, incarnation, context, %reason, "child did not stop cleanly");
+        }
+        ChildReport::Unhealthy => {
+            tracing::warn!(%supervisor, %child, incarnation, context, %reason, "child fails its health check");
         }
         ChildReport::Ready => tracing::info!(%supervisor, %child, incarnation, context, "child is ready"),
         _ => tracing::debug!(%supervisor, %child, incarnation, context, %reason, "child"),

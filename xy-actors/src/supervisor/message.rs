@@ -1,6 +1,7 @@
 //! What a supervisor actor is told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
@@ -28,6 +29,17 @@ pub(crate) struct Reply {
     pub(crate) start_error: Option<StartErrorKind>,
     /// What the start handed back.
     pub(crate) info: Option<StartInfo>,
+}
+
+/// What a health check says about an incarnation that was ready.
+#[derive(Debug)]
+pub(crate) enum Health {
+    /// It can serve again.
+    Good,
+    /// It cannot serve at present, for this reason.
+    Poor(Arc<str>),
+    /// It is to be replaced, for this reason.
+    Failed(Arc<str>),
 }
 
 /// The messages of a supervisor actor.
@@ -91,6 +103,18 @@ pub(crate) enum SupervisorMessage {
         child: ChildKey,
         incarnation: Incarnation,
         report: Box<ExitReport>,
+    },
+    /// An incarnation that was ready cannot serve, or can again.
+    Health {
+        child: ChildKey,
+        incarnation: Incarnation,
+        health: Health,
+    },
+    /// A start asks for more time.
+    ExtendStart {
+        child: ChildKey,
+        incarnation: Incarnation,
+        by: Duration,
     },
     WaitsFor {
         child: ChildKey,

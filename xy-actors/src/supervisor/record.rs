@@ -174,6 +174,8 @@ struct Notes {
     waited_for: Option<Arc<str>>,
     /// What the operator said about the operation under way.
     asked: Option<Arc<str>>,
+    /// Why the incarnation failed its health check for good.
+    unhealthy: Option<Arc<str>>,
 }
 
 /// A transition or an exit as it is kept: small, because most have nothing to add.
@@ -304,6 +306,7 @@ impl Record {
         if let Some(notes) = &mut self.notes {
             notes.waits_for = None;
             notes.waited_for = None;
+            notes.unhealthy = None;
             if notes.asked.is_none() {
                 self.notes = None;
             }
@@ -462,6 +465,15 @@ impl Record {
         self.notes.get_or_insert_default().asked = Some(reason);
     }
 
+    /// Notes why the incarnation failed its health check for good.
+    pub(crate) fn set_unhealthy(&mut self, why: Arc<str>) {
+        self.notes.get_or_insert_default().unhealthy = Some(why);
+    }
+
+    pub(crate) fn unhealthy(&self) -> Option<&str> {
+        self.notes.as_ref()?.unhealthy.as_deref()
+    }
+
     pub(crate) fn pid(&self) -> Option<u32> {
         match &self.live {
             Live::Running(running) => running.pid(),
@@ -477,6 +489,8 @@ fn plain(report: ChildReport) -> Option<&'static ChildReport> {
         ChildReport::Removed => &ChildReport::Removed,
         ChildReport::Starting => &ChildReport::Starting,
         ChildReport::Ready => &ChildReport::Ready,
+        ChildReport::Unhealthy => &ChildReport::Unhealthy,
+        ChildReport::Healthy => &ChildReport::Healthy,
         ChildReport::Ignored => &ChildReport::Ignored,
         ChildReport::Stopping => &ChildReport::Stopping,
         ChildReport::Killing => &ChildReport::Killing,

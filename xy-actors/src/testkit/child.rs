@@ -167,6 +167,27 @@ impl MockChild {
         }
     }
 
+    /// Makes the current incarnation fail its health check; it stays running.
+    pub fn unhealthy(&self, why: &str) {
+        if let Some(reporter) = &lock(&self.script).current {
+            reporter.unhealthy(why);
+        }
+    }
+
+    /// Makes the current incarnation pass its health check again.
+    pub fn healthy(&self) {
+        if let Some(reporter) = &lock(&self.script).current {
+            reporter.healthy();
+        }
+    }
+
+    /// Makes the current incarnation fail its health check for good.
+    pub fn health_failed(&self, why: &str) {
+        if let Some(reporter) = &lock(&self.script).current {
+            reporter.health_failed(why);
+        }
+    }
+
     /// Returns how many starts have begun.
     pub fn starts(&self) -> u64 {
         *self.starts.borrow()

@@ -1,6 +1,7 @@
 //! The pure half against OTP's rules: no clock, no actor, no process.
 
 mod harness;
+mod health;
 mod limits;
 mod operations;
 mod order;

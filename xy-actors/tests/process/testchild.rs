@@ -24,6 +24,10 @@
 //! | `print-ids` | prints `pid P ppid P pgid G sid S cwd DIR` |
 //! | `listen PORT` | listens on 127.0.0.1 (0 picks one) and prints `listening PORT` |
 //! | `http PORT` | the same, and answers each request with 200 and its pid; runs until killed |
+//! | `notify TEXT` | sends a datagram to `$NOTIFY_SOCKET`; a `;` stands for a newline |
+//! | `notify-bytes COUNT BYTE` | sends a datagram of this many bytes |
+//! | `notify-fd NUMBER TEXT` | writes a text and a newline to an open descriptor |
+//! | `check PATH` | ends with code 1 and says so unless a file exists |
 //! | `closed-output` | closes descriptors 1 and 2 |
 //! | `clear-env` | starts itself again without environment, with the rest of the line |
 //! | `fork COUNT SCRIPT..` | starts this many processes with the rest of the line, in its own group, and goes on waiting for ever |
@@ -39,6 +43,7 @@ use std::env;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -164,6 +169,23 @@ fn run(step: &str, steps: &mut Steps) -> io::Result<Option<u8>> {
             std::mem::forget(listener);
         }
         "http" => serve(&listen(steps.value()?)?)?,
+        "notify" => notify(steps.text()?.replace(';', "\n").as_bytes())?,
+        "notify-bytes" => {
+            let count = steps.value()?;
+            notify(&vec![steps.value::<u8>()?; count])?;
+        }
+        "notify-fd" => {
+            let path = format!("/dev/fd/{}", steps.value::<u16>()?);
+            let mut file = fs::OpenOptions::new().write(true).open(path)?;
+            writeln!(file, "{}", steps.text()?)?;
+        }
+        "check" => {
+            let path = steps.text()?;
+            if !Path::new(&path).exists() {
+                writeln!(io::stderr(), "no {path} yet")?;
+                return Ok(Some(1));
+            }
+        }
         "closed-output" => {
             nix::unistd::close(1)?;
             nix::unistd::close(2)?;
@@ -247,6 +269,11 @@ fn say(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
+}
+
+fn notify(datagram: &[u8]) -> io::Result<()> {
+    let socket = env::var_os("NOTIFY_SOCKET").ok_or_else(|| io::Error::other("there is no NOTIFY_SOCKET"))?;
+    UnixDatagram::unbound()?.send_to(datagram, socket).map(drop)
 }
 
 fn print_fds() -> io::Result<()> {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use xy_actors::process::readiness::{ProbeFailure, Prober};
+use xy_actors::process::readiness::{ProbeFailure, ProbeHeader, Prober, StatusSet};
 use xy_actors::process::{PortOwner, Readiness};
 
 use crate::server::{Reply, Server, answer};
 
 fn prober(server: &Server) -> Prober {
-    Prober::new(Readiness::Http { path: "/health?full=1".to_owned() }, Some(server.port), PortOwner::Own)
+    Prober::new(Readiness::http("/health?full=1"), Some(server.port), PortOwner::Own)
 }
 
 async fn check(server: &Server) -> Result<(), ProbeFailure> {
@@ -100,8 +100,46 @@ async fn what_is_no_http_is_not_ready() {
 
 #[tokio::test]
 async fn a_path_that_is_no_path_fails_for_good_before_anything_is_asked() {
-    let readiness = Readiness::Http { path: "/\r\nX-Smuggled: yes".to_owned() };
+    let readiness = Readiness::http("/\r\nX-Smuggled: yes");
     let mut prober = Prober::new(readiness, Some(1), PortOwner::Own);
     let failure = prober.check(&[std::process::id()]).await.expect_err("an invalid path");
     assert!(failure.is_permanent(), "{failure:?}");
+}
+
+fn http(status: StatusSet, header: Option<(&str, &str)>) -> Readiness {
+    let header = header.map(|(name, value)| ProbeHeader { name: name.to_owned(), value: value.to_owned() });
+    Readiness::Http { path: "/".to_owned(), status, header }
+}
+
+#[tokio::test]
+async fn only_the_listed_statuses_are_ready() {
+    for (status, ready) in [(200, false), (204, true), (401, true), (404, false), (503, true), (504, false)] {
+        let server = Server::start(move |_| answer(status, &[], "")).await;
+        let readiness = http(StatusSet::new([204..=204, 401..=403, 503..=503]), None);
+        let outcome =
+            Prober::new(readiness, Some(server.port), PortOwner::Own).check(&[std::process::id()]).await;
+        assert_eq!(outcome.is_ok(), ready, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn the_one_header_is_sent_and_never_shown() {
+    let server = Server::start(|_| answer(200, &[], "")).await;
+    let readiness = http(StatusSet::default(), Some(("X-Probe", "top secret")));
+    assert!(!format!("{readiness:?}").contains("secret"), "{readiness:?}");
+    let mut prober = Prober::new(readiness, Some(server.port), PortOwner::Own);
+    prober.check(&[std::process::id()]).await.expect("ready");
+    assert_eq!(server.requests()[0].header("x-probe"), Some("top secret"));
+}
+
+#[tokio::test]
+async fn a_header_that_could_smuggle_another_is_never_sent() {
+    for (name, value) in
+        [("X\r\nY", "1"), ("", "1"), ("X:", "1"), ("Host", "a"), ("X", "1\r\nY: 2"), ("X", "\0")]
+    {
+        let readiness = http(StatusSet::default(), Some((name, value)));
+        let mut prober = Prober::new(readiness, Some(1), PortOwner::Own);
+        let failure = prober.check(&[std::process::id()]).await.expect_err("an invalid header");
+        assert!(failure.is_permanent(), "{name:?}: {failure:?}");
+    }
 }

@@ -1,8 +1,14 @@
-//! Readiness probes against scripted servers on loopback, with the real clock.
+//! Readiness and health, of scripted servers on loopback and of real processes, with the real clock.
 
 #![cfg(target_os = "linux")]
 
+mod exec;
 mod http;
+mod liveness;
+mod log;
 mod mcp;
+mod notify;
 mod owner;
 mod server;
+mod support;
+mod watchdog;

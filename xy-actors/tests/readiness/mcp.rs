@@ -342,3 +342,29 @@ async fn a_very_long_list_of_tools_is_judged_by_its_beginning() {
     let failure = check(&server).await.expect_err("no answer");
     assert!(matches!(failure, ProbeFailure::Protocol { .. }), "{failure:?}");
 }
+
+#[tokio::test]
+async fn one_session_is_kept_as_long_as_the_server_keeps_it() {
+    let dead = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let ended = std::sync::Arc::clone(&dead);
+    let server = Server::start(move |request| {
+        // A server that has forgotten its sessions says so once.
+        if request.rpc() == "tools/list" && ended.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            return answer(404, &[], "");
+        }
+        older(request)
+    })
+    .await;
+    let mut prober = prober(&server).keeping_session();
+    let pids = [std::process::id()];
+    for _ in 0..3 {
+        prober.check(&pids).await.expect("ready");
+    }
+    let opened = |asked: &[String]| asked.iter().filter(|method| *method == "initialize").count();
+    assert_eq!(opened(&server.asked()), 1);
+    dead.store(true, std::sync::atomic::Ordering::SeqCst);
+    prober.check(&pids).await.expect("ready in a new session");
+    prober.check(&pids).await.expect("ready");
+    assert_eq!(opened(&server.asked()), 2);
+    assert!(!server.asked().contains(&"DELETE".to_owned()));
+}

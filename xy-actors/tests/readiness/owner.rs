@@ -3,10 +3,12 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use tokio::net::{TcpListener, TcpSocket};
+use xy_actors::process::readiness::LogPattern;
 use xy_actors::process::readiness::{ProbeFailure, Prober};
-use xy_actors::process::{PortOwner, Readiness};
+use xy_actors::process::{PortOwner, ProcessSpec, Readiness};
 
 use crate::server::{Server, answer};
+use crate::support::{Place, script, word};
 
 fn bound() -> (TcpSocket, u16) {
     let socket = TcpSocket::new_v4().expect("a socket");
@@ -39,7 +41,7 @@ async fn a_port_without_a_listener_is_not_ready_whoever_may_own_it() {
 #[tokio::test]
 async fn a_foreign_holder_is_named_and_never_asked() {
     let server = Server::start(|_| answer(200, &[], "")).await;
-    let readiness = Readiness::Http { path: "/".to_owned() };
+    let readiness = Readiness::http("/");
     let mut prober = Prober::new(readiness.clone(), Some(server.port), PortOwner::Own);
 
     let failure = prober.check(&[]).await.expect_err("a foreign holder");
@@ -58,7 +60,7 @@ async fn a_server_on_ipv6_loopback_only_is_found_there() {
     // Without IPv6 on the machine there is nothing to find.
     let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await else { return };
     let server = Server::serve(listener, |_| answer(200, &[], ""));
-    let readiness = Readiness::Http { path: "/".to_owned() };
+    let readiness = Readiness::http("/");
     for owner in [PortOwner::Own, PortOwner::Any] {
         let mut prober = Prober::new(readiness.clone(), Some(server.port), owner);
         prober.check(&[std::process::id()]).await.expect("ready");
@@ -69,7 +71,7 @@ async fn a_server_on_ipv6_loopback_only_is_found_there() {
 async fn a_server_on_all_addresses_is_asked_on_loopback() {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.expect("a port");
     let server = Server::serve(listener, |_| answer(200, &[], ""));
-    let readiness = Readiness::Http { path: "/".to_owned() };
+    let readiness = Readiness::http("/");
     let mut prober = Prober::new(readiness, Some(server.port), PortOwner::Own);
     prober.check(&[std::process::id()]).await.expect("ready");
 }
@@ -104,10 +106,31 @@ async fn an_answer_counts_only_while_the_port_is_the_childs_own() {
         looks += 1;
         if looks == 2 { Vec::new() } else { vec![std::process::id()] }
     };
-    let readiness = Readiness::Http { path: "/".to_owned() };
+    let readiness = Readiness::http("/");
     Prober::new(readiness, Some(server.port), PortOwner::Own)
         .until_ready(pids, |failure| failures.push(failure.kind()))
         .await;
     assert_eq!(failures, ["foreign_holder"]);
     assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_process_tells_counts_only_once_the_port_is_its_own() {
+    let log = Readiness::Log { pattern: LogPattern::new("^up$").expect("a pattern") };
+    let truth = Readiness::Exec { command: "true".to_owned(), args: Vec::new() };
+    let notify = |fd| Readiness::Notify { fd };
+    for (ready, step) in
+        [(log, "print up"), (truth, ""), (notify(None), "notify READY=1"), (notify(Some(3)), "notify-fd 3 x")]
+    {
+        let place = Place::new();
+        let go = place.path("go");
+        let (socket, port) = bound();
+        drop(socket);
+        let text = format!("{step} wait-for {} listen {port} sleep-forever", word(&go));
+        let mut web = place.web(ProcessSpec { port: Some(port), ready: Some(ready), ..script(&text) }).await;
+        web.waits_for(&format!("nothing listens on port {port}")).await;
+        place.touch("go");
+        web.ready().await;
+        web.end().await;
+    }
 }

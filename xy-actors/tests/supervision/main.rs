@@ -3,6 +3,7 @@
 mod actors;
 mod addresses;
 mod events;
+mod health;
 mod ledger;
 mod lifecycle;
 mod nesting;

@@ -126,6 +126,7 @@ fn options(
         socket: absolute(&session.socket()?)?,
         working_dir: std::env::current_dir()
             .map_err(|source| CommandError::Directory { path: ".".into(), source })?,
+        service: None,
     })
 }
 

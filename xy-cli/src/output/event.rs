@@ -75,6 +75,8 @@ fn describe(event: &Event) -> (String, Style) {
             (format!("ready{after}{who}"), Style::Good)
         }
         "child_ignored" => (with("does not want to run", facts.message.or(facts.cause)), Style::Dim),
+        "child_unhealthy" => (with("not ready any more", facts.cause.or(facts.message)), Style::Busy),
+        "child_healthy" => ("ready again".into(), Style::Good),
         "child_start_failed" => (fate("start failed", facts), Style::Bad),
         "child_exited" => (fate("exited", facts), Style::Busy),
         "child_stopping" => (with("stopping", facts.cause.or(facts.message)), Style::Plain),
@@ -198,6 +200,8 @@ mod tests {
                 "ready after 0.2 s (pid 42, port 80)",
             ),
             ("child_ready", json!({}), "ready"),
+            ("child_unhealthy", json!({"cause": "liveness: no"}), "not ready any more: liveness: no"),
+            ("child_healthy", json!({}), "ready again"),
             (
                 "child_exited",
                 json!({"exit": "killed", "cause": "signal 9 (SIGKILL)", "next": "restart", "nth": 1, "of": 5, "delay_ms": 1000}),

@@ -5,18 +5,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use xy_actors::log::LogSettings;
-use xy_actors::process::{PortOwner, ProcessSpec, Readiness, StopCommand};
+use xy_actors::process::{PortOwner, ProcessSpec, StopCommand};
 use xy_actors::spec::{Backoff, ChildSpec, OnLimit, RestartIntensity, RestartLimit, RestartType, Shutdown};
 
 use super::error::ConfigError;
 use super::outline::Outline;
 use super::shape::{
-    self, DaemonShape, DurationText, EnvShape, EnvValue, LogShape, ProcessShape, ReadyShape, RestartShape,
-    ServerShape, SizeText,
+    self, DaemonShape, DurationText, EnvShape, EnvValue, LogShape, ProcessShape, RestartShape, ServerShape,
+    SizeText,
 };
 use super::{LoadOptions, ServerConfig, Settings, instances, is_name, quantity};
 
 mod settings;
+
+mod probe;
 
 /// Restarts per minute, unless a file says otherwise.
 const MAX_RETRIES_PER_MINUTE: u32 = 5;
@@ -310,6 +312,8 @@ impl<'a> Checker<'a> {
         let places = self.places(&shape, options);
         let working_dir = self.working_dir(shape.working_dir.as_deref(), &places);
         let settings = self.settings(&shape, &working_dir, &places);
+        let has_port = shape.port.is_some();
+        let (ready, ready_times) = self.ready(shape.ready, has_port);
         ProcessSpec {
             args: shape.args,
             env: self.env(shape.env),
@@ -317,7 +321,10 @@ impl<'a> Checker<'a> {
             settings,
             port,
             port_owner: shape.port_owner.unwrap_or(PortOwner::Own),
-            ready: shape.ready.and_then(|ready| self.ready(ready, shape.port.is_some())),
+            ready,
+            ready_times,
+            liveness: shape.liveness.and_then(|liveness| self.liveness(liveness, has_port)),
+            watchdog: self.positive("watchdog", shape.watchdog.as_ref()),
             stop_signal: shape.stop.signal.unwrap_or_default(),
             ..ProcessSpec::new(shape.command)
         }
@@ -350,54 +357,5 @@ impl<'a> Checker<'a> {
             env.insert(name, value);
         }
         env
-    }
-
-    fn ready(&mut self, shape: ReadyShape, has_port: bool) -> Option<Readiness> {
-        let word = match &shape {
-            ReadyShape::Started => return Some(Readiness::Started),
-            ReadyShape::Tcp => "Tcp",
-            ReadyShape::Http(_) => "Http",
-            ReadyShape::Mcp(_) => "Mcp",
-        };
-        if !has_port {
-            self.error_with_hint(
-                "ready",
-                format!("`{word}` needs a `port`"),
-                "add the port that the server listens on, as in `port: 8421`".to_owned(),
-            );
-        }
-        match shape {
-            ReadyShape::Started => Some(Readiness::Started),
-            ReadyShape::Tcp => Some(Readiness::Tcp),
-            ReadyShape::Http(http) => {
-                Some(Readiness::Http { path: self.url_path(http.path.unwrap_or_else(|| "/".to_owned())) })
-            }
-            ReadyShape::Mcp(mcp) => {
-                let host = mcp.host.unwrap_or_else(|| "localhost".to_owned());
-                let plain =
-                    |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
-                if host.is_empty() || !host.chars().all(plain) {
-                    self.error("ready.host", format!("`{host}` is not a host name or address"));
-                }
-                Some(Readiness::Mcp {
-                    path: self.url_path(mcp.path.unwrap_or_else(|| "/mcp".to_owned())),
-                    host,
-                })
-            }
-        }
-    }
-
-    /// Checks the path of a probe; anything but printable ASCII would break the request line.
-    fn url_path(&mut self, path: String) -> String {
-        if !path.starts_with('/') {
-            self.error_with_hint(
-                "ready.path",
-                format!("`{path}` does not start with `/`"),
-                format!("did you mean `/{path}`?"),
-            );
-        } else if !path.chars().all(|c| c.is_ascii_graphic()) {
-            self.error("ready.path", "contains a character that a URL must encode, such as a space");
-        }
-        path
     }
 }

@@ -126,7 +126,7 @@ fn in_our_words(code: &RonError) -> String {
 /// Returns what probably helps where the parser alone cannot know it.
 fn hint_for(code: &RonError, key: &str, found: &str, form: &str) -> Option<String> {
     match code {
-        RonError::ExpectedIdentifier if key == "ready" => {
+        RonError::ExpectedIdentifier if key == "ready" || key == "liveness.probe" => {
             Some("write the key too, as in `Http(path: \"/health\")`".to_owned())
         }
         RonError::ExpectedIdentifier
@@ -135,6 +135,14 @@ fn hint_for(code: &RonError, key: &str, found: &str, form: &str) -> Option<Strin
             if key.is_empty() =>
         {
             Some(format!("the file is written as {form}"))
+        }
+        RonError::ExpectedStructLike | RonError::ExpectedNamedStructLike(_) if key.ends_with(".header") => {
+            Some("write it as `(\"NAME\", \"VALUE\")`".to_owned())
+        }
+        RonError::ExpectedStructLike | RonError::ExpectedNamedStructLike(_)
+            if key == "ready" || key == "liveness.probe" =>
+        {
+            Some("as in `Log(\"listening on .*\")` or `Exec(command: \"pg_isready\")`".to_owned())
         }
         RonError::ExpectedString if found.starts_with(|c: char| c.is_ascii_digit()) => {
             Some("put the number in quotes".to_owned())

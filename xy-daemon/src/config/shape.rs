@@ -18,8 +18,13 @@ use super::diagnosis::{self, DUPLICATE};
 use super::error::ConfigError;
 use super::outline::Outline;
 
+mod ready;
 mod settings;
 
+pub(super) use self::ready::{
+    ExecShape, HeaderShape, HttpShape, LivenessShape, McpShape, NotifyShape, ReadyShape, StatusShape,
+    TcpShape,
+};
 pub(super) use settings::{LimitShape, LimitValue, LimitsShape, MaskText, NameText, PathShape, StdinShape};
 
 /// `xyd.ron` as written.
@@ -78,6 +83,10 @@ pub(super) struct ProcessShape {
     pub(super) port_owner: Option<PortOwner>,
     #[serde(default)]
     pub(super) ready: Option<ReadyShape>,
+    #[serde(default)]
+    pub(super) liveness: Option<LivenessShape>,
+    #[serde(default)]
+    pub(super) watchdog: Option<DurationText>,
     #[serde(default)]
     pub(super) start_timeout: Option<DurationText>,
     #[serde(default)]
@@ -139,30 +148,6 @@ pub(super) struct LogShape {
     pub(super) max_age: Option<DurationText>,
     pub(super) keep: Option<i64>,
     pub(super) buffer: Option<SizeText>,
-}
-
-/// `ready: ..` as written.
-#[derive(Debug)]
-pub(super) enum ReadyShape {
-    Started,
-    Tcp,
-    Http(HttpShape),
-    Mcp(McpShape),
-}
-
-/// `Http(..)` as written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct HttpShape {
-    pub(super) path: Option<String>,
-}
-
-/// `Mcp(..)` as written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct McpShape {
-    pub(super) path: Option<String>,
-    pub(super) host: Option<String>,
 }
 
 /// A duration as written, not yet parsed, so that a bad one is an error of meaning.
@@ -325,41 +310,6 @@ where
     match variant.struct_variant(&[], FieldsVisitor { entered: &entered, fields: PhantomData }) {
         Err(_) if !entered.get() => Ok(T::default()),
         result => result,
-    }
-}
-
-impl<'de> Deserialize<'de> for ReadyShape {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(variant_identifier)]
-        enum Word {
-            Started,
-            Tcp,
-            Http,
-            Mcp,
-        }
-
-        struct ReadyVisitor;
-
-        impl<'de> Visitor<'de> for ReadyVisitor {
-            type Value = ReadyShape;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("one of `Started`, `Tcp`, `Http(..)`, `Mcp(..)`")
-            }
-
-            fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<ReadyShape, A::Error> {
-                let (word, rest) = data.variant()?;
-                match word {
-                    Word::Started => rest.unit_variant().map(|()| ReadyShape::Started),
-                    Word::Tcp => rest.unit_variant().map(|()| ReadyShape::Tcp),
-                    Word::Http => optional_fields(rest).map(ReadyShape::Http),
-                    Word::Mcp => optional_fields(rest).map(ReadyShape::Mcp),
-                }
-            }
-        }
-
-        deserializer.deserialize_enum("Ready", &["Started", "Tcp", "Http", "Mcp"], ReadyVisitor)
     }
 }
 

@@ -136,8 +136,10 @@ fn child_payload(report: &ChildReport, exit: Option<&ExitReport>, pid: Option<u3
     if let Some(pid) = pid {
         put("pid", json!(pid));
     }
-    if let Some(report) = exit {
+    if let Some(report) = exit.filter(|_| *report != ChildReport::Unhealthy) {
         put("exit", json!(report.exit));
+    }
+    if let Some(report) = exit {
         put("cause", json!(report.to_string()));
         if !report.killed.is_empty() {
             put("killed", json!(report.killed));

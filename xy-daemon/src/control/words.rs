@@ -25,6 +25,7 @@ pub(super) fn next(child: &ChildInfo) -> Option<String> {
     match child.state {
         State::Failed => Some("gave up; `start` tries again".to_owned()),
         State::Starting | State::Restarting => child.waits_for.as_ref().map(|what| format!("waits: {what}")),
+        State::Running if !child.ready => child.waits_for.as_ref().map(|what| format!("not ready: {what}")),
         _ => None,
     }
 }

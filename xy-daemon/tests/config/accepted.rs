@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use xy_actors::log::LogSettings;
+use xy_actors::process::health::Liveness;
+use xy_actors::process::readiness::{LogPattern, ProbeHeader, ProbeTimes, StatusSet};
 use xy_actors::process::{PortOwner, ProcessSpec, Readiness, StopSignal};
 use xy_actors::spec::{
     Backoff, ChildSpec, OnLimit, RestartIntensity, RestartLimit, RestartType, Shutdown, SupervisorSpec,
@@ -95,7 +97,22 @@ fn every_key_is_read() {
             working_dir: Some("/home/somebody/data".into()),
             port: Some(8423),
             port_owner: PortOwner::Any,
-            ready: Some(Readiness::Http { path: "/health".into() }),
+            ready: Some(Readiness::Http {
+                path: "/health".into(),
+                status: StatusSet::new([200..=200, 300..=399]),
+                header: Some(ProbeHeader { name: "X-Probe".into(), value: "1".into() }),
+            }),
+            ready_times: ProbeTimes {
+                interval: Some(Duration::from_millis(100)),
+                timeout: Some(Duration::from_secs(3)),
+            },
+            liveness: Some(Liveness {
+                probe: Readiness::Exec { command: "check".into(), args: vec!["-q".into()] },
+                interval: Duration::from_secs(20),
+                timeout: Duration::from_secs(4),
+                failure_threshold: 2,
+            }),
+            watchdog: Some(Duration::from_secs(30)),
             stop_signal: StopSignal::Int,
             ..ProcessSpec::new("bin/server")
         }
@@ -148,7 +165,8 @@ fn policies_are_known_in_both_vocabularies() {
 
 #[test]
 fn readiness_is_written_bare_with_empty_brackets_or_with_keys() {
-    let http = |path: &str| Readiness::Http { path: path.into() };
+    let http = |path: &str| Readiness::http(path);
+    let log = |pattern: &str| Readiness::Log { pattern: LogPattern::new(pattern).expect("a pattern") };
     let mcp = |path: &str, host: &str| Readiness::Mcp { path: path.into(), host: host.into() };
     for (text, expected) in [
         ("Started", Readiness::Started),
@@ -162,11 +180,73 @@ fn readiness_is_written_bare_with_empty_brackets_or_with_keys() {
         ("Mcp(path: \"/x\",)", mcp("/x", "localhost")),
         ("Mcp(host: \"127.0.0.1\")", mcp("/mcp", "127.0.0.1")),
         ("Some(Mcp)", mcp("/mcp", "localhost")),
+        ("Tcp()", Readiness::Tcp),
+        ("Exec(command: \"c\")", Readiness::Exec { command: "c".into(), args: vec![] }),
+        (
+            "Exec(command: \"c\", args: [\"-q\", \"x\"])",
+            Readiness::Exec { command: "c".into(), args: vec!["-q".into(), "x".into()] },
+        ),
+        ("Log(\"on .*\")", log("on .*")),
+        (r#"Log(r"on \d+$")"#, log(r"on \d+$")),
+        ("Notify", Readiness::Notify { fd: None }),
+        ("Notify()", Readiness::Notify { fd: None }),
+        ("Notify(fd: 3)", Readiness::Notify { fd: Some(3) }),
     ] {
         for tail in ["", ",", ", autostart: true"] {
             let server = web(&format!("Process(command: \"a\", port: 1, ready: {text}{tail})"));
             assert_eq!(server.process.ready, Some(expected.clone()), "{text}{tail}");
         }
+    }
+}
+
+#[test]
+fn an_http_probe_takes_statuses_and_a_header() {
+    let ready =
+        |keys: &str| web(&format!("Process(command: \"a\", port: 1, ready: Http({keys}))")).process.ready;
+    let http = |status: StatusSet, header: Option<(&str, &str)>| {
+        let header = header.map(|(name, value)| ProbeHeader { name: name.into(), value: value.into() });
+        Some(Readiness::Http { path: "/".into(), status, header })
+    };
+    assert_eq!(ready("status: [200, 204]"), http(StatusSet::new([200..=200, 204..=204]), None));
+    assert_eq!(ready("status: [\"200-299\", 401]"), http(StatusSet::new([200..=299, 401..=401]), None));
+    assert_eq!(ready("header: (\"X-Probe\", \"1 2\")"), http(StatusSet::default(), Some(("X-Probe", "1 2"))));
+}
+
+#[test]
+fn what_is_asked_may_have_times_of_its_own() {
+    for probe in ["Tcp(?)", "Http(?)", "Mcp(path: \"/x\", ?)", "Exec(command: \"c\", ?)"] {
+        let probe = probe.replace('?', "interval: \"1s\", timeout: \"2s\"");
+        let process = web(&format!("Process(command: \"a\", port: 1, ready: {probe})")).process;
+        let expected =
+            ProbeTimes { interval: Some(Duration::from_secs(1)), timeout: Some(Duration::from_secs(2)) };
+        assert_eq!(process.ready_times, expected, "{probe}");
+    }
+    assert_eq!(web("Process(command: \"a\", ready: Notify)").process.ready_times, ProbeTimes::default());
+}
+
+#[test]
+fn liveness_and_watchdog_are_off_unless_asked_for() {
+    let process = |keys: &str| web(&format!("Process(command: \"a\", port: 1, {keys})")).process;
+    assert_eq!((process("").liveness, process("").watchdog), (None, None));
+    assert_eq!(process("watchdog: \"30s\"").watchdog, Some(Duration::from_secs(30)));
+    let usual = process("liveness: (probe: Tcp)").liveness.expect("asked for");
+    let seconds = Duration::from_secs;
+    assert_eq!((usual.interval, usual.timeout, usual.failure_threshold), (seconds(10), seconds(5), 3));
+    let mcp = process("liveness: (probe: Mcp)").liveness.expect("asked for");
+    assert_eq!((mcp.interval, mcp.timeout), (seconds(30), seconds(10)));
+    let own = "liveness: (probe: Http(path: \"/live\"), interval: \"1s\", timeout: \"2s\", failures: 5)";
+    assert_eq!(
+        process(own).liveness,
+        Some(Liveness {
+            probe: Readiness::http("/live"),
+            interval: seconds(1),
+            timeout: seconds(2),
+            failure_threshold: 5
+        })
+    );
+    for text in ["probe: Exec(command: \"c\")", "probe: Tcp, failures: 1", "probe: Mcp, interval: \"31s\""] {
+        let liveness = process(&format!("liveness: ({text})")).liveness.expect("asked for");
+        assert_eq!(liveness.validate(), Ok(()), "{text}");
     }
 }
 
@@ -302,6 +382,9 @@ fn the_commented_examples_name_every_key_and_parse() {
         ("server.ron", "Process(log: (?: 1))", "servers/web.ron"),
         ("server.ron", "Process(limits: (?: 1))", "servers/web.ron"),
         ("server.ron", "Process(ready: Mcp(?: 1))", "servers/web.ron"),
+        ("server.ron", "Process(ready: Http(?: 1))", "servers/web.ron"),
+        ("server.ron", "Process(ready: Exec(?: 1))", "servers/web.ron"),
+        ("server.ron", "Process(liveness: (?: 1))", "servers/web.ron"),
     ] {
         let directory = Directory::new();
         directory.write(file, probe.replace('?', "no_such_key"));

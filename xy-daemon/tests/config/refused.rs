@@ -123,10 +123,10 @@ fn errors_are_data_for_programs() {
             "line": 1,
             "column": 23,
             "key": "prot",
-            "message": "unknown key `prot`, expected one of `command`, `args`, `env`, `env_files`, `env_base`, \
+                    "message": "unknown key `prot`, expected one of `command`, `args`, `env`, `env_files`, `env_base`, \
                         `path`, `working_dir`, `stdin`, `user`, `group`, `umask`, `nice`, `limits`, `no_new_privs`, \
-                        `oom_score_adj`, `instances`, `port`, `port_owner`, `ready`, `start_timeout`, `autostart`, `restart`, `stop`, `log`",
-            "hint": "did you mean `port`?",
+                        `oom_score_adj`, `instances`, `port`, `port_owner`, `ready`, `liveness`, `watchdog`, `start_timeout`, `autostart`, `restart`, `stop`, `log`",
+                    "hint": "did you mean `port`?",
         }])
     );
 }

@@ -84,6 +84,10 @@ fn what_the_process_sees_restarts_it_and_the_reason_says_what() {
         ("port: 1", "port: 2", "port changed"),
         ("port: 1", "port: 1, port_owner: Any", "port_owner changed"),
         ("port: 1", "port: 1, ready: Mcp", "ready changed"),
+        ("port: 1, ready: Http", "port: 1, ready: Http(status: [200])", "ready changed"),
+        ("ready: Log(\"a\")", "ready: Log(\"b\")", "ready changed"),
+        ("ready: Notify", "ready: Notify(fd: 3)", "ready changed"),
+        ("", "watchdog: \"30s\"", "watchdog changed"),
         ("", "port: 1", "port changed, ready changed"),
         ("", "args: [\"x\"], stop: (grace: \"1s\")", "args changed, grace changed"),
         ("", "env_files: [\"x\"]", "env_files changed"),
@@ -116,6 +120,7 @@ fn what_only_the_supervisor_sees_is_applied_without_a_restart() {
         ("stop: (command: [\"x\"], grace: \"5s\")", "stop command changed"),
         ("start_timeout: \"1s\"", "start_timeout changed"),
         ("autostart: false", "autostart changed"),
+        ("liveness: (probe: Exec(command: \"c\"))", "liveness changed"),
         ("log: (keep: 1)", "log changed"),
         ("restart: (policy: Never), log: (buffer: \"1KiB\")", "restart policy changed, log changed"),
     ] {
@@ -125,6 +130,20 @@ fn what_only_the_supervisor_sees_is_applied_without_a_restart() {
             expected,
             "{keys}"
         );
+    }
+}
+
+#[test]
+fn how_often_a_server_is_asked_is_applied_without_a_restart() {
+    for (before, after, why) in [
+        ("ready: Tcp", "ready: Tcp(interval: \"1s\")", "ready interval or timeout changed"),
+        ("ready: Mcp", "ready: Mcp(timeout: \"1s\")", "ready interval or timeout changed"),
+        ("liveness: (probe: Tcp)", "liveness: (probe: Tcp, failures: 5)", "liveness changed"),
+        ("liveness: (probe: Tcp)", "", "liveness changed"),
+    ] {
+        let text = |keys: &str| format!("Process(command: \"a\", port: 1, {keys})");
+        let expected = Some(ChangeKind::PolicyOnly { why: why.to_owned() });
+        assert_eq!(change(&text(before), &text(after)), expected, "{before} -> {after}");
     }
 }
 

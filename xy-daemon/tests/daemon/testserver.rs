@@ -11,6 +11,7 @@
 //! | `touch PATH` | creates a file |
 //! | `wait-for PATH` | waits until a file exists |
 //! | `alone PATH` | holds a lock on the file for life and adds a line to it; if another process holds it, adds a line to `PATH.doubled` and ends with code 97 |
+//! | `notify TEXT` | sends a datagram to `$NOTIFY_SOCKET` |
 //! | `serve PORT` | listens on 127.0.0.1 and answers each request with 200 and its pid, until it is killed |
 //! | `chatter MILLISECONDS` | writes a line that often until it is killed |
 //! | `until-child-ends` | waits for the end of any child it has started, then ends with code 96 |
@@ -66,6 +67,11 @@ fn run(step: &str, steps: &mut impl Iterator<Item = String>) -> io::Result<Optio
             out.flush()?;
         }
         "touch" => drop(File::create(text()?)?),
+        "notify" => {
+            let socket =
+                std::env::var_os("NOTIFY_SOCKET").ok_or_else(|| io::Error::other("nobody listens"))?;
+            std::os::unix::net::UnixDatagram::unbound()?.send_to(text()?.as_bytes(), socket)?;
+        }
         "wait-for" => {
             let path = text()?;
             while !Path::new(&path).exists() {

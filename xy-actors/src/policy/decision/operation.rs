@@ -256,7 +256,7 @@ impl<T> Policy<T> {
             Phase::Ready { .. } => return Ok(Some(Outcome::AlreadyRunning { child: key })),
             Phase::Starting(_) => self.wait_until_ready(id, key),
             Phase::Stopping { rung, after } => {
-                if matches!(after, After::Rest | After::Group) {
+                if matches!(after, After::Rest | After::Group | After::Unhealthy) {
                     self.start_afresh(key);
                     self.set_phase(key, Phase::Stopping { rung, after: After::Start }, out);
                 }

@@ -47,7 +47,10 @@ impl<T> Policy<T> {
                     self.report(key, ChildReport::CalledOff, out);
                     self.set_phase(key, Phase::Stopped, out);
                 }
-                Phase::Stopping { rung, after: After::Start | After::Group | After::StartFailed(_) } => {
+                Phase::Stopping {
+                    rung,
+                    after: After::Start | After::Group | After::StartFailed(_) | After::Unhealthy,
+                } => {
                     self.set_phase(key, Phase::Stopping { rung, after: After::Rest }, out);
                 }
                 // It is stopped in its turn: a failed start must not be tried again by a supervisor that ends.

@@ -73,6 +73,8 @@ pub struct ProcessOutput {
     pub stdout: OwnedFd,
     /// What it writes to descriptor 2.
     pub stderr: OwnedFd,
+    /// What it writes to the descriptor of [`Readiness::Notify`](crate::process::Readiness::Notify), if it has one.
+    pub notify: Option<OwnedFd>,
 }
 
 /// A process not yet reaped, and what its tree is known by.

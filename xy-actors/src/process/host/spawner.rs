@@ -196,6 +196,8 @@ impl State {
         };
         let (stdout, child_stdout) = pipe().map_err(descriptors)?;
         let (stderr, child_stderr) = pipe().map_err(descriptors)?;
+        let notify = command.notify_fd.map(|number| pipe().map(|ends| (ends, i32::from(number))));
+        let notify = notify.transpose().map_err(descriptors)?;
         let leaf = host.groups.as_ref().and_then(|groups| groups.leaf(&command.marker));
         let (leaf, leaf_dir) = leaf.unzip();
         let mut request = ExecRequest {
@@ -208,6 +210,8 @@ impl State {
                 child_stdout.as_fd(),
                 child_stderr.as_fd(),
             ],
+            extra: notify.as_ref().map(|((_, child_end), number)| (child_end.as_fd(), *number)),
+            pid_variable: command.pid_variable,
             parent_death_signal: host.options.parent_death_signal,
             settings: &command.settings,
             cgroup: leaf_dir.as_ref().map(AsFd::as_fd),
@@ -230,7 +234,11 @@ impl State {
             }
         });
         let (spawned, is_in_leaf) = spawned.map(|(spawned, leaf)| (spawned, leaf.is_some()))?;
-        Ok((spawned, ProcessOutput { stdout, stderr }, leaf.filter(|_| is_in_leaf)))
+        Ok((
+            spawned,
+            ProcessOutput { stdout, stderr, notify: notify.map(|((end, _), _)| end) },
+            leaf.filter(|_| is_in_leaf),
+        ))
     }
 
     fn continue_burials(&mut self) {

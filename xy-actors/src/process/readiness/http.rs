@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time;
 
-use super::ProbeFailure;
 use super::tcp::connect;
+use super::{ProbeFailure, ProbeHeader, StatusSet, printable};
 
 /// The longest head, interim answers included, in bytes.
 const HEAD_LIMIT: usize = 16 * 1024;
@@ -58,16 +58,22 @@ pub(super) fn validate(host: &str, path: &str) -> Result<(), ProbeFailure> {
 }
 
 /// Asks `GET path` and judges the status alone; the body is not waited for, it may be a stream without end.
-pub(super) async fn probe(target: &Target<'_>, timeout: Duration) -> Result<(), ProbeFailure> {
+pub(super) async fn probe(
+    target: &Target<'_>,
+    statuses: &StatusSet,
+    header: Option<&ProbeHeader>,
+    timeout: Duration,
+) -> Result<(), ProbeFailure> {
     let name = format!("GET {}", target.path);
-    let response = match time::timeout(timeout, send(target, &name, "GET", &[], b"")).await {
+    let header = header.map(|header| (header.name.as_str(), header.value.as_str()));
+    let response = match time::timeout(timeout, send(target, &name, "GET", header.as_slice(), b"")).await {
         Ok(response) => response?,
         Err(_) => return Err(ProbeFailure::Timeout { request: name, after: timeout }),
     };
-    match response.status {
-        200..=399 => Ok(()),
-        status => Err(ProbeFailure::Http { request: name, status, location: None }),
+    if statuses.contains(response.status) {
+        return Ok(());
     }
+    Err(ProbeFailure::Http { request: name, status: response.status, location: response.location })
 }
 
 /// Sends one request and reads the head of its answer. `name` is what the request is called in failures.
@@ -193,11 +199,6 @@ fn parse_head(input: &[u8]) -> Result<Option<(usize, Head)>, &'static str> {
     let location = field("location").filter(|_| (300..400).contains(&status)).map(printable);
     let session = field("mcp-session-id").filter(|id| !id.is_empty()).map(str::to_owned);
     Ok(Some((length, Head { status, location, session, is_event_stream, framing })))
-}
-
-/// Cuts foreign text to a readable length and takes its control characters away.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().take(200).map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 /// What [`Body::read`] found.

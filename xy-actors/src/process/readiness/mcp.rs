@@ -17,8 +17,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time;
 
-use super::ProbeFailure;
-use super::http::{self, Piece, Target, printable};
+use super::http::{self, Piece, Target};
+use super::{ProbeFailure, printable};
 
 /// The revision spoken with modern servers.
 const MODERN: &str = "2026-07-28";
@@ -44,20 +44,54 @@ pub(super) enum Era {
     Older,
 }
 
-/// Asks for the list of tools. `era` is what earlier attempts found out.
+/// What one incarnation's earlier attempts found out.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    era: Option<Era>,
+    /// Whether a session of the older era is kept open for the next attempt.
+    keeps_session: bool,
+    kept: Option<Kept>,
+}
+
+impl Memory {
+    pub(super) fn keeping_session(self) -> Self {
+        Self { keeps_session: true, ..self }
+    }
+}
+
+/// A handshake of the older era that is still good.
+#[derive(Debug)]
+struct Kept {
+    session: Option<String>,
+    version: String,
+}
+
+/// Asks for the list of tools.
 pub(super) async fn probe(
     target: &Target<'_>,
-    era: &mut Option<Era>,
+    memory: &mut Memory,
     timeout: Duration,
 ) -> Result<(), ProbeFailure> {
     // The rest of the time is for leaving the server as it was.
     let limit = timeout.mul_f64(0.9);
-    let mut exchange =
-        Exchange { target, era, limit, request: "connect", session: None, version: OLDER.to_owned(), id: 0 };
-    let outcome = match time::timeout(limit, exchange.run()).await {
+    let (keeps_session, kept) = (memory.keeps_session, memory.kept.take());
+    let mut exchange = Exchange {
+        target,
+        era: &mut memory.era,
+        limit,
+        request: "connect",
+        session: None,
+        version: OLDER.to_owned(),
+        id: 0,
+    };
+    let outcome = match time::timeout(limit, exchange.run(kept)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ProbeFailure::Timeout { request: exchange.request.to_owned(), after: limit }),
     };
+    if keeps_session && outcome.is_ok() {
+        memory.kept = Some(Kept { session: exchange.session, version: exchange.version });
+        return outcome;
+    }
     if exchange.session.is_some() {
         // 200, 202 and 405 are all fine, and nothing can be done about anything else.
         let _ = time::timeout(timeout.saturating_sub(limit), exchange.end_session()).await;
@@ -82,7 +116,7 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    async fn run(&mut self) -> Result<(), ProbeFailure> {
+    async fn run(&mut self, kept: Option<Kept>) -> Result<(), ProbeFailure> {
         let era = match *self.era {
             Some(era) => era,
             None => self.discover().await?,
@@ -93,7 +127,18 @@ impl Exchange<'_> {
                 let reply = self.ask_modern("tools/list").await?;
                 self.judge_tools(reply)
             }
-            Era::Older => self.probe_older().await,
+            Era::Older => {
+                if let Some(Kept { session, version }) = kept {
+                    (self.session, self.version) = (session, version);
+                    let reply = self.ask_older("tools/list").await?;
+                    // The answer to a session that is over; the server may have its reasons to end one.
+                    if reply.status != 404 {
+                        return self.judge_tools(reply);
+                    }
+                    (self.session, self.version) = (None, OLDER.to_owned());
+                }
+                self.probe_older().await
+            }
         }
     }
 
