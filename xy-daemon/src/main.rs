@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         cgroups: !arguments.no_cgroup,
         guard: None,
         working_dir: LoadOptions::new(home()).default_dir,
-        service: ServiceManager::from_environment(|name| std::env::var_os(name), &[std::process::id()]),
+        service: None,
     };
     let guarded = match arguments.guard_pid {
         Some(pid) => Guarded::attach(pid).map(Some),
@@ -62,7 +62,13 @@ fn main() -> ExitCode {
         None => Ok(None),
     };
     match guarded {
-        Ok(guarded) => run(RunOptions { guard: guarded.as_ref().map(Guarded::pid), ..options }, guarded),
+        Ok(guarded) => {
+            let guard = guarded.as_ref().map(Guarded::pid);
+            // A service manager that started the guard means the guard by the process that it started.
+            let pids: Vec<u32> = guard.into_iter().chain([std::process::id()]).collect();
+            let service = ServiceManager::from_environment(|name| std::env::var_os(name), &pids);
+            run(RunOptions { guard, service, ..options }, guarded)
+        }
         Err(error) => fail(&error, EXIT_INTERNAL),
     }
 }

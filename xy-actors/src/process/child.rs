@@ -1,6 +1,7 @@
 //! An OS process as a child: the start, and the handle of what was started.
 
 use std::borrow::Cow;
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -156,23 +157,30 @@ fn notify_socket(spec: &ProcessSpec, host: &ProcessHost) -> Result<Option<Notify
     if !is_wanted {
         return Ok(None);
     }
-    let directory = host.notify_dir().ok_or_else(|| {
-        StartError::failed("the process host has no directory for notification sockets: set `notify_dir`")
-    })?;
-    NotifySocket::bind(directory).map(Some).map_err(|error| {
+    let refuse = |place: &str, error: io::Error| {
         let kind = match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
                 StartErrorKind::ResourceShortage
             }
             _ => StartErrorKind::Failed,
         };
-        StartError::new(kind, format!("no notification socket in `{}`: {error}", directory.display()))
-    })
+        StartError::new(kind, format!("no notification socket {place}: {error}"))
+    };
+    // Another user cannot enter our directory.
+    #[cfg(target_os = "linux")]
+    if spec.settings.user.is_some() {
+        return NotifySocket::bind_abstract().map(Some).map_err(|error| refuse("outside directories", error));
+    }
+    let directory = host.notify_dir().ok_or_else(|| {
+        StartError::failed("the process host has no directory for notification sockets: set `notify_dir`")
+    })?;
+    let place = || format!("in `{}`", directory.display());
+    NotifySocket::bind(directory).map(Some).map_err(|error| refuse(&place(), error))
 }
 
 fn with_socket(spec: &ProcessSpec, socket: &NotifySocket) -> ProcessSpec {
     let mut spec = spec.clone();
-    spec.env.insert("NOTIFY_SOCKET".to_owned(), socket.path().to_string_lossy().into_owned());
+    spec.env.insert("NOTIFY_SOCKET".to_owned(), socket.address().to_string_lossy().into_owned());
     spec
 }
 

@@ -43,7 +43,8 @@ use std::env;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -273,7 +274,11 @@ fn say(line: &str) -> io::Result<()> {
 
 fn notify(datagram: &[u8]) -> io::Result<()> {
     let socket = env::var_os("NOTIFY_SOCKET").ok_or_else(|| io::Error::other("there is no NOTIFY_SOCKET"))?;
-    UnixDatagram::unbound()?.send_to(datagram, socket).map(drop)
+    let sender = UnixDatagram::unbound()?;
+    match socket.as_encoded_bytes().strip_prefix(b"@") {
+        Some(name) => sender.send_to_addr(datagram, &SocketAddr::from_abstract_name(name)?).map(drop),
+        None => sender.send_to(datagram, socket).map(drop),
+    }
 }
 
 fn print_fds() -> io::Result<()> {

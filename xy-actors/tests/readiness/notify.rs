@@ -1,5 +1,7 @@
 //! Processes that tell themselves that they are ready.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -40,6 +42,25 @@ async fn any_process_of_its_tree_may_speak_for_it() {
         web.ready().await;
         web.end().await;
     }
+}
+
+#[tokio::test]
+async fn a_process_of_another_user_is_heard_though_it_cannot_enter_our_directories() {
+    if !nix::unistd::geteuid().is_root() {
+        // Nobody else can become somebody.
+        return;
+    }
+    let place = Place::new();
+    let program = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(program.path(), fs::Permissions::from_mode(0o755)).expect("ours");
+    let mut spec = notifying("notify READY=1 sleep-forever");
+    let copy = program.path().join("child");
+    fs::copy(&spec.command, &copy).expect("copied");
+    spec.command = copy.to_str().expect("a path in words").to_owned();
+    spec.settings.user = Some("daemon".to_owned());
+    let mut web = place.web(spec).await;
+    web.ready().await;
+    web.end().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! One child's notification socket: a datagram socket in a private directory, which tells who sent what.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,11 +20,19 @@ const SUFFIX: &str = ".notify";
 /// The longest path of a socket, in bytes: the system's room for it, less the NUL that other programs want.
 const LONGEST_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
-/// A bound socket; its file goes with it.
+/// A bound socket; its name goes with it.
 #[derive(Debug)]
 pub(crate) struct NotifySocket {
     socket: AsyncFd<Arc<OwnedFd>>,
-    file: SocketFile,
+    name: Name,
+}
+
+/// Where a socket is found.
+#[derive(Debug)]
+enum Name {
+    File(SocketFile),
+    #[cfg(target_os = "linux")]
+    Abstract(std::ffi::OsString),
 }
 
 #[derive(Debug)]
@@ -57,17 +66,43 @@ impl NotifySocket {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
         let socket = UnixDatagram::bind(&path)?;
-        let file = SocketFile(path);
+        Self::named(socket, Name::File(SocketFile(path)))
+    }
+
+    /// Binds a socket with a fresh name outside all directories, for a process of a user who cannot enter ours.
+    ///
+    /// Whoever finds the name can send to it; as with the other kind, only the child's own tree is heard.
+    ///
+    /// # Errors
+    /// If the system refuses the socket.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn bind_abstract() -> io::Result<Self> {
+        use std::os::linux::net::SocketAddrExt as _;
+        use std::os::unix::net::SocketAddr;
+
+        let name = format!("xy/{}{SUFFIX}", random_marker().map_err(io::Error::other)?);
+        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
+        Self::named(socket, Name::Abstract(format!("@{name}").into()))
+    }
+
+    fn named(socket: UnixDatagram, name: Name) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         // Nobody knows the name yet, so every datagram is sent after this.
         #[cfg(target_os = "linux")]
         nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::PassCred, &true)?;
-        Ok(Self { socket: sys::watch(Arc::new(socket.into()))?, file })
+        Ok(Self { socket: sys::watch(Arc::new(socket.into()))?, name })
     }
 
-    /// Returns where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.file.0
+    /// Returns where it is, as `NOTIFY_SOCKET` says it: a path, or an abstract name behind `@`.
+    pub(crate) fn address(&self) -> &OsStr {
+        match &self.name {
+            Name::File(file) => file.0.as_os_str(),
+            #[cfg(target_os = "linux")]
+            Name::Abstract(name) => name,
+        }
     }
 
     /// Waits for the next datagram.
@@ -132,7 +167,7 @@ mod tests {
         let directory = root.path().join("a/notify");
         let socket = NotifySocket::bind(&directory).expect("binds");
         assert_eq!(fs::metadata(&directory).expect("made").mode() & 0o777, 0o700);
-        let path = socket.path().to_owned();
+        let path = PathBuf::from(socket.address());
         assert!(path.exists());
         drop(socket);
         assert!(!path.exists());
@@ -167,7 +202,7 @@ mod tests {
         let other = root.path().join("notify/other.notify");
         fs::write(&other, "a file").expect("writes");
         sweep(&root.path().join("notify"));
-        assert!(alive.path().exists() && other.exists() && !dead.exists());
+        assert!(Path::new(alive.address()).exists() && other.exists() && !dead.exists());
     }
 
     #[cfg(target_os = "linux")]
@@ -180,7 +215,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let socket = NotifySocket::bind(&root.path().join("notify")).expect("binds");
         let sender = UnixDatagram::unbound().expect("a socket");
-        sender.connect(socket.path()).expect("connects");
+        sender.connect(socket.address()).expect("connects");
         let (read, write) = io::pipe().expect("a pipe");
         let rights = [write.as_raw_fd()];
         let text = [IoSlice::new(b"READY=1")];
@@ -205,7 +240,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let socket = NotifySocket::bind(&root.path().join("notify")).expect("binds");
         let sender = UnixDatagram::unbound().expect("a socket");
-        sender.send_to(&vec![b'x'; 64 << 10], socket.path()).expect("sends");
+        sender.send_to(&vec![b'x'; 64 << 10], socket.address()).expect("sends");
         let received = socket.receive(&mut [0; 4096]).await.expect("receives");
         assert!(received.is_cut && received.size == 4096, "{received:?}");
     }
