@@ -1,5 +1,6 @@
 //! The command line: every verb, flag and help text of `xyctl`.
 
+mod daemon;
 mod duration;
 mod moment;
 
@@ -12,6 +13,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use xy_daemon::protocol::method::{OperationParams, SignalName, Targets};
 
 use crate::error::exit_code;
+
+pub(crate) use self::daemon::{DaemonArgs, DaemonCommand, DaemonLogsArgs, DaemonStartArgs, DaemonStopArgs};
 
 /// Controls the servers that xyd keeps running.
 #[derive(Debug, Parser)]
@@ -95,6 +98,8 @@ pub(crate) enum Command {
     /// Read the server files again and apply what changed
     #[command(after_help = RELOAD_HELP)]
     Reload(ReloadArgs),
+    /// Start, stop and look at the daemon itself
+    Daemon(DaemonArgs),
     /// Stop every server and end the daemon
     #[command(after_help = SHUTDOWN_HELP)]
     Shutdown(ShutdownArgs),
@@ -109,7 +114,7 @@ pub(crate) enum Command {
 const GROUPS: &[(&str, &[&str])] = &[
     ("See what runs", &["list", "status", "logs", "events"]),
     ("Act on servers", &["start", "stop", "restart", "pause", "resume", "signal"]),
-    ("Configuration and daemon", &["up", "reload", "shutdown", "version"]),
+    ("Configuration and daemon", &["up", "daemon", "reload", "shutdown", "version"]),
 ];
 
 const EXAMPLES: &str = "\

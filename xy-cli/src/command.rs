@@ -1,5 +1,6 @@
 //! From a parsed command line to the module that carries it out.
 
+mod daemon;
 mod events;
 mod list;
 mod logs;
@@ -36,6 +37,7 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandErr
         Command::Resume(args) => resume::run(args, session).await,
         Command::Signal(args) => signal::run(args, session).await,
         Command::Reload(args) => reload::run(args, session).await,
+        Command::Daemon(args) => daemon::run(args, session).await,
         Command::Shutdown(args) => shutdown::run(args, session).await,
         Command::Up(args) => up::run(args, session).await,
         Command::Version => version::run(session).await,

@@ -8,6 +8,10 @@ use xy_daemon::daemon::RunError;
 use xy_daemon::paths::DirectoriesError;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 
+pub(crate) use self::lifecycle::LifecycleError;
+
+mod lifecycle;
+
 /// The exit codes of `xyctl`.
 pub(crate) mod exit_code {
     /// Everything that was asked for is so.
@@ -61,6 +65,9 @@ pub(crate) enum CommandError {
     /// The runtime could not be set up.
     #[error("setting up the asynchronous runtime failed")]
     Runtime(#[source] io::Error),
+    /// The daemon was not started, stopped or found.
+    #[error(transparent)]
+    Lifecycle(#[from] LifecycleError),
     /// The directory of server files cannot be read.
     #[error("the directory `{}` cannot be read", path.display())]
     Directory {
@@ -87,6 +94,7 @@ impl CommandError {
             Self::Client(ClientError::Rpc(error)) if error.kind() == ErrorKind::ConfigInvalid => {
                 exit_code::CONFIG
             }
+            Self::Lifecycle(error) => error.exit_code(),
             Self::Directory { .. } => exit_code::CONFIG,
             Self::Daemon(error) if error.exit_code() == DAEMON_CONFIG => exit_code::CONFIG,
             _ => exit_code::FAILED,
@@ -104,6 +112,7 @@ impl CommandError {
             Self::Directories(_) => {
                 Some("or name the daemon's socket with `--socket` or `XY_SOCKET`".to_owned())
             }
+            Self::Lifecycle(error) => error.hint(),
             Self::ServerNotFound { nearest, .. } => Some(not_found_hint(nearest.as_deref())),
             Self::Result { .. } => {
                 Some("compare the versions of `xyctl` and the daemon with `xyctl version`".to_owned())

@@ -45,6 +45,10 @@ pub struct Arguments {
     #[arg(long)]
     pub no_cgroup: bool,
 
+    /// Leave the terminal: become the leader of a new session; given by `xyctl daemon start`.
+    #[arg(long, hide = true)]
+    pub detach: bool,
+
     /// The guard of this process, which is its parent; given by the guard to a xyd that it starts again.
     #[arg(long, value_name = "PID", hide = true)]
     pub guard_pid: Option<u32>,
@@ -80,6 +84,7 @@ mod tests {
             check: false,
             no_guard: false,
             no_cgroup: false,
+            detach: false,
             guard_pid: None,
         };
         assert_eq!(bare, expected);
@@ -102,6 +107,7 @@ mod tests {
             check: true,
             no_guard: true,
             no_cgroup: true,
+            detach: false,
             guard_pid: Some(7),
         };
         assert_eq!(full, expected);

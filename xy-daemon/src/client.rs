@@ -87,7 +87,7 @@ impl ClientError {
         match self {
             Self::Unreachable { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    Some("start the daemon with `xyctl up` or `xyd`")
+                    Some("start the daemon with `xyctl daemon start`, or with `xyctl up` to watch it")
                 }
                 io::ErrorKind::PermissionDenied => {
                     Some("the daemon belongs to another user; only its owner and root may connect")

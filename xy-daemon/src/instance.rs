@@ -98,6 +98,27 @@ impl Drop for LockFile {
     }
 }
 
+/// Looks whether a daemon owns a state directory; returns the process id that it wrote, if it could be read.
+///
+/// The answer may be outdated when it arrives.
+///
+/// # Errors
+///
+/// The lock file exists and cannot be looked at.
+pub fn holder(state: &Path) -> io::Result<Option<Option<u32>>> {
+    let mut file = match File::open(state.join(LOCK_NAME)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // A daemon that starts at this very moment waits longer than this lock is held.
+    match file.try_lock_shared() {
+        Ok(()) => file.unlock().map(|()| None),
+        Err(TryLockError::WouldBlock) => Ok(Some(read_pid(&mut file))),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(32).read_to_string(&mut text).ok()?;
@@ -149,6 +170,17 @@ mod tests {
         }
         drop(first);
         InstanceLock::acquire(&state).expect("the lock is free");
+    }
+
+    #[test]
+    fn a_holder_is_seen_without_being_disturbed() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(holder(directory.path()).unwrap(), None);
+        let lock = InstanceLock::acquire(directory.path()).unwrap();
+        assert_eq!(holder(directory.path()).unwrap(), Some(Some(std::process::id())));
+        drop(lock);
+        assert_eq!(holder(directory.path()).unwrap(), None, "the file alone means nothing");
+        InstanceLock::acquire(directory.path()).expect("looking has left nothing behind");
     }
 
     #[test]

@@ -52,6 +52,10 @@ fn main() -> ExitCode {
         working_dir: LoadOptions::new(home()).default_dir,
         service: None,
     };
+    if arguments.detach && arguments.guard_pid.is_none() {
+        // It fails only for the leader of a process group, who has left the terminal's session or owns it.
+        let _is_leader = nix::unistd::setsid();
+    }
     let guarded = match arguments.guard_pid {
         Some(pid) => Guarded::attach(pid).map(Some),
         None if arguments.wants_guard(|name| std::env::var_os(name)) => match start_guard() {

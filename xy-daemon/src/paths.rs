@@ -99,6 +99,11 @@ impl Directories {
         self.state.join("logs")
     }
 
+    /// Returns the file that takes what a daemon in the background says about itself.
+    pub fn daemon_log(&self) -> PathBuf {
+        self.state.join("xyd.log")
+    }
+
     /// Returns the log file of a server; a child of a group (`group/child`) has one in the group's directory.
     pub fn log(&self, name: &str) -> PathBuf {
         self.logs().join(format!("{name}.log"))

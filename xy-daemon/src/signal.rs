@@ -9,11 +9,11 @@ use tokio::time::Instant;
 
 use crate::daemon::DaemonSignal;
 
-/// How long after the first signal another one is the same request.
+/// How long after the first signal another one is the same request, not one more.
 ///
 /// Many programs in front of a daemon signal it and then its process group (`timeout`), or pass on what the terminal has
 /// sent to all of them. One Ctrl-C or one SIGTERM must not kill servers that would have ended politely.
-const SAME_REQUEST: Duration = Duration::from_millis(300);
+pub const SAME_REQUEST: Duration = Duration::from_millis(300);
 
 /// What SIGHUP means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

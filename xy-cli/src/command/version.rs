@@ -34,7 +34,7 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<u8, CommandError> {
 }
 
 /// Says what the daemon stands on, a line per fact.
-fn diagnostics(facts: &Diagnostics) -> Vec<String> {
+pub(super) fn diagnostics(facts: &Diagnostics) -> Vec<String> {
     let ownership = match (facts.ownership.as_str(), &facts.cgroup) {
         ("cgroup", Some(path)) => format!("control groups in {}", neutral(path)),
         ("subreaper", _) => "orphans come to the daemon".to_owned(),

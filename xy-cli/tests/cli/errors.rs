@@ -15,7 +15,7 @@ fn without_a_daemon_the_cause_and_the_remedy_are_named() {
             2,
             "",
             "error: no daemon can be reached at `/nonexistent/xyd.sock`: No such file or directory (os error 2)\n\
-             hint: start the daemon with `xyctl up` or `xyd`\n",
+             hint: start the daemon with `xyctl daemon start`, or with `xyctl up` to watch it\n",
         );
     }
 }

@@ -1,0 +1,84 @@
+//! The command line of `xyctl daemon`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::duration::parse as duration;
+
+/// The arguments of `daemon`.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub(crate) command: DaemonCommand,
+}
+
+/// What can be done with the daemon.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Start the daemon in the background, and return when it answers
+    #[command(after_help = START_HELP)]
+    Start(DaemonStartArgs),
+    /// Stop every server and end the daemon
+    #[command(after_help = STOP_HELP)]
+    Stop(DaemonStopArgs),
+    /// End the daemon, if it runs, and start it
+    Restart(DaemonStartArgs),
+    /// Say whether the daemon runs, and on what
+    #[command(after_help = STATUS_HELP)]
+    Status,
+    /// Print what the daemon says about itself
+    Logs(DaemonLogsArgs),
+}
+
+const START_HELP: &str = "\
+If it runs already, that is success. It logs to xyd.log in the state directory; `xyctl daemon logs` shows it.
+
+Examples:
+  xyctl daemon start
+  xyctl daemon start --config ~/work/xy --socket /tmp/work/xyd.sock";
+
+const STOP_HELP: &str = "\
+Servers are stopped in order, each with its own patience. Without a daemon this is success.
+
+Examples:
+  xyctl daemon stop
+  xyctl daemon stop --kill       no more patience with servers that do not end";
+
+const STATUS_HELP: &str = "\
+Exit codes: 0 it runs and answers, 1 it runs and does not answer, 2 it does not run.";
+
+/// The arguments of `daemon start` and `daemon restart`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DaemonStartArgs {
+    /// The configuration directory [default: $XDG_CONFIG_HOME/xy, else ~/.config/xy]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config: Option<PathBuf>,
+    /// How long it may take until it answers
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "15s")]
+    pub(crate) timeout: Duration,
+}
+
+/// The arguments of `daemon stop`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DaemonStopArgs {
+    /// Kill servers that have not ended, and the daemon if it does not answer
+    #[arg(long)]
+    pub(crate) kill: bool,
+    /// How long to wait for its end
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s")]
+    pub(crate) timeout: Duration,
+}
+
+/// The arguments of `daemon logs`.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonLogsArgs {
+    /// How many lines to begin with
+    #[arg(short = 'n', long, value_name = "LINES", default_value_t = 100)]
+    pub(crate) lines: usize,
+    /// Go on as more is written, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}

@@ -1,0 +1,22 @@
+//! `xyctl daemon`: the daemon itself, started, stopped and looked at.
+
+mod found;
+mod logs;
+mod start;
+mod status;
+mod stop;
+
+use crate::args::{DaemonArgs, DaemonCommand};
+use crate::error::CommandError;
+use crate::session::Session;
+
+/// Runs the command.
+pub(super) async fn run(args: &DaemonArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
+    match &args.command {
+        DaemonCommand::Start(args) => start::run(args, session).await,
+        DaemonCommand::Stop(args) => stop::run(args, session).await,
+        DaemonCommand::Restart(args) => start::again(args, session).await,
+        DaemonCommand::Status => status::run(session).await,
+        DaemonCommand::Logs(args) => logs::run(args, session).await,
+    }
+}

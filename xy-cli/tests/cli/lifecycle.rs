@@ -1,0 +1,209 @@
+//! The daemon in the background: the real `xyd`, with its guard.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::xyctl::{Run, finish, start_in};
+
+/// A home directory whose daemon is ended with it.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        xyd();
+        let home = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(home.path().join(".config/xy/servers")).expect("a directory");
+        Self(home)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn server(&self, name: &str, script: &str, rest: &str) {
+        let file = self.path(&format!(".config/xy/servers/{name}.ron"));
+        let text = format!("Process(command: \"/bin/sh\", args: [\"-c\", {script:?}], {rest})");
+        fs::write(file, text).expect("written");
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        finish(start_in(self.0.path(), &self.path("run/xyd.sock"), arguments))
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let run = self.run(&[arguments, &["--json"]].concat());
+        serde_json::from_str(run.text()).unwrap_or_else(|_| panic!("no JSON in {run:?}"))
+    }
+
+    fn pid(&self) -> i32 {
+        let status = self.json(&["daemon", "status"]);
+        let pid = status["daemon"]["pid"].as_i64().unwrap_or_else(|| panic!("no pid in {status}"));
+        i32::try_from(pid).expect("a process id")
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _checked_by_tests = self.run(&["daemon", "stop", "--kill", "--timeout", "5s"]);
+    }
+}
+
+/// The daemon's program beside `xyctl`, built if only this package's tests were.
+fn xyd() -> &'static Path {
+    static XYD: OnceLock<PathBuf> = OnceLock::new();
+    XYD.get_or_init(|| {
+        let path = Path::new(env!("CARGO_BIN_EXE_xyctl")).with_file_name("xyd");
+        if !path.exists() {
+            let built =
+                Command::new(env!("CARGO")).args(["build", "-p", "xy-daemon", "--bin", "xyd"]).status();
+            assert!(built.expect("cargo runs").success(), "xyd does not build");
+        }
+        path
+    })
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn start_returns_when_the_daemon_answers_and_stop_when_everything_has_ended() {
+    let home = Home::new();
+    home.server("web", "echo $$ > pid; exec sleep 1000", &format!("working_dir: {:?}", home.0.path()));
+    home.run(&["daemon", "status"]).is(2, "stopped\n  `xyctl daemon start` starts it\n", "");
+    let run = home.run(&["daemon", "start"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let (socket, log) = (home.path("run/xyd.sock"), home.path(".local/state/xy/xyd.log"));
+    let pid = home.pid();
+    let expected = format!(
+        "xyd runs in the background: pid {pid}, 1 server\n  socket: {}\n  log: {}\n",
+        socket.display(),
+        log.display()
+    );
+    run.is(0, &expected, "");
+    assert_eq!(fs::metadata(&log).expect("a log").permissions().mode() & 0o777, 0o600);
+    let session = nix::unistd::getsid(Some(Pid::from_raw(pid))).expect("it runs");
+    assert_ne!(session, nix::unistd::getsid(None).expect("ours"), "it has left the terminal's session");
+
+    let again = home.run(&["daemon", "start"]);
+    again.is(0, &format!("xyd runs already: pid {pid}\n"), "");
+    let status = home.run(&["daemon", "status"]);
+    assert!(status.text().starts_with(&format!("running: pid {pid}, since ")), "{status:?}");
+    until("the server has started", || {
+        fs::read_to_string(home.path("pid")).is_ok_and(|pid| pid.ends_with('\n'))
+    });
+    let server: i32 = fs::read_to_string(home.path("pid")).unwrap().trim().parse().expect("a process id");
+
+    home.run(&["daemon", "stop"]).is(0, "stopping every server\nthe daemon has ended\n", "");
+    assert_eq!(kill(Pid::from_raw(server), None), Err(nix::errno::Errno::ESRCH), "the server has ended");
+    assert!(!socket.exists());
+    home.run(&["daemon", "stop"]).is(0, "the daemon is not running\n", "");
+}
+
+#[test]
+fn a_daemon_that_cannot_start_is_told_with_its_last_words() {
+    let home = Home::new();
+    fs::write(home.path(".config/xy/xyd.ron"), "(shutdown_timeot: \"1s\")").expect("written");
+    let run = home.run(&["daemon", "start"]);
+    assert_eq!((run.code, run.text()), (Some(3), ""), "{run:?}");
+    let end = "error: xyd ended while it started: exit code 3\nhint: `xyd --check` shows every mistake\n";
+    assert!(run.stderr.ends_with(end), "{run:?}");
+    let log = format!("the end of {}:\n  error: ", home.path(".local/state/xy/xyd.log").display());
+    assert!(run.stderr.starts_with(&log) && run.stderr.contains("`shutdown_timeot`"), "{run:?}");
+    // What an earlier start said is not shown again.
+    fs::write(home.path(".config/xy/xyd.ron"), "(shutdown_timeou: \"1s\")").expect("written");
+    let second = home.run(&["daemon", "start"]);
+    assert!(!second.stderr.contains("shutdown_timeot"), "{second:?}");
+    let logs = home.run(&["daemon", "logs"]);
+    assert!(logs.text().contains("shutdown_timeot") && logs.text().contains("shutdown_timeou`"), "{logs:?}");
+}
+
+#[test]
+fn a_daemon_at_another_socket_is_named() {
+    let home = Home::new();
+    assert_eq!(home.run(&["daemon", "start"]).code, Some(0));
+    let pid = home.pid();
+    let other = home.path("other/xyd.sock");
+    let other = other.to_str().expect("words");
+    let run = home.run(&["daemon", "start", "--socket", other, "--timeout", "100ms"]);
+    let state = home.path(".local/state/xy");
+    let error = format!(
+        "error: another xyd (pid {pid}) owns `{}` and does not answer at `{other}`\nhint: name its socket with \
+         `--socket` or `XY_SOCKET`, or end it with `xyctl daemon stop`\n",
+        state.display()
+    );
+    run.is(1, "", &error);
+    let status = home.run(&["daemon", "status", "--socket", other]);
+    assert_eq!(status.code, Some(1));
+    assert!(status.text().starts_with(&format!("not answering: pid {pid} owns ")), "{status:?}");
+    // It can be ended all the same.
+    home.run(&["daemon", "stop", "--socket", other]).is(
+        0,
+        "stopping every server\nthe daemon has ended\n",
+        "",
+    );
+}
+
+#[test]
+fn a_server_that_does_not_end_is_named_and_killed_on_request() {
+    let home = Home::new();
+    let stubborn = "trap '' TERM; echo armed; while :; do sleep 1000; done";
+    home.server("stubborn", stubborn, "ready: Log(\"armed\"), stop: (grace: \"50s\")");
+    assert_eq!(home.run(&["daemon", "start"]).code, Some(0));
+    let started = home.run(&["start", "stubborn"]);
+    assert_eq!(started.code, Some(0), "{started:?}");
+    let pid = home.pid();
+    let run = home.run(&["daemon", "stop", "--timeout", "300ms"]);
+    let error = format!(
+        "error: xyd (pid {pid}) has not ended within 0.3 s; still there: stubborn\nhint: `xyctl daemon stop --kill` \
+         kills what is left\n"
+    );
+    run.is(1, "stopping every server\n", &error);
+    home.run(&["daemon", "stop", "--kill"]).is(0, "stopping every server\nthe daemon has ended\n", "");
+}
+
+#[test]
+fn a_daemon_that_hangs_is_killed_on_request_and_restart_takes_the_configuration_along() {
+    let home = Home::new();
+    let config = home.path("elsewhere");
+    fs::create_dir_all(config.join("servers")).expect("a directory");
+    fs::write(config.join("servers/job.ron"), "Process(command: \"sleep\", args: [\"1000\"])")
+        .expect("written");
+    let words = config.to_str().expect("words");
+    assert_eq!(home.run(&["daemon", "start", "--config", words]).code, Some(0));
+    let first = home.pid();
+    let run = home.run(&["daemon", "restart"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.text().contains(", 1 server\n"), "{run:?}");
+    let second = home.pid();
+    assert_ne!(first, second);
+
+    let status = home.json(&["daemon", "status"]);
+    let guard = status["daemon"]["diagnostics"]["guard_pid"].as_i64().expect("it has a guard");
+    let guard = Pid::from_raw(guard.try_into().expect("a process id"));
+    let hung = Pid::from_raw(second);
+    kill(hung, Signal::SIGSTOP).expect("it runs");
+    let status = home.run(&["daemon", "status"]);
+    assert_eq!(status.code, Some(1), "{status:?}");
+    let run = home.run(&["daemon", "stop", "--kill", "--timeout", "500ms"]);
+    run.is(0, "stopping every server\nthe daemon has ended\n", "");
+    // Its guard has not brought it back.
+    until("the guard has ended", || {
+        let stat = fs::read_to_string(format!("/proc/{guard}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    });
+    assert_eq!(home.run(&["daemon", "status"]).code, Some(2));
+}
