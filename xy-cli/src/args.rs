@@ -14,7 +14,10 @@ use xy_daemon::protocol::method::{OperationParams, SignalName, Targets};
 
 use crate::error::exit_code;
 
-pub(crate) use self::daemon::{DaemonArgs, DaemonCommand, DaemonLogsArgs, DaemonStartArgs, DaemonStopArgs};
+pub(crate) use self::daemon::{
+    DaemonArgs, DaemonCommand, DaemonInstallArgs, DaemonLogsArgs, DaemonStartArgs, DaemonStopArgs,
+    DaemonUninstallArgs,
+};
 
 /// Controls the servers that xyd keeps running.
 #[derive(Debug, Parser)]

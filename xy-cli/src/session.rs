@@ -49,10 +49,15 @@ impl<'a> Session<'a> {
 
     /// Returns the daemon's socket: `--socket`, else `XY_SOCKET`, else the user's default.
     pub(crate) fn socket(&self) -> Result<PathBuf, CommandError> {
-        match socket_override(self.socket, |name| std::env::var_os(name)) {
+        match self.explicit_socket() {
             Some(socket) => Ok(socket),
             None => Ok(Directories::of_user()?.default_socket()),
         }
+    }
+
+    /// Returns the socket that was asked for, by option or environment.
+    pub(crate) fn explicit_socket(&self) -> Option<PathBuf> {
+        socket_override(self.socket, |name| std::env::var_os(name))
     }
 
     /// Connects to the daemon.

@@ -31,6 +31,11 @@ pub(crate) enum DaemonCommand {
     Status,
     /// Print what the daemon says about itself
     Logs(DaemonLogsArgs),
+    /// Make the daemon a service of systemd (of launchd on macOS)
+    #[command(after_help = INSTALL_HELP)]
+    Install(DaemonInstallArgs),
+    /// Take the service away again
+    Uninstall(DaemonUninstallArgs),
 }
 
 const START_HELP: &str = "\
@@ -46,6 +51,13 @@ Servers are stopped in order, each with its own patience. Without a daemon this 
 Examples:
   xyctl daemon stop
   xyctl daemon stop --kill       no more patience with servers that do not end";
+
+const INSTALL_HELP: &str = "\
+Nothing is started; the commands that do are printed. Doing it again changes nothing.
+
+Examples:
+  xyctl daemon install           for you alone, as a user service
+  xyctl daemon install --print   show the file and write nothing";
 
 const STATUS_HELP: &str = "\
 Exit codes: 0 it runs and answers, 1 it runs and does not answer, 2 it does not run.";
@@ -81,4 +93,35 @@ pub(crate) struct DaemonLogsArgs {
     /// Go on as more is written, until Ctrl-C
     #[arg(short, long)]
     pub(crate) follow: bool,
+}
+
+/// The arguments of `daemon install`.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonInstallArgs {
+    /// For the whole machine instead of for you alone; needs root
+    #[arg(long)]
+    pub(crate) system: bool,
+    /// The configuration directory the service uses
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the files instead of writing them
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// Overwrite a file that was not written by this command
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// A launchd agent, whatever this system has
+    #[arg(long, hide = true)]
+    pub(crate) launchd: bool,
+}
+
+/// The arguments of `daemon uninstall`.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonUninstallArgs {
+    /// The service of the whole machine; needs root
+    #[arg(long)]
+    pub(crate) system: bool,
+    /// A launchd agent, whatever this system has
+    #[arg(long, hide = true)]
+    pub(crate) launchd: bool,
 }

@@ -1,6 +1,7 @@
 //! `xyctl daemon`: the daemon itself, started, stopped and looked at.
 
 mod found;
+mod install;
 mod logs;
 mod start;
 mod status;
@@ -18,5 +19,7 @@ pub(super) async fn run(args: &DaemonArgs, session: &mut Session<'_>) -> Result<
         DaemonCommand::Restart(args) => start::again(args, session).await,
         DaemonCommand::Status => status::run(session).await,
         DaemonCommand::Logs(args) => logs::run(args, session).await,
+        DaemonCommand::Install(args) => install::install(args, session),
+        DaemonCommand::Uninstall(args) => install::uninstall(args, session),
     }
 }

@@ -76,6 +76,21 @@ pub(crate) enum LifecycleError {
         #[source]
         source: io::Error,
     },
+    /// A file of a service manager is somebody else's.
+    #[error("`{}` was not written by `xyctl daemon install`", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A path contains what no file of a service manager can hold.
+    #[error("the path {path:?} contains a control character or is no UTF-8, and cannot stand in a unit")]
+    Unwritable {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The home directory is not known.
+    #[error("the home directory is not known; set `HOME`")]
+    NoHome,
     /// It was not started in the background.
     #[error("there is no log of the daemon at `{}`", path.display())]
     NoLog {
@@ -110,11 +125,13 @@ impl LifecycleError {
                 "name its socket with `--socket` or `XY_SOCKET`, or end it with `xyctl daemon stop`".to_owned()
             }
             Self::NotEnded { .. } => "`xyctl daemon stop --kill` kills what is left".to_owned(),
+            Self::Foreign { .. } => "move it away; `xyctl daemon install --force` overwrites it".to_owned(),
+            Self::Unwritable { .. } => "install or move it to a plain path".to_owned(),
             Self::NoLog { .. } => {
                 "it has one when `xyctl daemon start` started it; under systemd see `journalctl --user -u xyd`"
                     .to_owned()
             }
-            Self::Ended { .. } | Self::Spawn { .. } | Self::File { .. } | Self::CannotSignal { .. } => return None,
+            Self::NoHome | Self::Ended { .. } | Self::Spawn { .. } | Self::File { .. } | Self::CannotSignal { .. } => return None,
         })
     }
 }

@@ -207,3 +207,46 @@ fn a_daemon_that_hangs_is_killed_on_request_and_restart_takes_the_configuration_
     });
     assert_eq!(home.run(&["daemon", "status"]).code, Some(2));
 }
+
+#[test]
+fn install_writes_a_unit_that_systemd_accepts_and_uninstall_takes_only_ours_away() {
+    let home = Home::new();
+    let unit = home.path(".config/systemd/user/xyd.service");
+    let config = home.path("my config %h $HOME");
+    let config = config.to_str().expect("words");
+    let run = home.run(&["daemon", "install", "--config", config]);
+    let begin =
+        format!("wrote {}\nStart it now and at every login with:\n  systemctl --user ", unit.display());
+    assert!(run.code == Some(0) && run.text().starts_with(&begin), "{run:?}");
+    let text = fs::read_to_string(&unit).expect("written");
+    assert!(text.contains(&format!("ExecStart={} --config \"", xyd().display())), "{text}");
+    assert!(text.contains("/my config %%h $$HOME\""), "{text}");
+    match Command::new("systemd-analyze")
+        .args(["verify", "--user"])
+        .arg(&unit)
+        .env("XDG_RUNTIME_DIR", home.0.path())
+        .output()
+    {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && !said.contains("xyd.service"), "{said}");
+        }
+        Err(error) => eprintln!("the unit was not verified, there is no systemd-analyze: {error}"),
+    }
+
+    let again = home.run(&["daemon", "install", "--config", config]);
+    assert!(again.text().starts_with(&format!("unchanged: {}\n", unit.display())), "{again:?}");
+    let run = home.run(&["daemon", "uninstall"]);
+    assert!(run.text().starts_with(&format!("removed {}\n", unit.display())), "{run:?}");
+    assert!(!unit.exists());
+    home.run(&["daemon", "uninstall"]).is(0, "it is not installed\n", "");
+
+    fs::write(&unit, "[Service]\nExecStart=/usr/bin/other\n").expect("written");
+    let error = format!("error: `{}` was not written by `xyctl daemon install`\n", unit.display());
+    let hint = "hint: move it away; `xyctl daemon install --force` overwrites it\n";
+    for command in ["install", "uninstall"] {
+        home.run(&["daemon", command]).is(1, "", &format!("{error}{hint}"));
+    }
+    assert!(fs::read_to_string(&unit).expect("still there").contains("/usr/bin/other"));
+    assert_eq!(home.run(&["daemon", "install", "--force"]).code, Some(0));
+}

@@ -153,7 +153,7 @@ fn log_size(log: &Path) -> u64 {
 }
 
 /// Finds `xyd`: the one that was installed together with this program, else the one in `PATH`.
-fn program() -> Result<PathBuf, LifecycleError> {
+pub(super) fn program() -> Result<PathBuf, LifecycleError> {
     let beside = std::env::current_exe().ok().map(|own| own.with_file_name("xyd"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&path).map(|directory| directory.join("xyd"));
