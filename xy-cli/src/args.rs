@@ -106,6 +106,9 @@ pub(crate) enum Command {
     /// Stop every server and end the daemon
     #[command(after_help = SHUTDOWN_HELP)]
     Shutdown(ShutdownArgs),
+    /// Write server files from what other tools read
+    #[command(after_help = IMPORT_HELP)]
+    Import(ImportArgs),
     /// Run the daemon in the foreground and print what happens, until Ctrl-C
     #[command(after_help = UP_HELP)]
     Up(UpArgs),
@@ -117,7 +120,7 @@ pub(crate) enum Command {
 const GROUPS: &[(&str, &[&str])] = &[
     ("See what runs", &["list", "status", "logs", "events"]),
     ("Act on servers", &["start", "stop", "restart", "pause", "resume", "signal"]),
-    ("Configuration and daemon", &["up", "daemon", "reload", "shutdown", "version"]),
+    ("Configuration and daemon", &["up", "daemon", "import", "reload", "shutdown", "version"]),
 ];
 
 const EXAMPLES: &str = "\
@@ -223,6 +226,14 @@ Returns when everything has ended. A daemon that does not run is success.
 
 Examples:
   xyctl shutdown";
+
+const IMPORT_HELP: &str = "\
+What cannot be carried over is listed, with what to do about it. Files that are there are not overwritten.
+
+Examples:
+  xyctl import procfile ./Procfile --dry-run
+  xyctl import supervisord /etc/supervisor/supervisord.conf
+  xyctl import mcp ~/.cursor/mcp.json --into ./servers";
 
 const UP_HELP: &str = "\
 No other program is needed. The servers are those of the configured directory, or the files NAME.ron in DIR; relative \
@@ -379,6 +390,38 @@ pub(crate) struct ShutdownArgs {
     /// Why, for the history
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+}
+
+/// The arguments of `import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// What kind of file it is
+    #[arg(value_enum)]
+    pub(crate) flavor: ImportFlavor,
+    /// The file; `-` is standard input
+    pub(crate) file: PathBuf,
+    /// Print the server files and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The directory to write to [default: servers in $XDG_CONFIG_HOME/xy, else in ~/.config/xy]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) into: Option<PathBuf>,
+    /// Overwrite server files that are there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// A kind of file that servers can be imported from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportFlavor {
+    /// The `mcpServers` JSON of desktop clients and editors
+    Mcp,
+    /// A Procfile, with the `.env` beside it
+    Procfile,
+    /// The configuration of supervisord
+    Supervisord,
+    /// The YAML of process-compose
+    ProcessCompose,
 }
 
 /// The arguments of `up`.

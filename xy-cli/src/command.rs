@@ -2,6 +2,7 @@
 
 mod daemon;
 mod events;
+mod import;
 mod list;
 mod logs;
 mod operation;
@@ -39,6 +40,7 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandErr
         Command::Reload(args) => reload::run(args, session).await,
         Command::Daemon(args) => daemon::run(args, session).await,
         Command::Shutdown(args) => shutdown::run(args, session).await,
+        Command::Import(args) => import::run(args, session),
         Command::Up(args) => up::run(args, session).await,
         Command::Version => version::run(session).await,
     }

@@ -8,8 +8,10 @@ use xy_daemon::daemon::RunError;
 use xy_daemon::paths::DirectoriesError;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 
+pub(crate) use self::import::ImportError;
 pub(crate) use self::lifecycle::LifecycleError;
 
+mod import;
 mod lifecycle;
 
 /// The exit codes of `xyctl`.
@@ -68,6 +70,9 @@ pub(crate) enum CommandError {
     /// The daemon was not started, stopped or found.
     #[error(transparent)]
     Lifecycle(#[from] LifecycleError),
+    /// A file could not be imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// The directory of server files cannot be read.
     #[error("the directory `{}` cannot be read", path.display())]
     Directory {
@@ -95,6 +100,7 @@ impl CommandError {
                 exit_code::CONFIG
             }
             Self::Lifecycle(error) => error.exit_code(),
+            Self::Import(ImportError::Unreadable { .. }) => exit_code::CONFIG,
             Self::Directory { .. } => exit_code::CONFIG,
             Self::Daemon(error) if error.exit_code() == DAEMON_CONFIG => exit_code::CONFIG,
             _ => exit_code::FAILED,
@@ -113,6 +119,7 @@ impl CommandError {
                 Some("or name the daemon's socket with `--socket` or `XY_SOCKET`".to_owned())
             }
             Self::Lifecycle(error) => error.hint(),
+            Self::Import(error) => error.hint().map(ToOwned::to_owned),
             Self::ServerNotFound { nearest, .. } => Some(not_found_hint(nearest.as_deref())),
             Self::Result { .. } => {
                 Some("compare the versions of `xyctl` and the daemon with `xyctl version`".to_owned())

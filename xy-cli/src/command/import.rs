@@ -1,0 +1,192 @@
+//! `xyctl import`: server files from what other tools read.
+
+mod mcp;
+mod process_compose;
+mod procfile;
+mod server;
+mod supervisord;
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use xy_daemon::paths::Directories;
+
+use self::server::Server;
+use crate::args::{ImportArgs, ImportFlavor};
+use crate::error::{CommandError, ImportError, exit_code};
+use crate::output::text::neutral;
+use crate::session::Session;
+
+/// The largest file that is read.
+const LARGEST: u64 = 4 << 20;
+
+/// What a file came to.
+#[derive(Debug, Default)]
+struct Import {
+    servers: Vec<Server>,
+    /// What was not carried over.
+    left: Vec<Left>,
+}
+
+/// Something that was not carried over.
+#[derive(Debug, PartialEq, Eq)]
+struct Left {
+    /// Of which entry; `None` means the file.
+    entry: Option<String>,
+    /// What, and what to do about it.
+    what: String,
+}
+
+/// Where a file is, as far as its contents refer to it.
+#[derive(Debug)]
+struct Origin {
+    /// The directory of the file, as an absolute path.
+    directory: PathBuf,
+}
+
+impl Import {
+    fn left(&mut self, entry: &str, what: impl Into<String>) {
+        self.left.push(Left { entry: Some(entry.to_owned()), what: what.into() });
+    }
+
+    fn left_of_file(&mut self, what: impl Into<String>) {
+        self.left.push(Left { entry: None, what: what.into() });
+    }
+
+    /// Adds a server under the nearest name that a server can have.
+    fn add(&mut self, mut server: Server) {
+        let asked = std::mem::take(&mut server.name);
+        let plain = server::plain_name(&asked);
+        let mut name = plain.clone();
+        let mut number = 2;
+        while self.servers.iter().any(|other| other.name == name) {
+            name = format!("{plain}-{number}");
+            number += 1;
+        }
+        if name != asked {
+            self.left(&asked, format!("its name; here it is `{name}`"));
+        }
+        server.name = name;
+        self.servers.push(server);
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(args: &ImportArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
+    let (text, origin) = read(&args.file)?;
+    let parsed = match args.flavor {
+        ImportFlavor::Mcp => mcp::read(&text),
+        ImportFlavor::Procfile => procfile::read(&text, &origin),
+        ImportFlavor::Supervisord => supervisord::read(&text, &origin),
+        ImportFlavor::ProcessCompose => process_compose::read(&text, &origin),
+    };
+    let import = parsed.map_err(|message| ImportError::Unreadable { path: args.file.clone(), message })?;
+    let directory = match &args.into {
+        Some(directory) => directory.clone(),
+        None => Directories::of_user()?.servers(),
+    };
+    let files: Vec<(PathBuf, String)> = import
+        .servers
+        .iter()
+        .map(|server| (directory.join(format!("{}.ron", server.name)), server.to_ron()))
+        .collect();
+    if !args.dry_run {
+        if !args.force
+            && let Some((path, _)) = files.iter().find(|(path, _)| path.symlink_metadata().is_ok())
+        {
+            // Nothing is written: half an import is harder to undo than none.
+            return Err(ImportError::Exists { path: path.clone() }.into());
+        }
+        if !files.is_empty() {
+            fs::create_dir_all(&directory)
+                .map_err(|source| ImportError::File { path: directory.clone(), source })?;
+        }
+        for (path, text) in &files {
+            write(path, text, args.force)
+                .map_err(|source| ImportError::File { path: path.clone(), source })?;
+        }
+    }
+    report(args, &import, &files, session)?;
+    Ok(exit_code::SUCCESS)
+}
+
+fn report(
+    args: &ImportArgs,
+    import: &Import,
+    files: &[(PathBuf, String)],
+    session: &mut Session<'_>,
+) -> Result<(), CommandError> {
+    if session.output.is_json() {
+        let files: Vec<_> = files
+            .iter()
+            .zip(&import.servers)
+            .map(|((path, text), server)| json!({ "name": server.name, "path": path, "text": text }))
+            .collect();
+        let left: Vec<_> =
+            import.left.iter().map(|left| json!({ "entry": left.entry, "what": left.what })).collect();
+        return session.output.json(&json!({ "written": !args.dry_run, "files": files, "left": left }));
+    }
+    for (path, text) in files {
+        if args.dry_run {
+            session.output.line(&format!("// {}", neutral(&path.display().to_string())))?;
+            session.output.line(text)?;
+        } else {
+            session.output.line(&format!("wrote {}", neutral(&path.display().to_string())))?;
+        }
+    }
+    if files.is_empty() {
+        session.output.line("nothing in it is a server that xy could run")?;
+    }
+    if !import.left.is_empty() {
+        session.output.note("not carried over:");
+        for left in &import.left {
+            let entry = left.entry.as_ref().map(|entry| format!("{entry}: ")).unwrap_or_default();
+            session.output.note(&format!("  {entry}{}", left.what));
+        }
+    }
+    if !files.is_empty() && !args.dry_run {
+        session
+            .output
+            .note("`xyctl reload` starts them in a daemon that runs; `xyd --check` checks the files");
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<(String, Origin), ImportError> {
+    let failed = |source| ImportError::File { path: path.to_owned(), source };
+    if path == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().lock().take(LARGEST).read_to_string(&mut text).map_err(failed)?;
+        let directory = std::env::current_dir().map_err(failed)?;
+        return Ok((text, Origin { directory }));
+    }
+    let file = fs::File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    file.take(LARGEST + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > LARGEST {
+        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 4 MiB")));
+    }
+    let absolute = std::path::absolute(path).map_err(failed)?;
+    let directory = absolute.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok((text, Origin { directory }))
+}
+
+fn write(path: &Path, text: &str, force: bool) -> io::Result<()> {
+    // A variable may be a secret.
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    if force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! What files of other tools become, and that the daemon's own reader accepts it.
+
+use std::path::PathBuf;
+
+use xy_daemon::config::{Config, LoadOptions};
+
+use super::*;
+
+fn origin() -> Origin {
+    Origin { directory: PathBuf::from("/srv/app") }
+}
+
+/// Has the daemon's reader read all servers.
+fn accepted(import: &Import) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let servers = directory.path().join("servers");
+    fs::create_dir(&servers).expect("a directory");
+    for server in &import.servers {
+        write(&servers.join(format!("{}.ron", server.name)), &server.to_ron(), false).expect("written");
+    }
+    let config = Config::load(directory.path(), &LoadOptions::new(Some("/home/u".into()))).expect("readable");
+    let errors: Vec<_> = config.errors().map(ToString::to_string).collect();
+    assert_eq!(errors, Vec::<String>::new());
+}
+
+/// The texts of the servers, and the notes.
+fn both(import: Result<Import, String>) -> (Vec<String>, Vec<String>) {
+    let import = import.expect("understood");
+    accepted(&import);
+    let texts = import.servers.iter().map(|server| format!("{}: {}", server.name, server.to_ron()));
+    let left =
+        import.left.iter().map(|left| format!("{}: {}", left.entry.as_deref().unwrap_or("-"), left.what));
+    (texts.collect(), left.collect())
+}
+
+#[test]
+fn an_mcp_entry_with_program_and_url_becomes_a_server_and_every_other_is_named() {
+    let (servers, left) = both(mcp::read(
+        r#"{
+            // Editors write comments, and commas at the end.
+            "mcpServers": {
+                "Search Engine": {
+                    "type": "http", "command": "npx", "args": ["-y", "search-mcp@2", "--port", 8422],
+                    "env": {"LOG_LEVEL": "info", "KEY": "${input:key}"}, "url": "http://localhost:8422/mcp?x=1",
+                    "alwaysAllow": ["find"],
+                },
+                "files": {"command": "npx", "args": ["-y", "@modelcontextprotocol/server-filesystem", "/srv"]},
+                "remote": {"url": "https://mcp.example.com/mcp"},
+                "far": {"command": "ssh-tunnel", "url": "http://10.0.0.7:80/mcp"},
+                "off": {"command": "off", "url": "http://[::1]:9000", "disabled": true},
+                "odd": 7, "empty": {}
+            }
+        }"#,
+    ));
+    assert_eq!(
+        servers,
+        [
+            "search-engine: Process(\n    command: \"npx\",\n    args: [\"-y\", \"search-mcp@2\", \"--port\", \"8422\"],\n    \
+             env: {\"LOG_LEVEL\": \"info\"},\n    port: 8422,\n    ready: Mcp(path: \"/mcp\"),\n)\n",
+            "off: Process(\n    command: \"off\",\n    port: 9000,\n    ready: Mcp(path: \"/\"),\n    autostart: false,\n)\n",
+        ]
+    );
+    let begins = [
+        "Search Engine: the variable KEY: `${input:key}` is filled in by the client",
+        "Search Engine: `alwaysAllow`, which is the client's",
+        "Search Engine: its name; here it is `search-engine`",
+        "files: speaks over its standard streams",
+        "remote: it only names https://mcp.example.com/mcp",
+        "far: http://10.0.0.7:80/mcp is on another machine",
+        "odd: it is no object",
+        "empty: it has neither",
+    ];
+    assert_eq!(left.len(), begins.len(), "{left:#?}");
+    for begin in begins {
+        assert!(left.iter().any(|left| left.starts_with(begin)), "{begin} is not in {left:#?}");
+    }
+}
+
+#[test]
+fn entries_of_other_clients_are_found_where_those_keep_them() {
+    let entry = r#"{"web": {"command": "web-mcp", "url": "http://127.0.0.1:7000/mcp"}}"#;
+    for text in [
+        format!(r#"{{"servers": {entry}}}"#),
+        format!(r#"{{"mcp": {{"servers": {entry}}}}}"#),
+        format!(r#"{{"context_servers": {entry}}}"#),
+        r#"{"context_servers": {"web": {"command": {"path": "web-mcp", "args": []}, "url": "http://127.0.0.1:7000/mcp"}}}"#
+            .to_owned(),
+    ] {
+        let (servers, left) = both(mcp::read(&text));
+        assert_eq!((servers.len(), left.len()), (1, 0), "{text}");
+        assert!(servers[0].contains("command: \"web-mcp\"") && servers[0].contains("port: 7000"), "{servers:?}");
+    }
+    for wrong in ["", "[]", "{", r#"{"tools": {}}"#, r#"{"mcpServers": []}"#] {
+        mcp::read(wrong).expect_err("refused");
+    }
+}
+
+#[test]
+fn lines_of_a_procfile_become_servers_with_a_shell_only_where_one_is_needed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join(".env"), "RACK_ENV=production\n").expect("written");
+    let origin = Origin { directory: directory.path().to_owned() };
+    let text = "# processes\nweb: bundle exec puma -p $PORT -C config/puma.rb\n\nworker: bundle exec sidekiq -c '5 a'\n\
+                clock: QUEUE=low rake jobs:work && echo done\nrelease: rake db:migrate\n";
+    let (servers, left) = both(procfile::read(text, &origin));
+    let rest = format!("env_files: [\"{0}/.env\"],\n    working_dir: \"{0}\",\n", directory.path().display());
+    assert_eq!(
+        servers,
+        [
+            format!(
+                "web: Process(\n    command: \"/bin/sh\",\n    args: [\"-c\", \"exec bundle exec puma -p $PORT -C \
+                 config/puma.rb\"],\n    env: {{\"PORT\": \"5000\"}},\n    {rest}    port: 5000,\n)\n"
+            ),
+            format!(
+                "worker: Process(\n    command: \"bundle\",\n    args: [\"exec\", \"sidekiq\", \"-c\", \"5 a\"],\n    \
+                 {rest})\n"
+            ),
+            format!(
+                "clock: Process(\n    command: \"/bin/sh\",\n    args: [\"-c\", \"QUEUE=low rake jobs:work && echo \
+                 done\"],\n    {rest})\n"
+            ),
+        ]
+    );
+    assert_eq!(left, ["release: it is run once before a deployment and is no server"]);
+    for wrong in ["web", "web:", ": command", "my web: x"] {
+        let error = procfile::read(wrong, &origin).expect_err("refused");
+        assert_eq!(error, "line 1: expected `name: command`");
+    }
+}
+
+#[test]
+fn an_assignment_before_a_single_program_stays_one() {
+    let (servers, _) = both(procfile::read("a: PORT=$X serve --now\n", &origin()));
+    assert!(servers[0].contains("\"exec env PORT=$X serve --now\""), "{servers:?}");
+}
+
+#[test]
+fn programs_of_supervisord_keep_what_has_a_meaning_and_the_rest_is_listed() {
+    let text = "[supervisord]\nlogfile=/tmp/s.log ; not ours\n\n[program:api]\ncommand=/srv/api/bin/serve --port=%(ENV_XY_NO)s \
+                --name \"%(program_name)s 100%%\" ; the server\ndirectory=%(here)s/api\n\
+                environment=KEY=\"a,b\",OTHER=c\nautorestart=true\nstopsignal=QUIT\nstopwaitsecs=20\nuser=nobody\n\
+                stdout_logfile=/var/log/api.log\nstartsecs=5\nstopasgroup=true\n\n\
+                [program:worker]\ncommand=worker --n %(process_num)02d\nnumprocs=3\nprocess_name=%(program_name)s_%(process_num)02d\n\
+                autostart=false\nautorestart=unexpected\n\n[group:all]\nprograms=api,worker\n\n\
+                [include]\nfiles=conf.d/*.conf\n\n[eventlistener:mail]\ncommand=crashmail\n";
+    let (servers, left) = both(supervisord::read(text, &origin()));
+    assert_eq!(
+        servers,
+        [
+            "api: Process(\n    command: \"/srv/api/bin/serve\",\n    args: [\"--port=%(ENV_XY_NO)s\", \"--name\", \"api 100%\"],\n    \
+             env: {\"KEY\": \"a,b\", \"OTHER\": \"c\"},\n    working_dir: \"/srv/app/api\",\n    user: \"nobody\",\n    \
+             restart: (policy: Always),\n    stop: (signal: QUIT, grace: \"20s\"),\n)\n",
+            "worker: Process(\n    command: \"worker\",\n    args: [\"--n\", \"{instance}\"],\n    instances: 3,\n    autostart: false,\n)\n",
+        ]
+    );
+    let begins = [
+        "api: %(ENV_XY_NO)s: the variable is not set here",
+        "api: stdout_logfile=/var/log/api.log; `xyctl logs api`",
+        "api: startsecs=5; ",
+        "worker: %(process_num)02d counts from 0 there",
+        "worker: process_name=",
+        "group:all: the group `all` of api,worker",
+        "include: import these files as well: conf.d/*.conf",
+        "eventlistener:mail: a eventlistener needs supervisord itself",
+    ];
+    assert_eq!(left.len(), begins.len(), "{left:#?}");
+    for begin in begins {
+        assert!(left.iter().any(|left| left.starts_with(begin)), "{begin} is not in {left:#?}");
+    }
+    supervisord::read("[unix_http_server]\nfile=/x\n", &origin()).expect_err("nothing in it");
+}
+
+#[test]
+fn processes_of_process_compose_keep_probes_dependencies_and_ends() {
+    let text = r#"
+version: "0.5"
+environment:
+  - "ZONE=eu"
+processes:
+  db:
+    command: "postgres -D data"
+    working_dir: db
+    readiness_probe:
+      exec:
+        command: pg_isready -q
+      period_seconds: 2
+      timeout_seconds: 3
+    availability:
+      restart: always
+      backoff_seconds: 4
+  migrate:
+    command: "./migrate && echo ok"
+    depends_on:
+      db:
+        condition: process_healthy
+  api:
+    command: api --port 8080
+    environment:
+      - "DB=${DB_URL}"
+    depends_on:
+      migrate:
+        condition: process_completed_successfully
+    liveness_probe:
+      http_get:
+        host: 127.0.0.1
+        port: 8080
+        path: /health
+      failure_threshold: 4
+    ready_log_line: "listening (http)"
+    availability:
+      restart: on_failure
+      max_restarts: 3
+    shutdown:
+      signal: 2
+      timeout_seconds: 12
+    is_daemon: true
+"#;
+    let import = process_compose::read(text, &origin()).expect("understood");
+    let texts: Vec<_> = import.servers.iter().map(Server::to_ron).collect();
+    let find = |name: &str| {
+        let index = import.servers.iter().position(|server| server.name == name).expect("is there");
+        texts[index].as_str()
+    };
+    assert_eq!(
+        find("db"),
+        "Process(\n    command: \"postgres\",\n    args: [\"-D\", \"data\"],\n    env: {\"ZONE\": \"eu\"},\n    \
+         working_dir: \"/srv/app/db\",\n    ready: Exec(command: \"pg_isready\", args: [\"-q\"], interval: \"2s\", \
+         timeout: \"3s\"),\n    restart: (policy: Always, backoff_initial: \"4s\"),\n)\n"
+    );
+    assert_eq!(
+        find("api"),
+        "Process(\n    command: \"api\",\n    args: [\"--port\", \"8080\"],\n    env: {\"DB\": \"${DB_URL}\", \"ZONE\": \
+         \"eu\"},\n    working_dir: \"/srv/app\",\n    port: 8080,\n    ready: Log(\"listening \\\\(http\\\\)\"),\n    \
+         liveness: (probe: Http(path: \"/health\"), failures: 4),\n    depends_on: {\"migrate\": Completed},\n    \
+         stop: (signal: INT, grace: \"12s\"),\n)\n"
+    );
+    assert!(find("migrate").contains("depends_on: {\"db\": Healthy}"));
+    assert!(find("migrate").contains("restart: (policy: Never)"));
+    let left: Vec<_> = import.left.iter().map(|left| left.what.as_str()).collect();
+    assert_eq!(left.len(), 3, "{left:#?}");
+    process_compose::read("processes: [", &origin()).expect_err("no YAML");
+    process_compose::read("services: {}", &origin()).expect_err("no processes");
+}
