@@ -68,19 +68,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{ActorCell, ActorRef};
+use ractor::{ActorCell, Message};
 
 use crate::exit::{Cause, ExitReport};
 use crate::path::TreePath;
 use crate::policy::{ChildKey, Incarnation};
 use crate::supervisor::message::{Health, SupervisorMessage};
+use crate::supervisor::place::Place;
+use crate::supervisor::{Address, ChildRef, Supervisor};
 
 mod actor;
 mod guard;
 mod info;
 mod task;
 
-pub use actor::{ActorChild, LinkedActor, actor};
+pub use actor::{ActorChild, LinkedActor, actor, actor_with};
 pub use guard::ExitGuard;
 pub use info::StartInfo;
 pub use task::{TaskChild, TaskContext, TaskError, task};
@@ -111,14 +113,35 @@ pub struct StartContext {
     pub incarnation: Incarnation,
     /// Where readiness and the exit are reported to.
     pub reporter: Reporter,
-    /// The tree's shared parts, for nested supervisors.
-    pub(crate) tree: crate::supervisor::Tree,
 }
 
 impl StartContext {
     /// Returns the supervisor's cell, to link an actor to.
     pub fn supervisor(&self) -> ActorCell {
-        self.reporter.supervisor.get_cell()
+        self.parent().cell()
+    }
+
+    /// Returns the address of an actor among the child's siblings, or below one that is a supervisor, by a path such as
+    /// `cache` or `group/cache`. What [`Supervisor::addr`] says holds; see there, too, when a sibling can be reached.
+    ///
+    /// It is asked for anew in each start and leads through the supervisor that this start is of. For an address that
+    /// outlives that one, and for actors elsewhere in the tree, ask the [`root`](Self::root).
+    pub fn addr<M: Message>(&self, sibling: impl Into<ChildRef>) -> Address<M> {
+        self.parent().addr(sibling)
+    }
+
+    /// Returns the supervisor whose child this is.
+    ///
+    /// A handle keeps nothing alive. Whatever is asked through it is answered while the child still starts, but an answer
+    /// that waits for this very start, such as that to [`Supervisor::started`], does not come before the start is over.
+    pub fn parent(&self) -> &Supervisor {
+        self.reporter.place.supervisor()
+    }
+
+    /// Returns the supervisor at the top of the tree, which is the same in all starts of all children; the
+    /// [parent](Self::parent), if that is the root.
+    pub fn root(&self) -> &Supervisor {
+        self.reporter.place.root()
     }
 }
 
@@ -217,18 +240,18 @@ impl StartError {
 /// Where an incarnation reports to. Reports of another incarnation than the current one are dropped.
 #[derive(Debug, Clone)]
 pub struct Reporter {
-    supervisor: ActorRef<SupervisorMessage>,
+    place: Arc<Place>,
     child: ChildKey,
     incarnation: Incarnation,
 }
 
 impl Reporter {
-    pub(crate) fn new(
-        supervisor: ActorRef<SupervisorMessage>,
-        child: ChildKey,
-        incarnation: Incarnation,
-    ) -> Self {
-        Self { supervisor, child, incarnation }
+    pub(crate) fn new(place: Arc<Place>, child: ChildKey, incarnation: Incarnation) -> Self {
+        Self { place, child, incarnation }
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -289,7 +312,7 @@ impl Reporter {
 
     fn send(&self, message: SupervisorMessage) {
         // A supervisor that is gone has no use for reports.
-        let _gone = self.supervisor.send_message(message);
+        self.place.supervisor().tell(message);
     }
 }
 

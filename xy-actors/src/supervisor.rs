@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{Actor, ActorRef};
+use ractor::{Actor, ActorCell, ActorRef};
 use tokio::sync::{oneshot, watch};
 
 use crate::child::{Child, StartErrorKind, StartInfo};
@@ -30,6 +30,7 @@ mod line;
 pub(crate) mod message;
 mod nested;
 mod partition;
+pub(crate) mod place;
 mod record;
 mod reference;
 mod run;
@@ -726,8 +727,7 @@ impl Supervisor {
     /// # Cancel safety
     /// If the future is dropped, the supervisor ends all the same: a timeout around it ends only the wait.
     pub async fn shutdown_as(&self, exit: Exit, reason: Option<String>) -> Arc<ShutdownReport> {
-        // If the supervisor is gone, its end is known.
-        let _gone = self.actor.send_message(SupervisorMessage::Shutdown { exit, reason });
+        self.tell(SupervisorMessage::Shutdown { exit, reason });
         self.ended_with_children().await
     }
 
@@ -736,8 +736,17 @@ impl Supervisor {
     /// # Cancel safety
     /// If the future is dropped, the supervisor ends all the same.
     pub async fn kill(&self) -> Arc<ShutdownReport> {
-        let _gone = self.actor.send_message(SupervisorMessage::Kill);
+        self.tell(SupervisorMessage::Kill);
         self.ended_with_children().await
+    }
+
+    pub(crate) fn cell(&self) -> ActorCell {
+        self.actor.get_cell()
+    }
+
+    /// Tells the supervisor something; one that has ended has no use for it.
+    pub(crate) fn tell(&self, message: SupervisorMessage) {
+        let _gone = self.actor.send_message(message);
     }
 
     async fn operate(

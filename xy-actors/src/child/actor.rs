@@ -6,7 +6,7 @@ use ractor::{Actor, ActorCell, SpawnErr};
 
 use super::{Child, StartContext, StartError, StartFuture, Started};
 
-/// A child that is a ractor actor; see [`actor`].
+/// A child that is a ractor actor; made by [`actor`] and [`actor_with`].
 pub struct ActorChild<F> {
     make: F,
 }
@@ -51,10 +51,87 @@ impl<F> fmt::Debug for ActorChild<F> {
 /// # Ok(())
 /// # }
 /// ```
-pub fn actor<A, F>(make: F) -> ActorChild<F>
+///
+/// An actor that is to know another one's address is made by [`actor_with`].
+pub fn actor<A, F>(make: F) -> ActorChild<impl Fn(&StartContext) -> (A, A::Arguments) + Send + Sync + 'static>
 where
     A: Actor,
     F: Fn() -> (A, A::Arguments) + Send + Sync + 'static,
+{
+    actor_with(move |_| make())
+}
+
+/// Makes a child of any ractor actor, as [`actor`] does, from what each start of it is told: its path, which start it is,
+/// and where to reach other actors.
+///
+/// Two actors that know each other. Either may be restarted, alone or together with the supervisor of both, and each
+/// reaches whichever incarnation of the other there is:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+/// use xy_actors::child::actor_with;
+/// use xy_actors::spec::{ChildSpec, SupervisorSpec};
+/// use xy_actors::supervisor::{Address, Supervisor};
+///
+/// /// Says its name, or asks the other one for his.
+/// struct Twin {
+///     name: &'static str,
+///     other: Address<Question>,
+/// }
+///
+/// enum Question {
+///     Name(RpcReplyPort<&'static str>),
+///     OtherName(RpcReplyPort<&'static str>),
+/// }
+/// # #[cfg(feature = "cluster")]
+/// # impl ractor::Message for Question {}
+///
+/// # #[cfg_attr(feature = "async-trait", ractor::async_trait)]
+/// impl Actor for Twin {
+///     type Msg = Question;
+///     type State = ();
+///     type Arguments = ();
+///
+///     async fn pre_start(&self, _: ActorRef<Question>, (): ()) -> Result<(), ActorProcessingErr> {
+///         Ok(())
+///     }
+///
+///     async fn handle(&self, _: ActorRef<Question>, asked: Question, (): &mut ()) -> Result<(), ActorProcessingErr> {
+///         match asked {
+///             Question::Name(reply) => reply.send(self.name)?,
+///             Question::OtherName(reply) => {
+///                 reply.send(self.other.call(Duration::from_secs(1), Question::Name).await?)?;
+///             }
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let castor = actor_with(|context| (Twin { name: "Castor", other: context.addr("pollux") }, ()));
+/// let pollux = actor_with(|context| (Twin { name: "Pollux", other: context.addr("castor") }, ()));
+/// let tree = Supervisor::builder(SupervisorSpec::default())
+///     .child(ChildSpec::worker("castor"), castor)
+///     .child(ChildSpec::worker("pollux"), pollux)
+///     .start()
+///     .await?;
+/// let castor = tree.addr("castor");
+/// assert_eq!(castor.call(Duration::from_secs(1), Question::OtherName).await?, "Pollux");
+/// # tree.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Taking an address asks nobody and never waits. Using it in `pre_start` is another matter: by then a child of an
+/// [ordered](crate::spec::Order::Ordered) supervisor can reach those before it, and those after it are down until it is
+/// ready itself, so that [waiting](crate::supervisor::WhileDown::Wait) for one of them there takes the whole limit.
+pub fn actor_with<A, F>(make: F) -> ActorChild<F>
+where
+    A: Actor,
+    F: Fn(&StartContext) -> (A, A::Arguments) + Send + Sync + 'static,
 {
     ActorChild { make }
 }
@@ -62,10 +139,10 @@ where
 impl<A, F> Child for ActorChild<F>
 where
     A: Actor,
-    F: Fn() -> (A, A::Arguments) + Send + Sync + 'static,
+    F: Fn(&StartContext) -> (A, A::Arguments) + Send + Sync + 'static,
 {
     fn start(&self, context: StartContext) -> StartFuture {
-        let (handler, arguments) = (self.make)();
+        let (handler, arguments) = (self.make)(&context);
         Box::pin(async move {
             let spawned = A::spawn_linked(None, handler, arguments, context.supervisor()).await;
             match spawned {

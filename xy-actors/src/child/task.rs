@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Poll;
 
+use ractor::Message;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -15,6 +16,7 @@ use super::{Child, Reporter, Running, StartContext, StartFuture, Started, panic_
 use crate::exit::{Cause, Exit, ExitReport};
 use crate::path::TreePath;
 use crate::policy::Incarnation;
+use crate::supervisor::{Address, ChildRef, Supervisor};
 
 /// What a task may fail with.
 pub type TaskError = Box<dyn std::error::Error + Send + Sync>;
@@ -121,6 +123,21 @@ impl TaskContext {
     /// Returns which start of the task this is.
     pub fn incarnation(&self) -> Incarnation {
         self.0.reporter.incarnation()
+    }
+
+    /// Returns the address of an actor among the task's siblings, as [`StartContext::addr`] does.
+    pub fn addr<M: Message>(&self, sibling: impl Into<ChildRef>) -> Address<M> {
+        self.parent().addr(sibling)
+    }
+
+    /// Returns the supervisor whose child this is. A handle keeps nothing alive.
+    pub fn parent(&self) -> &Supervisor {
+        self.0.reporter.place().supervisor()
+    }
+
+    /// Returns the supervisor at the top of the tree; the [parent](Self::parent), if that is the root.
+    pub fn root(&self) -> &Supervisor {
+        self.0.reporter.place().root()
     }
 }
 

@@ -28,6 +28,7 @@ use crate::policy::{
 use crate::spec::{ChildId, ChildSpec, SpecError, Strategy, SupervisorSpec};
 use crate::supervisor::line::{Line, Lines};
 use crate::supervisor::message::{Health, Reply, SupervisorMessage, Target};
+use crate::supervisor::place::Place;
 use crate::supervisor::record::{Live, Record};
 use crate::supervisor::timers::Timers;
 use crate::supervisor::{
@@ -64,6 +65,8 @@ pub(crate) struct SupervisorState {
     policy: Policy<Record>,
     path: TreePath,
     tree: Tree,
+    /// What its children are told of where they are.
+    place: Arc<Place>,
     by_actor: FastMap<ActorId, (ChildKey, Incarnation)>,
     /// Exits of actors whose start has not been taken in yet: events overtake messages.
     early_exits: FastMap<ActorId, ExitReport>,
@@ -164,7 +167,7 @@ impl Actor for SupervisorActor {
         arguments: SupervisorArguments,
     ) -> Result<SupervisorState, ActorProcessingErr> {
         myself.send_message(SupervisorMessage::Begin)?;
-        Ok(SupervisorState::new(arguments))
+        Ok(SupervisorState::new(&myself, arguments))
     }
 
     async fn handle(
@@ -200,8 +203,15 @@ impl Actor for SupervisorActor {
 }
 
 impl SupervisorState {
-    fn new(arguments: SupervisorArguments) -> Self {
+    fn new(myself: &ActorRef<SupervisorMessage>, arguments: SupervisorArguments) -> Self {
         let SupervisorArguments { policy, path, tree, parent, life } = arguments;
+        let handle = Supervisor {
+            actor: myself.clone(),
+            path: path.clone(),
+            tree: tree.clone(),
+            life: life.subscribe(),
+        };
+        let place = Arc::new(Place::new(handle, parent.as_ref().map(Reporter::place)));
         let mut by_actor = FastMap::default();
         by_actor.reserve(policy.len());
         let root_events = parent.is_none().then(|| tree.events.clone());
@@ -209,6 +219,7 @@ impl SupervisorState {
             policy,
             path,
             tree,
+            place,
             by_actor,
             early_exits: FastMap::default(),
             pending_starts: 0,
@@ -601,8 +612,7 @@ impl SupervisorState {
         let context = StartContext {
             path: record.path.clone(),
             incarnation,
-            reporter: Reporter::new(myself.clone(), child, incarnation),
-            tree: self.tree.clone(),
+            reporter: Reporter::new(self.place.clone(), child, incarnation),
         };
         match poll_once(|| record.recipe.start(context)) {
             Ok(result) => self.take_in(child, incarnation, result),

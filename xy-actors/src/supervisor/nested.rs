@@ -57,7 +57,7 @@ impl Child for SupervisorChild {
             self.children.clone(),
             seed,
             context.path.clone(),
-            context.tree.clone(),
+            context.parent().tree.clone(),
             Some(context.reporter.clone()),
         );
         Box::pin(async move {
@@ -65,8 +65,8 @@ impl Child for SupervisorChild {
             // The children are started by a message of its own, not here: a deep tree would nest as many polls.
             let spawned = Actor::spawn_linked(None, SupervisorActor, arguments, context.supervisor()).await;
             let (actor, _join) = spawned.map_err(StartError::failed)?;
-            let supervisor =
-                Supervisor { actor: actor.clone(), path: context.path, tree: context.tree, life };
+            let tree = context.parent().tree.clone();
+            let supervisor = Supervisor { actor: actor.clone(), path: context.path, tree, life };
             Ok(Started::Running(Box::new(RunningSupervisor { actor, supervisor, ended: false })))
         })
     }

@@ -93,8 +93,6 @@ struct Owner(Supervisor);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // One that has ended takes no messages.
-        let _gone =
-            self.0.actor.send_message(SupervisorMessage::Shutdown { exit: Exit::Shutdown, reason: None });
+        self.0.tell(SupervisorMessage::Shutdown { exit: Exit::Shutdown, reason: None });
     }
 }

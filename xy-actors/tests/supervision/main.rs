@@ -12,4 +12,5 @@ mod own_child;
 mod partitions;
 mod run;
 mod spawning;
+mod start_context;
 mod support;
