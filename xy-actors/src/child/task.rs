@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::{Child, Reporter, Running, StartContext, StartFuture, Started, panic_text};
-use crate::exit::{Cause, Exit, ExitReport};
+use crate::exit::ExitReport;
 use crate::path::TreePath;
 use crate::policy::Incarnation;
 use crate::supervisor::{Address, ChildRef, Supervisor};
@@ -78,10 +78,6 @@ const ASKED: u8 = 1;
 const OVER: u8 = 2;
 
 impl Shared {
-    fn is_asked(&self) -> bool {
-        self.stop.load(Ordering::Acquire) == ASKED
-    }
-
     /// Moves on from not asked; what came first stays.
     fn stop(&self, to: u8) {
         if self.stop.compare_exchange(NOT_ASKED, to, Ordering::AcqRel, Ordering::Acquire).is_ok() {
@@ -112,7 +108,7 @@ impl TaskContext {
 
     /// Returns whether the task has been asked to stop.
     pub fn is_stopped(&self) -> bool {
-        self.0.is_asked()
+        self.0.stop.load(Ordering::Acquire) == ASKED
     }
 
     /// Returns the task's path in its tree.
@@ -147,7 +143,7 @@ impl Child for TaskChild {
         let stop = AtomicU8::new(NOT_ASKED);
         let shared = Arc::new(Shared { path, reporter, stop, changed: Notify::new() });
         let mut body = Body::Made { make: self.make.clone(), context: TaskContext(shared.clone()) };
-        let mut guard = ExitGuard { shared: Some(shared.clone()) };
+        let guard = shared.reporter.guard();
         let handle = tokio::spawn(async move {
             let outcome = std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| body.poll(cx))) {
                 Ok(Poll::Pending) => Poll::Pending,
@@ -156,7 +152,7 @@ impl Child for TaskChild {
             })
             .await;
             drop(body);
-            guard.report(outcome);
+            guard.exited(ExitReport::of_result(outcome));
         });
         let running = Box::new(RunningTask { shared, abort: handle.abort_handle(), ended: false });
         let started = if self.signals_ready { Started::Running(running) } else { Started::Ready(running) };
@@ -180,30 +176,6 @@ impl Body {
         match self {
             Self::Begun(future) => future.as_mut().poll(cx),
             Self::Made { .. } => Poll::Pending,
-        }
-    }
-}
-
-/// Reports the exit of a task exactly once, also when the task is aborted.
-struct ExitGuard {
-    shared: Option<Arc<Shared>>,
-}
-
-impl ExitGuard {
-    fn report(&mut self, outcome: Result<(), String>) {
-        let Some(shared) = self.shared.take() else { return };
-        shared.reporter.exited(match outcome {
-            Ok(()) if shared.is_asked() => ExitReport::new(Exit::Shutdown, Cause::Finished { reason: None }),
-            Ok(()) => ExitReport::new(Exit::Normal, Cause::Finished { reason: None }),
-            Err(message) => ExitReport::new(Exit::Abnormal, Cause::Error { message }),
-        });
-    }
-}
-
-impl Drop for ExitGuard {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            shared.reporter.exited(ExitReport::new(Exit::Killed, Cause::Aborted));
         }
     }
 }
