@@ -153,10 +153,71 @@ struct ChildArguments {
 /// Room for the digits of any pid and a NUL.
 const PID_ROOM: usize = 11;
 
-/// Allocates a variable whose value the child fills in, and returns it with the place of the value.
-fn pid_entry(request: &ExecRequest<'_>) -> Option<(Vec<u8>, usize)> {
-    let name = request.pid_variable?.to_bytes();
-    Some(([name, &[0; PID_ROOM]].concat(), name.len()))
+/// What a child is given by pointers: allocated before it exists, and kept until it has left our memory.
+struct Prepared<'a> {
+    request: &'a ExecRequest<'a>,
+    candidates: Vec<*const c_char>,
+    arguments: Vec<*const c_char>,
+    environment: Vec<*const c_char>,
+    /// The variable whose value the child fills in, and the place of the value.
+    pid_entry: Option<(Vec<u8>, *mut u8)>,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(request: &'a ExecRequest<'a>) -> Self {
+        let mut environment = pointers(request.environment);
+        let pid_entry = request.pid_variable.map(|name| {
+            let name = name.to_bytes();
+            let mut entry = [name, &[0; PID_ROOM]].concat();
+            let start = entry.as_mut_ptr();
+            environment.insert(environment.len() - 1, start.cast());
+            (entry, start.wrapping_add(name.len()))
+        });
+        Self {
+            request,
+            candidates: pointers(request.candidates),
+            arguments: pointers(request.arguments),
+            environment,
+            pid_entry,
+        }
+    }
+
+    /// Returns the arguments, whose pointers are good for as long as this value is; `parent` as there.
+    fn arguments(&self, parent: libc::pid_t) -> ChildArguments {
+        let request = self.request;
+        ChildArguments {
+            candidates: self.candidates.as_ptr(),
+            arguments: self.arguments.as_ptr(),
+            environment: self.environment.as_ptr(),
+            dir: request.dir.map_or(ptr::null(), CStr::as_ptr),
+            stdio: request.stdio.map(|fd| fd.as_raw_fd()),
+            extra: request.extra.map_or(-1, |(fd, _)| fd.as_raw_fd()),
+            extra_target: request.extra.map_or(-1, |(_, target)| target),
+            pid_digits: self.pid_entry.as_ref().map_or(ptr::null_mut(), |(_, digits)| *digits),
+            parent,
+            settings: request.settings,
+            fd_limit: fd_limit(),
+            failed_step: 0,
+            failed_errno: 0,
+            failed_candidate: 0,
+        }
+    }
+}
+
+/// Returns what the child wrote down before it ended, if it did not become the program.
+///
+/// # Safety
+/// `child` points to the arguments of a child that has left our memory.
+unsafe fn failure(child: *const ChildArguments) -> Option<SpawnFailure> {
+    // SAFETY: as the caller says; volatile because the compiler cannot see the child's writes.
+    let (step, errno, candidate) = unsafe {
+        (
+            (&raw const (*child).failed_step).read_volatile(),
+            (&raw const (*child).failed_errno).read_volatile(),
+            (&raw const (*child).failed_candidate).read_volatile(),
+        )
+    };
+    Some(SpawnFailure { step: SpawnStep::from_raw(step)?, errno, candidate })
 }
 
 /// Pointers to the strings, ended by a null pointer, as `execve` wants them. They borrow from `strings`.
@@ -733,32 +794,10 @@ mod os {
         request: &ExecRequest<'_>,
         stack: &mut ChildStack,
     ) -> Result<Spawned, SpawnFailure> {
-        let candidates = pointers(request.candidates);
-        let arguments = pointers(request.arguments);
-        let mut environment = pointers(request.environment);
-        let mut pid_entry = pid_entry(request);
-        let pid_digits = pid_entry.as_mut().map_or(ptr::null_mut(), |(entry, value)| {
-            let entry = entry.as_mut_ptr();
-            environment.insert(environment.len() - 1, entry.cast());
-            entry.wrapping_add(*value)
-        });
-        let mut child = ChildArguments {
-            candidates: candidates.as_ptr(),
-            arguments: arguments.as_ptr(),
-            environment: environment.as_ptr(),
-            dir: request.dir.map_or(ptr::null(), CStr::as_ptr),
-            stdio: request.stdio.map(|fd| fd.as_raw_fd()),
-            extra: request.extra.map_or(-1, |(fd, _)| fd.as_raw_fd()),
-            extra_target: request.extra.map_or(-1, |(_, target)| target),
-            pid_digits,
-            // SAFETY: getpid always succeeds.
-            parent: if request.parent_death_signal { unsafe { libc::getpid() } } else { 0 },
-            settings: request.settings,
-            fd_limit: fd_limit(),
-            failed_step: 0,
-            failed_errno: 0,
-            failed_candidate: 0,
-        };
+        let prepared = Prepared::new(request);
+        // SAFETY: getpid always succeeds.
+        let parent = if request.parent_death_signal { unsafe { libc::getpid() } } else { 0 };
+        let mut child = prepared.arguments(parent);
         let child = &raw mut child;
         let mut pidfd: c_int = -1;
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
@@ -776,18 +815,11 @@ mod os {
         }
         // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
         let exit_fd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        // SAFETY: the child has left our memory; volatile because the compiler cannot see its writes.
-        let (step, errno, candidate) = unsafe {
-            (
-                (&raw const (*child).failed_step).read_volatile(),
-                (&raw const (*child).failed_errno).read_volatile(),
-                (&raw const (*child).failed_candidate).read_volatile(),
-            )
-        };
-        if let Some(step) = SpawnStep::from_raw(step) {
+        // SAFETY: it has executed or ended.
+        if let Some(failure) = unsafe { failure(child) } {
             // It has called `_exit`, so this does not wait.
             let _ = wait(wait_id(exit_fd.as_fd(), pid as u32), libc::WEXITED);
-            return Err(SpawnFailure { step, errno, candidate });
+            return Err(failure);
         }
         Ok(Spawned { pid: pid as u32, exit_fd })
     }
@@ -999,36 +1031,11 @@ mod os {
         request: &ExecRequest<'_>,
         stack: &mut ChildStack,
     ) -> Result<Spawned, SpawnFailure> {
-        let candidates = pointers(request.candidates);
-        let arguments = pointers(request.arguments);
-        let mut environment = pointers(request.environment);
-        let mut pid_entry = pid_entry(request);
-        let pid_digits = pid_entry.as_mut().map_or(ptr::null_mut(), |(entry, value)| {
-            let entry = entry.as_mut_ptr();
-            environment.insert(environment.len() - 1, entry.cast());
-            entry.wrapping_add(*value)
-        });
+        let prepared = Prepared::new(request);
         // There is no parent-death signal: the guard and the sweep stand in for it.
-        let parent = 0;
+        let arguments = prepared.arguments(0);
         // SAFETY: the mapping is large enough, aligned to a page, and no other child uses it.
-        unsafe {
-            stack.shared.write(ChildArguments {
-                candidates: candidates.as_ptr(),
-                arguments: arguments.as_ptr(),
-                environment: environment.as_ptr(),
-                dir: request.dir.map_or(ptr::null(), CStr::as_ptr),
-                stdio: request.stdio.map(|fd| fd.as_raw_fd()),
-                extra: request.extra.map_or(-1, |(fd, _)| fd.as_raw_fd()),
-                extra_target: request.extra.map_or(-1, |(_, target)| target),
-                pid_digits,
-                parent,
-                settings: request.settings,
-                fd_limit: fd_limit(),
-                failed_step: 0,
-                failed_errno: 0,
-                failed_candidate: 0,
-            });
-        }
+        unsafe { stack.shared.write(arguments) };
         // Its end closes when the child executes or ends.
         let (mut running, child_running) =
             io::pipe().map_err(|error| SpawnFailure::new(SpawnStep::Descriptors, &error))?;
@@ -1044,16 +1051,9 @@ mod os {
         drop(child_running);
         let _ = running.read(&mut [0]);
         // SAFETY: the child has executed or ended, so nobody writes there any more.
-        let (step, errno, candidate) = unsafe {
-            (
-                (&raw const (*stack.shared).failed_step).read_volatile(),
-                (&raw const (*stack.shared).failed_errno).read_volatile(),
-                (&raw const (*stack.shared).failed_candidate).read_volatile(),
-            )
-        };
-        if let Some(step) = SpawnStep::from_raw(step) {
+        if let Some(failure) = unsafe { failure(stack.shared) } {
             let _ = wait((libc::P_PID, pid as libc::id_t), libc::WEXITED);
-            return Err(SpawnFailure { step, errno, candidate });
+            return Err(failure);
         }
         match open_process(pid as u32) {
             Ok(exit_fd) => Ok(Spawned { pid: pid as u32, exit_fd }),
