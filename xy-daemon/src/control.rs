@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use xy_actors::child::{Child, StartErrorKind};
-use xy_actors::event::stream::EventCursor;
+use xy_actors::event::stream::{EventCursor, unix_ms};
 use xy_actors::exit::Cause;
 use xy_actors::log::{LinePattern, LogHub, LogQuery, LogSettings, Stream};
 use xy_actors::policy::{Refusal, State, Wanted};
@@ -472,11 +472,6 @@ fn last_exit(last: &LastExit) -> method::LastExit {
         at_unix_ms: last.at_unix_ms,
         incarnation: last.incarnation.get(),
     }
-}
-
-pub(crate) fn unix_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Service for Control {

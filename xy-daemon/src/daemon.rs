@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use xy_actors::event::ChildReport;
-use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream};
+use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream, unix_ms};
 use xy_actors::exit::ExitReport;
 use xy_actors::log::LogHub;
 use xy_actors::process::settings::prepare_own_limits;
@@ -317,7 +317,7 @@ async fn spawn_root(config: &Config, host: &ProcessHost, logs: &LogHub) -> Resul
     let builder = config.servers.values().fold(Supervisor::builder(spec), |builder, server| {
         builder.child(server.child.clone(), child_of(server, host, logs))
     });
-    Ok(builder.seed(crate::control::unix_ms()).spawn().await?)
+    Ok(builder.seed(unix_ms()).spawn().await?)
 }
 
 /// Says what a daemon on this configuration does, for its service manager.

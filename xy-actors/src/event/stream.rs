@@ -219,8 +219,8 @@ impl Ring {
     }
 }
 
-/// Returns the wall clock in milliseconds since the Unix epoch.
-pub(crate) fn unix_ms() -> u64 {
+/// Returns the wall clock in the unit of [`Event::at_unix_ms`]: milliseconds since the Unix epoch, 0 before it.
+pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_secs().saturating_mul(1000) + u64::from(since.subsec_millis())
 }
