@@ -8,7 +8,7 @@
 //! ```toml
 //! [dependencies]
 //! xy-actors = "0.1"
-//! tokio = { version = "1", features = ["macros", "rt"] }
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //! # For children that are actors, the same ractor as here:
 //! ractor = { version = "0.16.5", default-features = false, features = ["tokio_runtime"] }
 //! ```
@@ -16,11 +16,10 @@
 #![cfg_attr(feature = "runtime", doc = "```")]
 #![cfg_attr(not(feature = "runtime"), doc = "```ignore")]
 //! use xy_actors::child::task;
-//! use xy_actors::event::stream::EventCursor;
 //! use xy_actors::spec::{ChildSpec, SupervisorSpec};
 //! use xy_actors::supervisor::Supervisor;
 //!
-//! #[tokio::main(flavor = "current_thread")]
+//! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let worker = task(|context| async move {
 //!         if context.incarnation().get() == 1 {
@@ -29,22 +28,28 @@
 //!         context.stopped().await; // Runs until it is asked to stop.
 //!         Ok(())
 //!     });
-//!     let tree = Supervisor::builder(SupervisorSpec::default())
-//!         .child(ChildSpec::worker("worker"), worker)
-//!         .start()
-//!         .await?;
-//!     let mut events = tree.events(EventCursor::Seq(1));
-//!     while tree.which_child("worker").await?.restarts == 0 {
-//!         events.next().await;
+//!     let builder = Supervisor::builder(SupervisorSpec::default()).child(ChildSpec::worker("worker"), worker);
+//!     let tree = builder.start().await?;
+//!     let worker = tree.wait_for("worker", |worker| worker.restarts == 1 && worker.ready).await?;
+//!     if let Some(last) = worker.last_exit {
+//!         println!("it is back; the first one ended: {}", last.report); // error: the first try fails
 //!     }
-//!     println!("{:?}", tree.which_child("worker").await?.last_exit);
 //!     tree.shutdown().await;
 //!     Ok(())
 //! }
 //! ```
 //!
+//! A second crash within five seconds would end this tree: one restart in five seconds is what a supervisor allows by
+//! default, as in OTP, and giving up is how a failure reaches somebody who can deal with it. Set
+//! [`SupervisorSpec::intensity`](spec::SupervisorSpec::intensity) to what your children need.
+//!
 //! A program that is a tree ends its `main` with `tree.run_until(shutdown_signal()?).await?`, which waits for SIGINT,
 //! SIGTERM or the tree's own end, and stops the children in order.
+//!
+//! Any tokio runtime will do, on one thread or many, with time enabled, and with I/O enabled for processes and signals:
+//! `#[tokio::main]` and `Builder::enable_all` do both. What xy needs of tokio it brings; what your own code uses, ask for
+//! in your own manifest: `macros` and `rt-multi-thread` for a plain `#[tokio::main]`, only `rt` with
+//! `flavor = "current_thread"`, `time` for your own sleeps and timeouts.
 //!
 //! # Vocabulary
 //!
@@ -61,7 +66,7 @@
 //! | ready | able to serve, as opposed to merely running |
 #![cfg_attr(
     feature = "runtime",
-    doc = "| address | where to reach an actor child, whichever incarnation lives: [`Supervisor::addr`](supervisor::Supervisor::addr) |"
+    doc = "| address | where to reach an actor child, whichever incarnation lives: [`Address`](supervisor::Address) |"
 )]
 #![cfg_attr(
     feature = "runtime",
@@ -105,7 +110,7 @@
 //! | `signal` | yes | `shutdown_signal`; part of `process` |
 //! | `probe-http` | | readiness by HTTP and MCP |
 //! | `serde` | | `Serialize` and `Deserialize` for the vocabulary |
-//! | `testkit` | | mock children for your own tests |
+//! | `testkit` | | mock children for your own tests; brings tokio's `test-util` |
 //! | `cluster`, `async-trait` | | ractor's features of these names, which change its traits for the whole dependency graph |
 //!
 //! # Where to go next
@@ -122,8 +127,9 @@
 | add children later, many of one kind | [`Supervisor::start_child`](supervisor::Supervisor::start_child), [`supervisor::Template`] |
 | say how a child is restarted and ended | [`spec::ChildSpec`] |
 | ask what runs and why it ended | [`Supervisor::which_children`](supervisor::Supervisor::which_children) |
-| follow what happens | [`Supervisor::events`](supervisor::Supervisor::events), whose names are those of [`event::ChildReport`] |
+| follow what happens | [`Supervisor::events`](supervisor::Supervisor::events), and a loop over them in [`event::stream`] |
 | reach an actor whichever incarnation it is | [`Supervisor::addr`](supervisor::Supervisor::addr) |
+| let children reach each other | [`child::actor_with`], [`StartContext::addr`](child::StartContext::addr), [`TaskContext::addr`](child::TaskContext::addr) |
 | spread load over several supervisors | [`supervisor::Partitions`] |
 | end in order, on Ctrl-C for instance | [`Supervisor::run_until`](supervisor::Supervisor::run_until), [`Supervisor::shutdown`](supervisor::Supervisor::shutdown) |"
 )]

@@ -697,7 +697,8 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// Subscribes to the events of the whole tree.
+    /// Subscribes to the events of the whole tree, whichever of its supervisors is asked. There is a loop that matches them
+    /// in [`event::stream`](crate::event::stream).
     pub fn events(&self, from: EventCursor) -> EventStream {
         self.tree.events.subscribe(from)
     }

@@ -41,6 +41,46 @@ impl fmt::Debug for TaskChild {
 /// It is ready at once, unless [`TaskChild::signals_ready`] is set. `Ok` is a normal exit, or `shutdown` after it was
 /// asked to stop; an error or a panic is an abnormal one. A task that ignores [`TaskContext::stopped`] is aborted at
 /// its next await point when its shutdown time is over.
+///
+/// What a task keeps from one incarnation to the next, and what it shares with others, is captured by the closure and
+/// cloned for each call:
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::time::Duration;
+///
+/// use xy_actors::child::task;
+/// use xy_actors::spec::{ChildSpec, SupervisorSpec};
+/// use xy_actors::supervisor::Supervisor;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let beats = Arc::new(AtomicU64::new(0));
+/// let counted = beats.clone();
+/// let heart = task(move |context| {
+///     let beats = counted.clone();
+///     async move {
+///         loop {
+///             tokio::select! {
+///                 () = context.stopped() => return Ok(()),
+///                 () = tokio::time::sleep(Duration::from_secs(1)) => beats.fetch_add(1, Ordering::Relaxed),
+///             };
+///             context.ready(); // More than once does no harm.
+///         }
+///     }
+/// });
+/// let tree = Supervisor::builder(SupervisorSpec::default())
+///     .child(ChildSpec::worker("heart"), heart.signals_ready())
+///     .start() // Returns when it has beaten once.
+///     .await?;
+/// assert!(tree.shutdown().await.is_clean());
+/// assert_eq!(beats.load(Ordering::Relaxed), 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The closure is called on the task itself, so that a panic in it is a crash of the task like any other.
 pub fn task<F, Fut>(make: F) -> TaskChild
 where
     F: Fn(TaskContext) -> Fut + Send + Sync + 'static,

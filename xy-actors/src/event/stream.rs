@@ -1,4 +1,42 @@
 //! The numbered events of one tree: a bounded history and subscriptions that resume from a number.
+//!
+//! A subscription is made by [`Supervisor::events`](crate::supervisor::Supervisor::events), and yields [`EventItem`]s: each
+//! event once and in order, or a gap in its place. Events have a name for filters and logs, and a report to match:
+//!
+//! ```
+//! use xy_actors::child::task;
+//! use xy_actors::event::stream::{EventCursor, EventItem, EventKind};
+//! use xy_actors::event::{ChildReport, Next};
+//! use xy_actors::spec::{ChildSpec, SupervisorSpec};
+//! use xy_actors::supervisor::Supervisor;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let broken = task(|_| async { Err("out of paper".into()) });
+//! let builder = Supervisor::builder(SupervisorSpec::default()).child(ChildSpec::worker("printer"), broken);
+//! let tree = builder.spawn().await?; // Does not wait for the children, as `start` does.
+//!
+//! let mut restarts = 0;
+//! let mut events = tree.events(EventCursor::Seq(1)); // All of them; `Now` begins with the next.
+//! while let Some(item) = events.next().await {
+//!     let event = match item {
+//!         EventItem::Event(event) => event,
+//!         EventItem::Gap { first, last } => {
+//!             println!("too slow: events {first} to {last} are gone");
+//!             continue;
+//!         }
+//!     };
+//!     println!("{} {} {}", event.seq, event.kind.name(), event.path); // 4 child_exited printer
+//!     if let EventKind::Child { report: ChildReport::Exited { next, .. }, exit: Some(exit), .. } = event.kind {
+//!         println!("it ended: {exit}"); // it ended: error: out of paper
+//!         restarts += u32::from(matches!(next, Next::Restart { .. }));
+//!     }
+//! }
+//! // The stream ends with the tree, which by default gives up at the second crash within five seconds.
+//! assert_eq!(restarts, 1);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,8 +144,20 @@ pub struct EventStream {
     next: u64,
 }
 
+/// Why there is no next event now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TryNextError {
+    /// Nothing has happened since the last one.
+    #[error("no event yet")]
+    Empty,
+    /// The tree has ended, and everything was read.
+    #[error("the tree has ended")]
+    Ended,
+}
+
 impl EventLog {
-    /// Creates a log that holds the latest `capacity` events.
+    /// Creates a log that holds the latest `capacity` events, at least one.
     pub fn new(capacity: usize) -> Self {
         let ring = Ring {
             events: VecDeque::new(),
@@ -146,7 +196,7 @@ impl EventLog {
         }
     }
 
-    /// Subscribes.
+    /// Subscribes; reading begins at `from`.
     pub fn subscribe(&self, from: EventCursor) -> EventStream {
         let next = match from {
             EventCursor::Now => self.ring().next_seq,
@@ -177,8 +227,8 @@ impl EventStream {
                 let mut ring = self.log.ring();
                 match ring.read(&mut self.next) {
                     Ok(item) => return Some(item),
-                    Err(true) => return None,
-                    Err(false) => {}
+                    Err(TryNextError::Ended) => return None,
+                    Err(TryNextError::Empty) => {}
                 }
                 // Under the lock, so that no event comes between the look and the wait.
                 ring.awaited = true;
@@ -188,19 +238,20 @@ impl EventStream {
         }
     }
 
-    /// Returns the next event or gap if there is one, else whether the tree has ended.
+    /// Returns the next event or gap if there is one, without waiting.
     ///
     /// # Errors
-    /// `Err(true)` after the last event of an ended tree, `Err(false)` if there is none yet.
-    pub fn try_next(&mut self) -> Result<EventItem, bool> {
+    /// If there is none yet, or none will come because the tree has ended.
+    pub fn try_next(&mut self) -> Result<EventItem, TryNextError> {
         self.log.ring().read(&mut self.next)
     }
 }
 
 impl Ring {
-    fn read(&self, next: &mut u64) -> Result<EventItem, bool> {
+    fn read(&self, next: &mut u64) -> Result<EventItem, TryNextError> {
+        let none = if self.closed { TryNextError::Ended } else { TryNextError::Empty };
         if *next >= self.next_seq {
-            return Err(self.closed);
+            return Err(none);
         }
         let held = self.next_seq - self.events.len() as u64;
         if *next < held {
@@ -214,7 +265,7 @@ impl Ring {
                 *next += 1;
                 Ok(EventItem::Event(event.clone()))
             }
-            None => Err(self.closed),
+            None => Err(none),
         }
     }
 }

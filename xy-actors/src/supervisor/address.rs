@@ -133,6 +133,9 @@ pub enum CallError {
 impl Supervisor {
     /// Returns the address of an actor child, by its id, its key or a path of ids such as `group/cache`.
     ///
+    /// A child gets the addresses of other children from what its start is told, not from here: see
+    /// [`actor_with`](crate::child::actor_with) and [`TaskContext::addr`](crate::child::TaskContext::addr).
+    ///
     /// Nothing is asked or checked before the address is first used, so it may be taken of a child that is added later. By
     /// id it leads to whichever child has that id, and a path through nested supervisors that restart is walked again from
     /// this supervisor; by key it leads to this one child. With this supervisor's end its addresses end, so take them from
@@ -156,10 +159,10 @@ impl Supervisor {
     ///     type Msg = Add;
     ///     type State = ();
     ///     type Arguments = ();
-    /// #
-    /// #   async fn pre_start(&self, _: ActorRef<Add>, (): ()) -> Result<(), ActorProcessingErr> {
-    /// #       Ok(())
-    /// #   }
+    ///
+    ///     async fn pre_start(&self, _: ActorRef<Add>, (): ()) -> Result<(), ActorProcessingErr> {
+    ///         Ok(())
+    ///     }
     ///
     ///     async fn handle(&self, _: ActorRef<Add>, add: Add, (): &mut ()) -> Result<(), ActorProcessingErr> {
     ///         let Add(a, b, reply) = add;

@@ -28,6 +28,40 @@ impl fmt::Debug for SupervisorChild {
 ///
 /// Give it a spec made with [`ChildSpec::supervisor`], whose shutdown is infinite: a supervisor that is killed cannot
 /// stop its children in order.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use xy_actors::child::task;
+/// use xy_actors::spec::{ChildSpec, RestartIntensity, Strategy, SupervisorSpec};
+/// use xy_actors::supervisor::{Supervisor, supervisor};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let idle = task(|context| async move { Ok(context.stopped().await) });
+/// // If the database ends, the web server is restarted after it; the fourth crash within a minute is the root's problem.
+/// let flags = SupervisorSpec {
+///     intensity: Some(RestartIntensity::new(3, Duration::from_secs(60))),
+///     ..SupervisorSpec::new(Strategy::RestForOne)
+/// };
+/// let shop = supervisor(flags)
+///     .child(ChildSpec::worker("database"), idle.clone())
+///     .child(ChildSpec::worker("web"), idle.clone());
+/// let tree = Supervisor::builder(SupervisorSpec::default())
+///     .child(ChildSpec::worker("clock"), idle)
+///     .child(ChildSpec::supervisor("shop"), shop)
+///     .start()
+///     .await?;
+/// // Children of children are found by path; their supervisor has all operations of the root.
+/// let (shop, web) = tree.lookup("shop/web").await?;
+/// assert_eq!((web.path.as_str(), shop.path().as_str()), ("shop/web", "shop"));
+/// shop.restart("web", None).await?;
+/// tree.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A handle such as `shop` leads to this incarnation of the supervisor. When that is restarted, ask the root again.
 pub fn supervisor(spec: SupervisorSpec) -> SupervisorChild {
     SupervisorChild { spec, children: Vec::new() }
 }
