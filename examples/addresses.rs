@@ -1,5 +1,5 @@
-//! Addresses that survive restarts, keys spread over partitions, and a tree that is the whole program: until Ctrl-C, or,
-//! here, until its work is done.
+//! Children that know each other's addresses, which survive restarts; keys spread over partitions; and a tree that is the
+//! whole program: until Ctrl-C, or, here, until its work is done.
 //!
 //! `cargo run -p examples --example addresses`
 
@@ -7,9 +7,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use xy_actors::child::{actor, task};
+use xy_actors::child::{TaskError, actor, actor_with, task};
 use xy_actors::spec::{AutoShutdown, ChildSpec, RestartType, SupervisorSpec};
-use xy_actors::supervisor::{PartitionAddresses, Partitions, Supervisor, WhileDown, shutdown_signal};
+use xy_actors::supervisor::{
+    Address, PartitionAddresses, Partitions, Supervisor, WhileDown, shutdown_signal,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One partition of a cache: an actor that crashes when it is poisoned.
 struct Cache;
@@ -44,20 +48,58 @@ impl Actor for Cache {
     }
 }
 
-/// Uses the cache before and after a crash of one of its partitions.
-async fn work(
+/// What stands before the cache: an actor that knows all partitions of it.
+struct Front {
     cache: PartitionAddresses<CacheMessage>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    const TIMEOUT: Duration = Duration::from_secs(5);
-    let apple = cache.of("apple").ok_or("no partition is in use")?;
-    apple.send(CacheMessage::Put("apple", "green")).await?;
-    println!("before: {:?}", apple.call(TIMEOUT, |reply| CacheMessage::Get("apple", reply)).await?);
+}
 
-    let before = apple.actor().await?;
-    apple.send(CacheMessage::Poison).await?;
-    before.get_cell().wait(None).await?;
-    // It is down for a moment; the question waits for the next incarnation, which has forgotten everything.
-    println!("after: {:?}", apple.call(TIMEOUT, |reply| CacheMessage::Get("apple", reply)).await?);
+enum FrontMessage {
+    /// Remember this color of a fruit.
+    Paint(&'static str, &'static str),
+    Color(&'static str, RpcReplyPort<Option<&'static str>>),
+    /// Make the partition that knows this fruit crash.
+    Spoil(&'static str),
+}
+
+impl Actor for Front {
+    type Msg = FrontMessage;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<FrontMessage>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<FrontMessage>,
+        message: FrontMessage,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        let of = |fruit| self.cache.of(fruit).ok_or("no partition is in use");
+        match message {
+            FrontMessage::Paint(fruit, color) => of(fruit)?.send(CacheMessage::Put(fruit, color)).await?,
+            FrontMessage::Color(fruit, reply) => {
+                reply.send(of(fruit)?.call(TIMEOUT, |reply| CacheMessage::Get(fruit, reply)).await?)?;
+            }
+            FrontMessage::Spoil(fruit) => {
+                let before = of(fruit)?.actor().await?;
+                before.send_message(CacheMessage::Poison)?;
+                before.get_cell().wait(None).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Uses the cache before and after a crash of one of its partitions.
+async fn work(front: Address<FrontMessage>) -> Result<(), TaskError> {
+    let color = || front.call(TIMEOUT, |reply| FrontMessage::Color("apple", reply));
+    front.send(FrontMessage::Paint("apple", "green")).await?;
+    println!("before: {:?}", color().await?);
+    front.send(FrontMessage::Spoil("apple")).await?;
+    // The partition is down for a moment; the question waits for its next incarnation, which has forgotten everything.
+    println!("after: {:?}", color().await?);
     Ok(())
 }
 
@@ -65,16 +107,21 @@ async fn work(
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let partitions = Partitions::new(4);
     let cache = partitions.supervisor(ChildSpec::worker("cache"), |_| actor(|| (Cache, ())));
+    // Each start of a child is told where it is, and takes the addresses it needs from that.
+    let front = actor_with(move |context| {
+        let wait = WhileDown::Wait { limit: Duration::from_secs(1) };
+        let cache = partitions.at(context.parent(), "cache").addresses(wait);
+        (Front { cache }, ())
+    });
+    let worker = task(|context| work(context.addr("front")));
+
     // The tree ends when the worker is done.
     let spec = SupervisorSpec { auto_shutdown: AutoShutdown::AnySignificant, ..SupervisorSpec::default() };
-    let worker =
-        ChildSpec { significant: true, restart: RestartType::Transient, ..ChildSpec::worker("work") };
-
-    let tree = Supervisor::builder(spec).child(ChildSpec::supervisor("cache"), cache).start().await?;
-    let wait = WhileDown::Wait { limit: Duration::from_secs(1) };
-    let addresses = partitions.at(&tree, "cache").addresses(wait);
-    tree.start_child(worker, task(move |_| work(addresses.clone()))).await?;
-
+    let once = ChildSpec { significant: true, restart: RestartType::Transient, ..ChildSpec::worker("work") };
+    let tree = Supervisor::builder(spec)
+        .child(ChildSpec::supervisor("cache"), cache)
+        .child(ChildSpec::worker("front"), front)
+        .child(once, worker);
     let report = tree.run_until(shutdown_signal()?).await?;
     println!("ended: {}; {} children stopped", report.cause, report.stopped.len());
     Ok(())

@@ -5,20 +5,16 @@
 
 use std::time::Duration;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, call};
-use tokio::sync::watch;
-use xy_actors::child::{Child, actor, task};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use xy_actors::child::{Child, actor, actor_with, task};
 use xy_actors::event::stream::{EventCursor, EventItem, EventStream};
 use xy_actors::log::LogHub;
 use xy_actors::process::{HostOptions, ProcessHost, ProcessSpec, process};
 use xy_actors::spec::{Backoff, ChildSpec, RestartIntensity, Strategy, SupervisorSpec};
-use xy_actors::supervisor::{Supervisor, SupervisorBuilder, supervisor};
+use xy_actors::supervisor::{Address, Supervisor, SupervisorBuilder, shutdown_signal, supervisor};
 
 /// Counts visits.
-struct Counter {
-    /// Where others find its current incarnation.
-    address: watch::Sender<Option<ActorRef<Visit>>>,
-}
+struct Counter;
 
 enum Visit {
     Count,
@@ -30,8 +26,7 @@ impl Actor for Counter {
     type State = u64;
     type Arguments = ();
 
-    async fn pre_start(&self, myself: ActorRef<Visit>, (): ()) -> Result<u64, ActorProcessingErr> {
-        self.address.send_replace(Some(myself));
+    async fn pre_start(&self, _: ActorRef<Visit>, (): ()) -> Result<u64, ActorProcessingErr> {
         Ok(0)
     }
 
@@ -51,7 +46,7 @@ impl Actor for Counter {
 
 /// Lets a visitor in from time to time, and fails if there is nobody to count them.
 struct Door {
-    counter: watch::Receiver<Option<ActorRef<Visit>>>,
+    counter: Address<Visit>,
 }
 
 impl Actor for Door {
@@ -65,30 +60,23 @@ impl Actor for Door {
     }
 
     async fn handle(&self, _: ActorRef<()>, (): (), (): &mut ()) -> Result<(), ActorProcessingErr> {
-        let counter = self.counter.borrow().clone().ok_or("no counter")?;
-        counter.send_message(Visit::Count)?;
+        self.counter.send(Visit::Count).await?;
         Ok(())
     }
 }
 
 /// Puts the service together; what runs as `clock` is up to the caller.
 fn service(clock: impl Child) -> SupervisorBuilder {
-    let (address, counter) = watch::channel(None);
-    let counter_child = actor(move || (Counter { address: address.clone() }, ()));
-    let seen = counter.clone();
-    let door = actor(move || (Door { counter: seen.clone() }, ()));
-    let report = task(move |context| {
-        let counter = counter.clone();
-        async move {
-            let mut every = tokio::time::interval(Duration::from_secs(1));
-            loop {
-                tokio::select! {
-                    _ = every.tick() => {}
-                    () = context.stopped() => return Ok(()),
-                }
-                let current = counter.borrow().clone().ok_or("no counter")?;
-                println!("visits so far: {}", call!(current, Visit::HowMany)?);
+    let door = actor_with(|context| (Door { counter: context.addr("counter") }, ()));
+    let report = task(|context| async move {
+        let counter = context.addr("counter");
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                _ = every.tick() => {}
+                () = context.stopped() => return Ok(()),
             }
+            println!("visits so far: {}", counter.call(Duration::from_secs(1), Visit::HowMany).await?);
         }
     });
 
@@ -103,7 +91,7 @@ fn service(clock: impl Child) -> SupervisorBuilder {
 
     // Whatever needs the counter is restarted with it.
     Supervisor::builder(SupervisorSpec::new(Strategy::RestForOne))
-        .child(ChildSpec::worker("counter"), counter_child)
+        .child(ChildSpec::worker("counter"), actor(|| (Counter, ())))
         .child(ChildSpec::worker("door"), door)
         .child(ChildSpec::worker("report"), report)
         .child(ChildSpec::supervisor("outside"), outside)
@@ -127,11 +115,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let tree = service(process(clock, &host, &logs)).start().await?;
     let printing = tokio::spawn(print_events(tree.events(EventCursor::Seq(1))));
-    tokio::select! {
-        signal = tokio::signal::ctrl_c() => signal?,
-        exit = tree.ended() => println!("the service gave up: {exit}"),
-    }
-    let report = tree.shutdown().await;
+    let report = tree.run_until(shutdown_signal()?).await?;
     printing.await?;
     println!("stopped: {:?}; clean: {}", report.stopped, report.is_clean());
     Ok(())

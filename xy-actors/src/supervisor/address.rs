@@ -89,6 +89,9 @@ pub enum Unreachable {
 }
 
 /// Why a message was not sent, with the message.
+///
+/// An error like any other where the message is `Sync`, as most are. For one that is not, `?` needs the reason alone:
+/// `.map_err(|error| error.reason)?`.
 pub struct SendError<M> {
     /// The message.
     pub message: M,
