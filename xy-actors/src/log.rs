@@ -18,6 +18,12 @@
 //! - A line of a file is an RFC 3339 time in UTC, a space, `out`, `err` or `xy` (with a `+` if the line is partial), a
 //!   space, the bytes, a newline; [`LogLine::parse`] reads it.
 //!
+//! A [process](crate::process::process()) feeds the log of its path by itself, and keeps as much as
+//! [`ProcessChild::log`](crate::process::ProcessChild::log) says. Open that log by the same path and with the same settings
+//! to read it, also while no incarnation runs: `logs.open("group/web", LogSettings::default())?.tail(10)`.
+//!
+//! What happens in between, with pipes of one's own:
+//!
 //! ```
 //! use std::io::Write as _;
 //! use xy_actors::log::{Cursor, DRAIN_GRACE, LogHub, LogItem, LogSettings};
@@ -73,7 +79,7 @@ pub use watch::{LineWatch, WatchedLine};
 
 use std::time::Duration;
 
-/// How much of a child's output is kept.
+/// How much of a child's output is kept; by default 5 files of 10 MiB and 1 MiB in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogSettings {
     /// A log file is rotated before it grows beyond this many bytes.

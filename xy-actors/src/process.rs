@@ -1,4 +1,17 @@
 //! Operating system processes as children: what to run, and the one place that spawns, signals and reaps.
+//!
+//! [`process`] makes a child of a [`ProcessSpec`]; there is an example on its page. It needs two values that a program makes
+//! once and shares between all its trees: a [`ProcessHost`], which spawns, signals and reaps, and a
+//! [`LogHub`](crate::log::LogHub), which reads what processes print.
+//!
+//! - **Start**: an own session and group, default signal dispositions, no inherited descriptor but the standard three; the
+//!   environment is inherited, with [`ProcessSpec::env`] laid over it. A start that fails says which step, and of what
+//!   path ([`SpawnErrorKind`]).
+//! - **Ready**: when [`ProcessSpec::ready`] is proven, and with a port only by a socket of the child's own processes.
+//! - **Stop**: the signal to the whole group, the kill after [`ChildSpec::shutdown`](crate::spec::ChildSpec::shutdown), and
+//!   an answer only when the whole tree is gone, with the names of those that had to be killed.
+//! - **Death of this program**: if it is killed, its processes live on, unless it asks for more: [`HostOptions`] has a signal
+//!   at the parent's death, and a ledger by which the next start ends what was left; [`guard`] ends it at once.
 
 pub mod guard;
 pub mod health;
@@ -109,10 +122,12 @@ impl fmt::Debug for ProcessSpec {
 }
 
 impl ProcessSpec {
-    /// The longest time from start to ready (a cold `npx` or `uvx` downloads first).
+    /// A sensible limit for the time from start to ready: 5 minutes, as a cold `npx` or `uvx` downloads first. It is in force
+    /// only where [`ChildSpec::start_timeout`](crate::spec::ChildSpec::start_timeout) is set to it.
     pub const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(300);
 
-    /// Creates a spec that runs `command` without arguments.
+    /// Creates a spec that runs `command` without arguments, in this program's environment and directory, and that is asked
+    /// to end by SIGTERM.
     pub fn new(command: impl Into<String>) -> Self {
         Self {
             command: command.into(),

@@ -117,14 +117,16 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Sets how many events the tree holds for subscribers that lag or resume.
+    /// Sets how many events the tree holds for subscribers that lag or resume, at least one;
+    /// [`DEFAULT_EVENT_CAPACITY`] unless told otherwise.
     #[must_use]
     pub fn event_capacity(mut self, events: usize) -> Self {
         self.event_capacity = events;
         self
     }
 
-    /// Sets the seed of the jitter; the same seed and the same exits give the same delays.
+    /// Sets the seed of the jitter of backoffs, 0 unless told otherwise; the same seed and the same exits give the same
+    /// delays, so give programs that are not to retry in step different ones.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -135,6 +137,9 @@ impl SupervisorBuilder {
     ///
     /// # Errors
     /// If a spec is not valid, naming the rule. Nothing runs then.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     ///
     /// # Cancel safety
     /// Cancel safe: if the future is dropped, nothing runs.
@@ -157,6 +162,9 @@ impl SupervisorBuilder {
     ///
     /// # Errors
     /// If a spec is not valid, or if a first start failed; then the children started before have been stopped.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     ///
     /// # Cancel safety
     /// If the future is dropped while children start, the supervisor goes on running.

@@ -48,6 +48,9 @@ impl SupervisorBuilder {
     /// If the tree did not start, gave up, or ended with an abnormal exit for another reason. An end by auto-shutdown or
     /// by [`Supervisor::shutdown`] is none.
     ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    ///
     /// # Cancel safety
     /// If the future is dropped, the tree is asked to shut down and not waited for.
     pub async fn run_until(self, signal: impl Future) -> Result<Arc<ShutdownReport>, RunError> {
