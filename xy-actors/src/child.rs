@@ -122,7 +122,7 @@ impl StartContext {
     }
 
     /// Returns the address of an actor among the child's siblings, or below one that is a supervisor, by a path such as
-    /// `cache` or `group/cache`. What [`Supervisor::addr`] says holds; see there, too, when a sibling can be reached.
+    /// `cache` or `group/cache`, as [`Supervisor::addr`] does; [`actor_with`] says when a sibling can be reached.
     ///
     /// It is asked for anew in each start and leads through the supervisor that this start is of. For an address that
     /// outlives that one, and for actors elsewhere in the tree, ask the [`root`](Self::root).
