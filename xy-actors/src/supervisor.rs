@@ -26,6 +26,7 @@ use crate::spec::{ChildId, ChildSpec, ChildType, SpecError, SupervisorSpec};
 
 mod actor;
 mod address;
+mod alike;
 mod line;
 pub(crate) mod message;
 mod nested;

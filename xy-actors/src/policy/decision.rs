@@ -1253,6 +1253,12 @@ impl<T> Policy<T> {
         }
     }
 
+    /// Returns what belongs to all children, those that are not yet forgotten included.
+    pub(crate) fn all_data(&self) -> impl Iterator<Item = &T> {
+        let children = self.children.iter().filter_map(|(_, child)| child.data.as_ref());
+        children.chain(self.parted.iter().map(|(_, data)| data))
+    }
+
     /// Keeps this with a child, which must be there.
     pub(crate) fn attach(&mut self, key: ChildKey, data: T) {
         if let Some(child) = self.children.get_mut(key) {

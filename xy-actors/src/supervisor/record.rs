@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use crate::child::{Child, LinkedActor, Running, StartErrorKind, StartInfo};
+use crate::event::ring::Label;
 use crate::event::{ChildReport, Next};
 use crate::exit::{Exit, ExitReport, ProcessRef};
 use crate::path::TreePath;
@@ -153,6 +154,8 @@ fn call_off(cancel: &mut Option<oneshot::Sender<()>>) {
 pub(crate) struct Record {
     pub(crate) recipe: Arc<dyn Child>,
     pub(crate) path: TreePath,
+    /// What its events bear in the tree's log, which takes it back with [`EventLog::part`](crate::event::stream::EventLog).
+    pub(crate) label: Option<Label>,
     pub(crate) live: Live,
     /// Whether the current incarnation was asked to end, or killed.
     pub(crate) stop_asked: bool,
@@ -288,6 +291,7 @@ impl Record {
         Self {
             recipe,
             path,
+            label: None,
             live: Live::None,
             stop_asked: false,
             kill_asked: false,
@@ -325,14 +329,14 @@ impl Record {
     }
 
     /// Forgets the incarnation that ended and notes how.
-    pub(crate) fn ended(&mut self, report: ExitReport, incarnation: Incarnation, at_unix_ms: u64) {
+    pub(crate) fn ended(&mut self, report: Arc<ExitReport>, incarnation: Incarnation, at_unix_ms: u64) {
         self.live = Live::None;
         self.ready_at = None;
         if let Some(notes) = &mut self.notes {
             notes.waited_for = notes.waits_for.take().or(notes.waited_for.take());
         }
         let next = Follows::Other(None);
-        self.push(Step::Exit { report: Arc::new(report), at_unix_ms, incarnation, next });
+        self.push(Step::Exit { report, at_unix_ms, incarnation, next });
     }
 
     /// Notes what follows the last exit or failed start, if the report says so.
@@ -385,7 +389,7 @@ impl Record {
             (Some(ChildReport::Stopped { exit, clean }), Some(report), None) => {
                 Step::Stopped { at_unix_ms, report, from, to, exit, clean }
             }
-            (report, exit, asked) => match report.and_then(plain) {
+            (report, exit, asked) => match report.and_then(ChildReport::plain) {
                 Some(report) if exit.is_none() && asked.is_none() => {
                     Step::Plain { at_unix_ms, report: Some(report), from, to, ready_after: None }
                 }
@@ -480,26 +484,4 @@ impl Record {
             _ => None,
         }
     }
-}
-
-/// Returns the one copy of a report that says nothing more than its name.
-fn plain(report: ChildReport) -> Option<&'static ChildReport> {
-    Some(match report {
-        ChildReport::Added => &ChildReport::Added,
-        ChildReport::Removed => &ChildReport::Removed,
-        ChildReport::Starting => &ChildReport::Starting,
-        ChildReport::Ready => &ChildReport::Ready,
-        ChildReport::Unhealthy => &ChildReport::Unhealthy,
-        ChildReport::Healthy => &ChildReport::Healthy,
-        ChildReport::Ignored => &ChildReport::Ignored,
-        ChildReport::Stopping => &ChildReport::Stopping,
-        ChildReport::Killing => &ChildReport::Killing,
-        ChildReport::CalledOff => &ChildReport::CalledOff,
-        ChildReport::Leaked => &ChildReport::Leaked,
-        ChildReport::Paused => &ChildReport::Paused,
-        ChildReport::Resumed => &ChildReport::Resumed,
-        ChildReport::StartFailed { .. } | ChildReport::Exited { .. } | ChildReport::Stopped { .. } => {
-            return None;
-        }
-    })
 }
