@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::exit::Exit;
 
 #[cfg(feature = "runtime")]
+pub(crate) mod ring;
+#[cfg(feature = "runtime")]
 pub mod stream;
 
 /// What happens to a child after an exit or a failed start.
@@ -112,6 +114,27 @@ impl ChildReport {
             Self::Paused => "child_paused",
             Self::Resumed => "child_resumed",
         }
+    }
+
+    /// Returns the one copy of a report that says nothing more than its name.
+    #[cfg(feature = "runtime")]
+    pub(crate) fn plain(self) -> Option<&'static Self> {
+        Some(match self {
+            Self::Added => &Self::Added,
+            Self::Removed => &Self::Removed,
+            Self::Starting => &Self::Starting,
+            Self::Ready => &Self::Ready,
+            Self::Unhealthy => &Self::Unhealthy,
+            Self::Healthy => &Self::Healthy,
+            Self::Ignored => &Self::Ignored,
+            Self::Stopping => &Self::Stopping,
+            Self::Killing => &Self::Killing,
+            Self::CalledOff => &Self::CalledOff,
+            Self::Leaked => &Self::Leaked,
+            Self::Paused => &Self::Paused,
+            Self::Resumed => &Self::Resumed,
+            Self::StartFailed { .. } | Self::Exited { .. } | Self::Stopped { .. } => return None,
+        })
     }
 
     /// Returns what happened in words.

@@ -26,6 +26,7 @@ use crate::spec::{ChildId, ChildSpec, ChildType, SpecError, SupervisorSpec};
 
 mod actor;
 mod address;
+mod alike;
 mod line;
 pub(crate) mod message;
 mod nested;
@@ -113,7 +114,9 @@ impl SupervisorBuilder {
     /// Adds a child; children start in the order in which they are added.
     #[must_use]
     pub fn child(mut self, spec: ChildSpec, child: impl Child) -> Self {
-        self.children.push((Arc::new(spec), Arc::new(child)));
+        // Beside the id, which is younger than most: a restart needs both and not the rest of the spec.
+        let child = Arc::new(child);
+        self.children.push((Arc::new(spec), child));
         self
     }
 

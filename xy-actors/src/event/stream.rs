@@ -38,12 +38,12 @@
 //! # }
 //! ```
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
+use crate::event::ring::{Label, Ring};
 use crate::event::{ChildReport, SupervisorReport};
 use crate::exit::ExitReport;
 use crate::path::TreePath;
@@ -100,15 +100,13 @@ pub struct EventLog(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    ring: Mutex<Ring>,
+    published: Mutex<Published>,
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct Ring {
-    events: VecDeque<Event>,
-    capacity: usize,
-    next_seq: u64,
+struct Published {
+    ring: Ring,
     closed: bool,
     /// Whether a subscriber waits: publishing costs nothing more while none does.
     awaited: bool,
@@ -159,38 +157,40 @@ pub enum TryNextError {
 impl EventLog {
     /// Creates a log that holds the latest `capacity` events, at least one.
     pub fn new(capacity: usize) -> Self {
-        let ring = Ring {
-            events: VecDeque::new(),
-            capacity: capacity.max(1),
-            next_seq: 1,
-            closed: false,
-            awaited: false,
-        };
-        Self(Arc::new(Shared { ring: Mutex::new(ring), changed: Notify::new() }))
+        let published = Published { ring: Ring::new(capacity), closed: false, awaited: false };
+        Self(Arc::new(Shared { published: Mutex::new(published), changed: Notify::new() }))
     }
 
-    /// Appends an event and wakes subscribers.
-    pub(crate) fn publish(&self, path: TreePath, at_unix_ms: u64, kind: EventKind) {
-        let mut ring = self.ring();
-        let seq = ring.next_seq;
-        ring.next_seq += 1;
-        if ring.events.len() == ring.capacity {
-            ring.events.pop_front();
-        }
-        ring.events.push_back(Event { seq, at_unix_ms, path, kind });
-        self.wake(ring);
+    /// Appends an event about whoever is at `path`, and wakes subscribers. The label is the publisher's to keep for its
+    /// next event and to [give back](Self::part) at last.
+    pub(crate) fn publish(
+        &self,
+        label: &mut Option<Label>,
+        path: &TreePath,
+        at_unix_ms: u64,
+        kind: EventKind,
+    ) {
+        let mut published = self.published();
+        published.ring.push(label, path, at_unix_ms, kind);
+        self.wake(published);
+    }
+
+    /// Takes back the labels of those that will publish no more.
+    pub(crate) fn part(&self, labels: impl IntoIterator<Item = Label>) {
+        let mut published = self.published();
+        labels.into_iter().for_each(|label| published.ring.part(label));
     }
 
     /// Ends all subscriptions once they have read what is there.
     pub(crate) fn close(&self) {
-        let mut ring = self.ring();
-        ring.closed = true;
-        self.wake(ring);
+        let mut published = self.published();
+        published.closed = true;
+        self.wake(published);
     }
 
-    fn wake(&self, mut ring: MutexGuard<'_, Ring>) {
-        let awaited = std::mem::take(&mut ring.awaited);
-        drop(ring);
+    fn wake(&self, mut published: MutexGuard<'_, Published>) {
+        let awaited = std::mem::take(&mut published.awaited);
+        drop(published);
         if awaited {
             self.0.changed.notify_waiters();
         }
@@ -199,7 +199,7 @@ impl EventLog {
     /// Subscribes; reading begins at `from`.
     pub fn subscribe(&self, from: EventCursor) -> EventStream {
         let next = match from {
-            EventCursor::Now => self.ring().next_seq,
+            EventCursor::Now => self.published().ring.next_seq(),
             EventCursor::Seq(seq) => seq.max(1),
         };
         EventStream { log: self.clone(), next }
@@ -207,12 +207,12 @@ impl EventLog {
 
     /// Returns the number of the latest event, 0 before the first.
     pub fn latest(&self) -> u64 {
-        self.ring().next_seq - 1
+        self.published().ring.latest()
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
+    fn published(&self) -> MutexGuard<'_, Published> {
         // A panic between two assignments of `publish` cannot leave the ring unusable.
-        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -224,14 +224,14 @@ impl EventStream {
     pub async fn next(&mut self) -> Option<EventItem> {
         loop {
             let changed = {
-                let mut ring = self.log.ring();
-                match ring.read(&mut self.next) {
+                let mut published = self.log.published();
+                match published.read(&mut self.next) {
                     Ok(item) => return Some(item),
                     Err(TryNextError::Ended) => return None,
                     Err(TryNextError::Empty) => {}
                 }
                 // Under the lock, so that no event comes between the look and the wait.
-                ring.awaited = true;
+                published.awaited = true;
                 self.log.0.changed.notified()
             };
             changed.await;
@@ -243,30 +243,14 @@ impl EventStream {
     /// # Errors
     /// If there is none yet, or none will come because the tree has ended.
     pub fn try_next(&mut self) -> Result<EventItem, TryNextError> {
-        self.log.ring().read(&mut self.next)
+        self.log.published().read(&mut self.next)
     }
 }
 
-impl Ring {
+impl Published {
     fn read(&self, next: &mut u64) -> Result<EventItem, TryNextError> {
         let none = if self.closed { TryNextError::Ended } else { TryNextError::Empty };
-        if *next >= self.next_seq {
-            return Err(none);
-        }
-        let held = self.next_seq - self.events.len() as u64;
-        if *next < held {
-            let gap = EventItem::Gap { first: *next, last: held - 1 };
-            *next = held;
-            return Ok(gap);
-        }
-        let index = usize::try_from(*next - held).unwrap_or(usize::MAX);
-        match self.events.get(index) {
-            Some(event) => {
-                *next += 1;
-                Ok(EventItem::Event(event.clone()))
-            }
-            None => Err(none),
-        }
+        self.ring.read(next).ok_or(none)
     }
 }
 
@@ -281,8 +265,10 @@ mod tests {
     use super::*;
 
     fn publish(log: &EventLog, count: usize) {
+        let mut label = None;
         for _ in 0..count {
-            log.publish(TreePath::root(), 0, EventKind::Supervisor { report: SupervisorReport::Started });
+            let kind = EventKind::Supervisor { report: SupervisorReport::Started };
+            log.publish(&mut label, &TreePath::root(), 0, kind);
         }
     }
 

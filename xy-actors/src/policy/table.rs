@@ -80,6 +80,10 @@ impl<K: Ascending, T> Table<K, T> {
 
     /// Inserts a value, in place of one that is there. Cheap at the end, where new keys belong.
     pub(crate) fn insert(&mut self, key: K, value: T) {
+        if self.entries.last().is_some_and(|last| last.key.number() < key.number()) {
+            self.live += 1;
+            return self.entries.push(Entry { key, value: Some(value) });
+        }
         let position = match self.position(key) {
             Ok(position) => {
                 let entry = &mut self.entries[position];

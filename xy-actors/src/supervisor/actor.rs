@@ -8,7 +8,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use crate::child::{
     Child, Reporter, StartContext, StartError, StartErrorKind, StartFuture, Started, panic_text,
 };
+use crate::event::ring::Label;
 use crate::event::stream::{EventKind, unix_ms};
 use crate::event::{ChildReport, Next, SupervisorReport};
 use crate::exit::{Cause, Exit, ExitReport};
@@ -26,6 +27,7 @@ use crate::policy::{
     StartFailure,
 };
 use crate::spec::{ChildId, ChildSpec, SpecError, Strategy, SupervisorSpec};
+use crate::supervisor::alike::Alike;
 use crate::supervisor::line::{Line, Lines};
 use crate::supervisor::message::{Health, Reply, SupervisorMessage, Target};
 use crate::supervisor::place::Place;
@@ -64,12 +66,14 @@ impl SupervisorArguments {
 pub(crate) struct SupervisorState {
     policy: Policy<Record>,
     path: TreePath,
+    /// What its own events bear in the tree's log.
+    label: Option<Label>,
     tree: Tree,
     /// What its children are told of where they are.
     place: Arc<Place>,
     by_actor: FastMap<ActorId, (ChildKey, Incarnation)>,
     /// Exits of actors whose start has not been taken in yet: events overtake messages.
-    early_exits: FastMap<ActorId, ExitReport>,
+    early_exits: FastMap<ActorId, Arc<ExitReport>>,
     pending_starts: usize,
     replies: HashMap<OperationId, oneshot::Sender<Reply>>,
     next_operation: u64,
@@ -83,6 +87,7 @@ pub(crate) struct SupervisorState {
     actions: Vec<Action>,
     inputs: VecDeque<Input>,
     clock: Clock,
+    alike: Alike,
     end: EndGuard,
 }
 
@@ -188,17 +193,24 @@ impl Actor for SupervisorActor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorFailed(cell, error) => {
-                let report = ExitReport::new(Exit::Abnormal, Cause::Error { message: error.to_string() });
+                let report = state.alike.failed(&error);
                 state.on_actor_ended(&myself, cell.get_id(), report);
             }
             SupervisionEvent::ActorTerminated(cell, _, reason) => {
-                let report = ExitReport::of_stopped_actor(reason);
+                let report = state.alike.share(ExitReport::of_stopped_actor(reason));
                 state.on_actor_ended(&myself, cell.get_id(), report);
             }
             // A start is known from what `spawn_linked` returned; this event comes later.
             _ => {}
         }
         Ok(())
+    }
+}
+
+impl Drop for SupervisorState {
+    fn drop(&mut self) {
+        let children = self.policy.all_data().filter_map(|record| record.label);
+        self.tree.events.part(children.chain(self.label));
     }
 }
 
@@ -218,6 +230,7 @@ impl SupervisorState {
         Self {
             policy,
             path,
+            label: None,
             tree,
             place,
             by_actor,
@@ -231,7 +244,8 @@ impl SupervisorState {
             last_report: None,
             actions: Vec::new(),
             inputs: VecDeque::new(),
-            clock: Clock::read(),
+            clock: Clock::new(),
+            alike: Alike::default(),
             end: EndGuard {
                 parent,
                 life,
@@ -248,7 +262,7 @@ impl SupervisorState {
     // ---- Messages. ----
 
     fn on_message(&mut self, myself: &ActorRef<SupervisorMessage>, message: SupervisorMessage) {
-        self.clock = Clock::read();
+        self.clock.read();
         match message {
             SupervisorMessage::Begin => self.feed(myself, Input::Start),
             SupervisorMessage::StartChild { spec, child, reply } => {
@@ -290,7 +304,8 @@ impl SupervisorState {
                 self.on_ready(myself, child, incarnation);
             }
             SupervisorMessage::Exited { child, incarnation, report } => {
-                self.on_exited(myself, child, incarnation, *report);
+                let report = self.alike.share(*report);
+                self.on_exited(myself, child, incarnation, report);
             }
             SupervisorMessage::WaitsFor { child, incarnation, what } => {
                 if self.is_current(child, incarnation)
@@ -461,6 +476,7 @@ impl SupervisorState {
                         Exit::Shutdown,
                         Cause::Finished { reason: Some("start called off".into()) },
                     );
+                    let report = self.alike.share(report);
                     Some(self.note_exit(child, incarnation, report))
                 }
             };
@@ -511,7 +527,7 @@ impl SupervisorState {
         myself: &ActorRef<SupervisorMessage>,
         child: ChildKey,
         incarnation: Incarnation,
-        report: ExitReport,
+        report: Arc<ExitReport>,
     ) {
         if !self.is_current(child, incarnation) {
             return;
@@ -520,8 +536,13 @@ impl SupervisorState {
         self.feed(myself, input);
     }
 
-    fn on_actor_ended(&mut self, myself: &ActorRef<SupervisorMessage>, actor: ActorId, report: ExitReport) {
-        self.clock = Clock::read();
+    fn on_actor_ended(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        actor: ActorId,
+        report: Arc<ExitReport>,
+    ) {
+        self.clock.read();
         match self.by_actor.remove(&actor) {
             Some((child, incarnation)) => self.on_exited(myself, child, incarnation, report),
             None if self.pending_starts > 0 => {
@@ -554,7 +575,7 @@ impl SupervisorState {
             }
             next = self.inputs.pop_front();
             if next.is_some() {
-                self.clock.advance();
+                self.clock.read();
             }
         }
         // What one large step needed is not kept for the many small ones.
@@ -580,7 +601,8 @@ impl SupervisorState {
             }
             Action::Answer { id, outcome } => self.answer(id, outcome),
             Action::Forget { child } => {
-                self.policy.forget(child);
+                let record = self.policy.forget(child);
+                self.tree.events.part(record.and_then(|record| record.label));
                 self.lines.close(child);
             }
             Action::ReportSelf { report } => self.report_self(report),
@@ -654,7 +676,7 @@ impl SupervisorState {
                         StartFailure::ResourceShortage
                     }
                 };
-                let report = ExitReport::new(Exit::Abnormal, error.cause);
+                let report = self.alike.share(ExitReport::new(Exit::Abnormal, error.cause));
                 record.ended(report, incarnation, self.clock.unix_ms);
                 return Some(Input::StartFailed { child, incarnation, failure });
             }
@@ -698,7 +720,7 @@ impl SupervisorState {
 
     /// Policy believes in an incarnation that does not exist: say so rather than wait for ever.
     fn missing(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
-        let report = ExitReport::new(Exit::Killed, Cause::Aborted);
+        let report = self.alike.share(ExitReport::new(Exit::Killed, Cause::Aborted));
         Some(self.note_exit(child, incarnation, report))
     }
 
@@ -708,7 +730,8 @@ impl SupervisorState {
                 task.abort();
                 self.pending_starts = self.pending_starts.saturating_sub(1);
             }
-            record.ended(ExitReport::new(Exit::Killed, Cause::Leaked), incarnation, self.clock.unix_ms);
+            let report = self.alike.share(ExitReport::new(Exit::Killed, Cause::Leaked));
+            record.ended(report, incarnation, self.clock.unix_ms);
         }
     }
 
@@ -732,8 +755,8 @@ impl SupervisorState {
                 Some(what) => what.to_string(),
                 None => "it was still starting".to_owned(),
             };
-            let at = self.clock.unix_ms;
-            record.ended(ExitReport::new(Exit::Abnormal, Cause::StartTimeout { message }), incarnation, at);
+            let report = ExitReport::new(Exit::Abnormal, Cause::StartTimeout { message });
+            record.ended(self.alike.share(report), incarnation, self.clock.unix_ms);
         }
         record.note_next(report);
         let exit = match report {
@@ -745,12 +768,12 @@ impl SupervisorState {
         };
         let pid = record.pid();
         log_report(&self.path, &record.path, incarnation, report, exit.as_deref());
-        let path = record.path.clone();
-        if ending {
+        let noted = ending.then(|| (record.path.clone(), exit.clone()));
+        let kind = EventKind::Child { incarnation, report, exit, pid };
+        self.tree.events.publish(&mut record.label, &record.path, self.clock.unix_ms, kind);
+        if let Some((path, exit)) = noted {
             self.end.note(&self.policy, (child, incarnation), &path, report, exit.as_deref());
         }
-        let kind = EventKind::Child { incarnation, report, exit, pid };
-        self.tree.events.publish(path, self.clock.unix_ms, kind);
     }
 
     fn report_self(&mut self, report: SupervisorReport) {
@@ -766,7 +789,8 @@ impl SupervisorState {
             ),
             _ => tracing::debug!(supervisor = %Named(&self.path), context = report.name(), "supervisor"),
         }
-        self.tree.events.publish(self.path.clone(), self.clock.unix_ms, EventKind::Supervisor { report });
+        let kind = EventKind::Supervisor { report };
+        self.tree.events.publish(&mut self.label, &self.path, self.clock.unix_ms, kind);
     }
 
     fn answer(&mut self, id: OperationId, outcome: Outcome) {
@@ -815,18 +839,19 @@ impl SupervisorState {
         self.policy.is_current(child, incarnation)
     }
 
-    fn note_exit(&mut self, child: ChildKey, incarnation: Incarnation, mut report: ExitReport) -> Input {
+    fn note_exit(&mut self, child: ChildKey, incarnation: Incarnation, mut report: Arc<ExitReport>) -> Input {
         let ending = self.policy.is_ending();
         let is_unhealthy = self.policy.is_stopped_as_unhealthy(child);
         if let Some(record) = self.policy.data_mut(child) {
             // An actor that simply stopped after it was asked to has shut down.
             if record.stop_asked && report.exit == Exit::Normal {
-                report.exit = Exit::Shutdown;
+                report = self.alike.share(ExitReport { exit: Exit::Shutdown, ..(*report).clone() });
             }
             // However it ended: it was stopped because of its health, and that is what people need to know.
             if is_unhealthy && let Some(why) = record.unhealthy() {
-                report.cause = Cause::Probe { message: why.to_owned() };
-                report.exit = Exit::Abnormal;
+                let cause = Cause::Probe { message: why.to_owned() };
+                let known = (*report).clone();
+                report = self.alike.share(ExitReport { cause, exit: Exit::Abnormal, ..known });
             }
             let exit = report.exit;
             // One that fails may end this supervisor: then what became of everything below it is part of that end.
@@ -1009,21 +1034,29 @@ struct Clock {
     now: Instant,
     unix_ms: u64,
     /// When both clocks were read.
-    read: (Instant, u64),
+    both: (Instant, u64),
 }
 
+/// How long the time for people is counted on before it is read again, so that most inputs read one clock and not two.
+const WALL_CLOCK_AGE: Duration = Duration::from_millis(50);
+
 impl Clock {
-    fn read() -> Self {
-        let (now, unix_ms) = (now(), unix_ms());
-        Self { now, unix_ms, read: (now, unix_ms) }
+    fn new() -> Self {
+        let both = (now(), unix_ms());
+        Self { now: both.0, unix_ms: both.1, both }
     }
 
     /// Moves on to now.
-    fn advance(&mut self) {
-        let (then, unix_ms) = self.read;
+    fn read(&mut self) {
         self.now = now();
-        let since = self.now.saturating_duration_since(then).as_millis();
-        self.unix_ms = unix_ms.saturating_add(u64::try_from(since).unwrap_or(u64::MAX));
+        let since = self.now.saturating_duration_since(self.both.0);
+        if since >= WALL_CLOCK_AGE {
+            self.both = (self.now, unix_ms());
+            self.unix_ms = self.both.1;
+        } else {
+            // Less than its age.
+            self.unix_ms = self.both.1.saturating_add(u64::from(since.subsec_millis()));
+        }
     }
 }
 
