@@ -90,6 +90,8 @@ pub enum ChildReport {
     Paused,
     /// Automatic restarts are on again.
     Resumed,
+    /// A dependency was started again, and the incarnation is restarted with it.
+    Follows,
 }
 
 impl ChildReport {
@@ -113,6 +115,7 @@ impl ChildReport {
             Self::Leaked => "child_leaked",
             Self::Paused => "child_paused",
             Self::Resumed => "child_resumed",
+            Self::Follows => "child_follows",
         }
     }
 
@@ -133,6 +136,7 @@ impl ChildReport {
             Self::Leaked => &Self::Leaked,
             Self::Paused => &Self::Paused,
             Self::Resumed => &Self::Resumed,
+            Self::Follows => &Self::Follows,
             Self::StartFailed { .. } | Self::Exited { .. } | Self::Stopped { .. } => return None,
         })
     }
@@ -156,6 +160,7 @@ impl ChildReport {
             Self::Leaked => "did not end after it was killed",
             Self::Paused => "paused",
             Self::Resumed => "resumed",
+            Self::Follows => "restarted with a dependency",
         }
     }
 }

@@ -224,6 +224,71 @@ pub enum AutoShutdown {
     AllSignificant,
 }
 
+/// What a dependency must have come to before its dependents start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Condition {
+    /// Its current incarnation has been started; whether it can serve does not matter.
+    Started,
+    /// Its current incarnation has become ready, whatever its health check says since.
+    #[default]
+    Ready,
+    /// Its current incarnation is ready and passes its health check, if it has one.
+    Healthy,
+    /// Its latest incarnation ended by itself, normally: a job that is done. A new start of the job takes that back.
+    Completed,
+}
+
+impl Condition {
+    /// Returns the stable name used in files and on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Ready => "ready",
+            Self::Healthy => "healthy",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A sibling that a child needs before it starts. Made of a name alone, it is one that must be ready.
+///
+/// ```
+/// use xy_actors::spec::{ChildSpec, Condition, Dependency};
+///
+/// let migrate = Dependency { condition: Condition::Completed, ..Dependency::ready("migrate") };
+/// let web = ChildSpec { depends_on: vec!["db".into(), migrate], ..ChildSpec::worker("web") };
+/// # assert_eq!(web.depends_on[0], Dependency::ready("db"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Dependency {
+    /// The sibling.
+    pub on: ChildId,
+    /// What it must have come to.
+    pub condition: Condition,
+    /// Whether the dependent is restarted with it: each further start of the sibling stops the dependent, which starts
+    /// again once the condition holds. Such restarts do not count. A temporary or paused dependent goes on.
+    pub restart: bool,
+}
+
+impl Dependency {
+    /// Creates a dependency on a sibling that must be ready, and whose later restarts do not matter.
+    pub fn ready(on: impl Into<ChildId>) -> Self {
+        Self { on: on.into(), condition: Condition::Ready, restart: false }
+    }
+}
+
+impl<T: Into<ChildId>> From<T> for Dependency {
+    fn from(on: T) -> Self {
+        Self::ready(on)
+    }
+}
+
 /// The policy half of a child's definition: everything but what to run.
 ///
 /// Begin with the defaults and name what differs:
@@ -262,8 +327,8 @@ pub struct ChildSpec {
     pub retain: bool,
     /// Whether it starts with its supervisor.
     pub autostart: bool,
-    /// Siblings that must be ready before it starts (concurrent supervisors only).
-    pub depends_on: Vec<ChildId>,
+    /// Siblings it waits for before each start (concurrent supervisors only). They are stopped after it.
+    pub depends_on: Vec<Dependency>,
 }
 
 impl ChildSpec {
@@ -290,6 +355,15 @@ impl ChildSpec {
     /// Creates a supervisor's spec with OTP's defaults: permanent, shutdown infinity.
     pub fn supervisor(id: impl Into<ChildId>) -> Self {
         Self { child_type: ChildType::Supervisor, shutdown: Shutdown::Infinity, ..Self::worker(id) }
+    }
+
+    /// Returns whether it can end for good and be seen to have done so.
+    pub(crate) fn can_complete(&self) -> bool {
+        match self.restart {
+            RestartType::Permanent => false,
+            RestartType::Transient => true,
+            RestartType::Temporary => self.retain,
+        }
     }
 
     /// Checks the spec against the flags of the supervisor that would own it (as in OTP).
@@ -442,9 +516,24 @@ pub enum SpecError {
         /// The name that is no sibling's.
         dependency: ChildId,
     },
-    /// Dependencies in a circle.
-    #[error("child `{0}` depends on itself, directly or through others")]
-    DependencyCycle(ChildId),
+    /// Dependencies in a circle, in their order; each depends on the next, and the last on the first.
+    #[error("children depend on each other in a circle: {}", circle(.0))]
+    DependencyCycle(Vec<ChildId>),
+    /// A child waits for the completion of one that is always restarted, or is gone once it has ended.
+    #[error(
+        "child `{child}` waits for `{dependency}` to be completed, which is permanent, or temporary and not retained"
+    )]
+    NeverCompletes {
+        /// The child that waits.
+        child: ChildId,
+        /// The sibling it waits for.
+        dependency: ChildId,
+    },
+}
+
+fn circle(ids: &[ChildId]) -> String {
+    let closed = ids.iter().chain(ids.first());
+    closed.map(|id| format!("`{id}`")).collect::<Vec<_>>().join(" -> ")
 }
 
 #[cfg(test)]

@@ -27,8 +27,8 @@ use crate::policy::shutdown::{self, Rung};
 use crate::policy::table::{Ascending, FastMap, KeySet, Table};
 use crate::policy::{restart, strategy};
 use crate::spec::{
-    AutoShutdown, ChildId, ChildSpec, ChildType, OnLimit, Order, RestartType, Shutdown, SpecError, Strategy,
-    SupervisorSpec,
+    AutoShutdown, ChildId, ChildSpec, ChildType, Condition, Dependency, OnLimit, Order, RestartType,
+    Shutdown, SpecError, Strategy, SupervisorSpec,
 };
 
 mod operation;
@@ -55,6 +55,13 @@ impl Ascending for TimerToken {
 pub enum Input {
     /// The supervisor begins: its initial children are to be started.
     Start,
+    /// A start goes on: the incarnation exists, and is not ready yet.
+    Launched {
+        /// The child.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
     /// An incarnation is ready.
     Ready {
         /// The child.
@@ -259,8 +266,8 @@ pub struct ChildView<'a> {
     pub restarts: u64,
     /// When a waiting restart is due, and which and of how many it is.
     pub restart_at: Option<(Instant, u32, Option<u32>)>,
-    /// The dependencies that a queued child waits for.
-    pub waits_for: Vec<ChildId>,
+    /// The dependencies that a queued child waits for, each with the state that it is in, if it is there.
+    pub waits_for: Vec<(&'a Dependency, Option<State>)>,
     /// Whether it ended while paused and waits for `resume`.
     pub held: bool,
 }
@@ -281,6 +288,10 @@ struct Child<T> {
     unhealthy: bool,
     /// Whether the next start only tries one again that failed for want of resources, so that it is no restart.
     tries_again: bool,
+    /// Whether the incarnation is known to exist, ready or not.
+    launched: bool,
+    /// Whether the latest incarnation ended by itself, normally.
+    completed: bool,
     restarts: u64,
     /// What only children need that wait for a restart, are waited for or have a limit of their own.
     own: Option<Box<Own>>,
@@ -424,6 +435,8 @@ pub struct Policy<T = ()> {
     life: Life,
     window: RestartWindow,
     has_dependencies: bool,
+    /// Whether a dependency may be followed in its restarts.
+    has_followers: bool,
     next_key: u64,
     next_token: NonZeroU64,
     jitter: Jitter,
@@ -467,6 +480,7 @@ impl<T> Policy<T> {
             life: Life::New,
             window: RestartWindow::default(),
             has_dependencies: false,
+            has_followers: false,
             next_key: 1,
             next_token: NonZeroU64::MIN,
             jitter: Jitter::new(seed),
@@ -492,6 +506,7 @@ impl<T> Policy<T> {
         let out = actions;
         match input {
             Input::Start => self.on_start(out),
+            Input::Launched { child, incarnation } => self.on_launched(child, incarnation),
             Input::Ready { child, incarnation } => self.on_ready(child, incarnation, now, out),
             Input::Health { child, incarnation, healthy } => {
                 self.on_health(child, incarnation, healthy, now, out);
@@ -579,7 +594,10 @@ impl<T> Policy<T> {
             _ => None,
         };
         let waits_for = match child.phase {
-            Phase::Queued(_) => self.unmet_dependencies(child).cloned().collect(),
+            Phase::Queued(_) => self
+                .unmet_dependencies(child)
+                .map(|dependency| (dependency, self.sibling(&dependency.on).map(|child| child.phase.state())))
+                .collect(),
             _ => Vec::new(),
         };
         ChildView {
@@ -611,6 +629,14 @@ impl<T> Policy<T> {
                 self.initial.insert(key);
                 self.set_phase(key, Phase::Queued(Origin::Initial), out);
             }
+        }
+    }
+
+    fn on_launched(&mut self, key: ChildKey, incarnation: Incarnation) {
+        if matches!(self.current(key, incarnation), Some(Phase::Starting(_)))
+            && let Some(child) = self.children.get_mut(key)
+        {
+            child.launched = true;
         }
     }
 
@@ -727,6 +753,9 @@ impl<T> Policy<T> {
         let Some(phase) = self.current(key, incarnation) else { return };
         if let Phase::Ready { since } = phase {
             self.note_stable_run(key, since, now);
+        }
+        if exit == Exit::Normal {
+            self.note_completed(key, incarnation);
         }
         match phase {
             Phase::Stopping { after, .. } => self.gone(key, after, exit, now, out),
@@ -1033,7 +1062,7 @@ impl<T> Policy<T> {
         if !self.is_dynamic() {
             self.ids.insert(spec.id.clone(), key);
         }
-        self.has_dependencies |= !spec.depends_on.is_empty();
+        self.note_dependencies(&spec);
         let wanted = if spec.autostart { Wanted::Up } else { Wanted::Down };
         let child = Child {
             incarnation: Incarnation::NONE,
@@ -1045,6 +1074,8 @@ impl<T> Policy<T> {
             paused: false,
             unhealthy: false,
             tries_again: false,
+            launched: false,
+            completed: false,
             restarts: 0,
             own: None,
             data,

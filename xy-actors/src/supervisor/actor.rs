@@ -24,9 +24,9 @@ use crate::path::TreePath;
 use crate::policy::table::FastMap;
 use crate::policy::{
     Action, ChildKey, ChildView, Incarnation, Input, Operation, OperationId, Outcome, Policy, Refusal,
-    StartFailure,
+    StartFailure, State,
 };
-use crate::spec::{ChildId, ChildSpec, SpecError, Strategy, SupervisorSpec};
+use crate::spec::{ChildSpec, Dependency, SpecError, Strategy, SupervisorSpec};
 use crate::supervisor::alike::Alike;
 use crate::supervisor::line::{Line, Lines};
 use crate::supervisor::message::{Health, Reply, SupervisorMessage, Target};
@@ -703,7 +703,11 @@ impl SupervisorState {
             }
             self.by_actor.insert(actor, (child, incarnation));
         }
-        (ready && !stopping).then_some(Input::Ready { child, incarnation })
+        match (stopping, ready) {
+            (true, _) => None,
+            (false, true) => Some(Input::Ready { child, incarnation }),
+            (false, false) => Some(Input::Launched { child, incarnation }),
+        }
     }
 
     fn stop(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
@@ -874,13 +878,21 @@ impl SupervisorState {
 
     fn info(&self, child: &ChildView<'_>, now: Instant) -> ChildInfo {
         let record = self.policy.data(child.key);
-        let dependencies = match child.waits_for.as_slice() {
-            [] => None,
-            ids => {
-                let ids: Vec<&str> = ids.iter().map(ChildId::as_str).collect();
-                Some(format!("{} to be ready", ids.join(", ")))
-            }
-        };
+        let dependencies: Vec<String> = child
+            .waits_for
+            .iter()
+            .map(|(dependency, state)| {
+                let Dependency { on, condition, .. } = dependency;
+                let wish = format!("\"{on}\" to be {condition}");
+                match state {
+                    // It does not come to it by itself.
+                    Some(state @ (State::Failed | State::Stopped)) => format!("{wish}, which is {state}"),
+                    Some(_) => wish,
+                    None => format!("{wish}, which is not there"),
+                }
+            })
+            .collect();
+        let dependencies = (!dependencies.is_empty()).then(|| dependencies.join("; "));
         ChildInfo {
             id: child.spec.id.clone(),
             key: child.key,

@@ -1,5 +1,6 @@
 //! The pure half against OTP's rules: no clock, no actor, no process.
 
+mod dependencies;
 mod harness;
 mod health;
 mod limits;

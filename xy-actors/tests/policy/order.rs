@@ -176,7 +176,10 @@ fn one_for_all_works_on_a_concurrent_supervisor_too() {
 #[test]
 fn circular_and_unknown_dependencies_are_refused() {
     let circle = vec![depending("a", &["b"]), depending("b", &["a"])];
-    assert_eq!(Policy::new(concurrent(), circle, 0).map(drop), Err(SpecError::DependencyCycle("a".into())));
+    assert_eq!(
+        Policy::new(concurrent(), circle, 0).map(drop),
+        Err(SpecError::DependencyCycle(vec!["a".into(), "b".into()]))
+    );
     let unknown = vec![depending("a", &["x"])];
     assert_eq!(
         Policy::new(concurrent(), unknown, 0).map(drop),

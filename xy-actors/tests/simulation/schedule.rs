@@ -6,8 +6,8 @@ use std::time::Duration;
 use xy_actors::exit::Exit;
 use xy_actors::policy::{ChildKey, Incarnation, Input, Operation, StartFailure, TimerToken};
 use xy_actors::spec::{
-    AutoShutdown, Backoff, ChildSpec, OnLimit, Order, RestartIntensity, RestartLimit, RestartType, Shutdown,
-    Strategy, SupervisorSpec,
+    AutoShutdown, Backoff, ChildId, ChildSpec, Condition, Dependency, OnLimit, Order, RestartIntensity,
+    RestartLimit, RestartType, Shutdown, Strategy, SupervisorSpec,
 };
 
 use crate::random::Random;
@@ -55,6 +55,7 @@ impl Schedule {
             }
             let known = ids.clone();
             children = ids.iter().map(|id| child(&mut random, &spec, id, &known)).collect();
+            make_completable(&mut children);
         }
         let manners = random.pick(&[20, 60, 90, 98]);
         let world = World::new(spec, children, seed);
@@ -123,6 +124,9 @@ impl Schedule {
         let obeys = self.random.percent(self.manners);
         let exit = self.random.pick(&EXITS);
         let input = match (live.asked, live.ready_since) {
+            (Asked::No, None) if !live.launched && self.random.percent(30) => {
+                Input::Launched { child: key, incarnation }
+            }
             (Asked::No, None) if obeys => Input::Ready { child: key, incarnation },
             (_, None) if self.random.percent(10) => Input::Ignored { child: key, incarnation },
             (Asked::No, None) => match self.random.below(4) {
@@ -131,6 +135,10 @@ impl Schedule {
                 2 => exited(exit),
                 _ => return,
             },
+            (Asked::No, Some(_)) if self.random.percent(15) => {
+                let healthy = self.random.percent(50);
+                Input::Health { child: key, incarnation, healthy }
+            }
             // Well-behaved children crash seldom.
             (Asked::No, Some(_)) if obeys && self.random.percent(70) => return,
             (Asked::No, Some(_)) => exited(exit),
@@ -256,7 +264,8 @@ impl Schedule {
         let mut new = new;
         // Something for the check of circles to refuse.
         if self.world.spec.order == Order::Concurrent && self.random.percent(20) && !known.is_empty() {
-            new.depends_on.push(self.random.pick(&known).into());
+            let on = self.random.pick(&known);
+            new.depends_on.push(dependency(&mut self.random, on));
         }
         ChildSpec { shutdown: old.shutdown, restart: old.restart, significant: old.significant, ..new }
     }
@@ -288,6 +297,29 @@ impl Schedule {
 
 fn intensity(random: &mut Random) -> RestartIntensity {
     RestartIntensity::new(random.below(5) as u32, Duration::from_secs(random.pick(&[1, 2, 5, 60])))
+}
+
+fn dependency(random: &mut Random, on: &str) -> Dependency {
+    let conditions = [Condition::Started, Condition::Ready, Condition::Healthy, Condition::Completed];
+    Dependency { on: on.into(), condition: random.pick(&conditions), restart: random.percent(30) }
+}
+
+/// Lets nobody wait for the completion of what never completes: a supervisor does not begin with that.
+fn make_completable(children: &mut [ChildSpec]) {
+    let endless: Vec<ChildId> = children
+        .iter()
+        .filter(|spec| match spec.restart {
+            RestartType::Permanent => true,
+            RestartType::Transient => false,
+            RestartType::Temporary => !spec.retain,
+        })
+        .map(|spec| spec.id.clone())
+        .collect();
+    for dependency in children.iter_mut().flat_map(|spec| &mut spec.depends_on) {
+        if dependency.condition == Condition::Completed && endless.contains(&dependency.on) {
+            dependency.condition = Condition::Healthy;
+        }
+    }
 }
 
 fn child(random: &mut Random, supervisor: &SupervisorSpec, id: &str, known: &[&str]) -> ChildSpec {
@@ -322,7 +354,7 @@ fn child(random: &mut Random, supervisor: &SupervisorSpec, id: &str, known: &[&s
     if supervisor.order == Order::Concurrent {
         for other in known {
             if *other < id && random.percent(20) {
-                depends_on.push((*other).into());
+                depends_on.push(dependency(random, other));
             }
         }
     }

@@ -11,8 +11,8 @@ use xy_actors::policy::{
     TimerToken, Wanted,
 };
 use xy_actors::spec::{
-    AutoShutdown, ChildSpec, OnLimit, Order, RestartIntensity, RestartType, Shutdown, Strategy,
-    SupervisorSpec,
+    AutoShutdown, ChildId, ChildSpec, Condition, Dependency, OnLimit, Order, RestartIntensity, RestartType,
+    Shutdown, Strategy, SupervisorSpec,
 };
 
 /// How far the end of an incarnation has been asked for.
@@ -26,7 +26,9 @@ pub(crate) enum Asked {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Live {
     pub(crate) incarnation: u64,
+    pub(crate) launched: bool,
     pub(crate) ready_since: Option<Instant>,
+    pub(crate) unhealthy: bool,
     pub(crate) asked: Asked,
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct Child {
     not_before: Option<Instant>,
     initial: bool,
     settled: bool,
+    /// Whether its latest incarnation ended by itself, normally.
+    completed: bool,
     touched: bool,
     /// Whether its last incarnation had been ready when it ended.
     was_ready: bool,
@@ -54,6 +58,32 @@ pub(crate) struct Child {
     counted: Option<Vec<Instant>>,
     /// Restarts since the backoff was reset, if that is certain.
     attempt: Option<u32>,
+}
+
+impl Child {
+    /// An incarnation that was ready, and healthy, long enough resets the backoff.
+    fn note_stable_run(&mut self, live: Live, now: Instant) {
+        let reset_after = self.spec.backoff.as_ref().map_or(Duration::ZERO, |spec| spec.reset_after);
+        if !live.unhealthy && live.ready_since.is_some_and(|since| now - since >= reset_after) {
+            self.attempt = Some(0);
+        }
+    }
+
+    /// Returns whether this is what a dependent waits for.
+    fn has_come_to(&self, condition: Condition) -> bool {
+        let live = self.live.filter(|live| live.asked == Asked::No);
+        let is_ready = live.is_some_and(|live| live.ready_since.is_some());
+        match condition {
+            Condition::Started => is_ready || live.is_some_and(|live| live.launched),
+            Condition::Ready => is_ready,
+            Condition::Healthy => is_ready && live.is_some_and(|live| !live.unhealthy),
+            Condition::Completed => self.completed && self.live.is_none() && self.state == State::Stopped,
+        }
+    }
+
+    fn follows(&self, id: &ChildId) -> bool {
+        self.spec.depends_on.iter().any(|dependency| dependency.restart && dependency.on == *id)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +167,7 @@ impl World {
             not_before: None,
             initial,
             settled: false,
+            completed: false,
             touched: false,
             was_ready: false,
             counted: Some(Vec::new()),
@@ -212,6 +243,7 @@ impl World {
             self.perform(action, &input);
         }
         self.check_ladders(&actions);
+        self.check_followers(&actions);
         if matches!(input, Input::Shutdown { .. } | Input::Kill) {
             assert!(self.ending, "a supervisor that is told to end begins to");
         }
@@ -235,6 +267,22 @@ impl World {
                 }
                 None
             }
+            Input::Launched { child, .. } => {
+                let live = self.child(child).live.as_mut().expect("only the living are launched");
+                live.launched = true;
+                None
+            }
+            Input::Health { child: key, healthy, .. } => {
+                let now = self.now;
+                let child = self.child(key);
+                if let Some(live) = child.live.filter(|live| live.unhealthy == healthy)
+                    && live.ready_since.is_some()
+                {
+                    child.note_stable_run(live, now);
+                    child.live = Some(Live { ready_since: Some(now), unhealthy: !healthy, ..live });
+                }
+                None
+            }
             Input::Ignored { child, .. } | Input::StartFailed { child, .. } => {
                 self.gone(child);
                 None
@@ -242,7 +290,8 @@ impl World {
             Input::Exited { child: key, exit, .. } => {
                 let decides = !self.ending && !self.is_group();
                 let live = self.gone(key);
-                let child = &self.children[&key];
+                let child = self.child(key);
+                child.completed = live.asked == Asked::No && exit == Exit::Normal;
                 (decides && live.asked == Asked::No && live.ready_since.is_some() && !child.paused)
                     .then_some((key, exit))
             }
@@ -260,12 +309,8 @@ impl World {
         let now = self.now;
         let child = self.child(key);
         let live = child.live.take().expect("only the living end");
-        let stable = live.ready_since.is_some_and(|since| {
-            let reset_after = child.spec.backoff.as_ref().map_or(Duration::ZERO, |spec| spec.reset_after);
-            now - since >= reset_after
-        });
-        if stable && live.asked == Asked::No {
-            child.attempt = Some(0);
+        if live.asked == Asked::No {
+            child.note_stable_run(live, now);
         }
         child.was_ready = live.ready_since.is_some();
         self.past.push((key, live.incarnation));
@@ -455,11 +500,9 @@ impl World {
             assert!(child.not_before.is_none_or(|at| now >= at), "{key:?} waits out its delay");
         }
         for dependency in &child.spec.depends_on {
-            let ready = self.children.values().any(|sibling| {
-                sibling.spec.id == *dependency
-                    && sibling.live.is_some_and(|live| live.ready_since.is_some() && live.asked == Asked::No)
-            });
-            assert!(ready, "{key:?} starts although `{dependency}` is not ready");
+            let Dependency { on, condition, .. } = dependency;
+            let met = |sibling: &Child| sibling.spec.id == *on && sibling.has_come_to(*condition);
+            assert!(self.children.values().any(met), "{key:?} starts although `{on}` is not {condition}");
         }
         if child.initial && child.incarnation == 0 && !child.touched && !together {
             for (earlier, sibling) in self.children.range(..key) {
@@ -471,7 +514,14 @@ impl World {
         }
         let child = self.child(key);
         child.incarnation += 1;
-        child.live = Some(Live { incarnation: child.incarnation, ready_since: None, asked: Asked::No });
+        child.live = Some(Live {
+            incarnation: child.incarnation,
+            launched: false,
+            ready_since: None,
+            unhealthy: false,
+            asked: Asked::No,
+        });
+        child.completed = false;
         child.asked_up = false;
         child.expected_up = true;
         child.not_before = None;
@@ -496,7 +546,8 @@ impl World {
         if live.asked == Asked::No && self.ending && !self.killed {
             if self.is_together() {
                 let needed = |sibling: &Child| {
-                    sibling.live.is_some() && sibling.spec.depends_on.contains(&child.spec.id)
+                    let depends_on = &sibling.spec.depends_on;
+                    sibling.live.is_some() && depends_on.iter().any(|next| next.on == child.spec.id)
                 };
                 assert!(
                     !self.children.values().any(needed),
@@ -513,12 +564,8 @@ impl World {
         }
         let now = self.now;
         let child = self.child(key);
-        let stable = live.ready_since.is_some_and(|since| {
-            let reset_after = child.spec.backoff.as_ref().map_or(Duration::ZERO, |spec| spec.reset_after);
-            now - since >= reset_after
-        });
-        if stable && live.asked == Asked::No && !matches!(input, Input::Kill) {
-            child.attempt = Some(0);
+        if live.asked == Asked::No && !matches!(input, Input::Kill) {
+            child.note_stable_run(live, now);
         }
         if let Some(live) = &mut child.live {
             live.asked = rung;
@@ -779,6 +826,21 @@ impl World {
         }
     }
 
+    /// Whoever restarts with a dependency is asked to end in the step that starts the dependency again.
+    fn check_followers(&self, actions: &[Action]) {
+        for action in actions {
+            let Action::Start { child: key, incarnation } = action else { continue };
+            let Some(id) = self.children.get(key).map(|child| &child.spec.id) else { continue };
+            for (other, child) in &self.children {
+                let goes_on = child.paused || child.spec.restart == RestartType::Temporary;
+                if incarnation.get() > 1 && child.follows(id) && !goes_on {
+                    let spared = child.live.is_some_and(|live| live.asked == Asked::No);
+                    assert!(!spared, "{other:?} is not restarted with {key:?}");
+                }
+            }
+        }
+    }
+
     fn check_ladders(&self, actions: &[Action]) {
         for action in actions {
             let (key, grace) = match *action {
@@ -816,7 +878,7 @@ impl World {
             assert!(view.state == child.state || (waits && child.state == State::Stopped), "{key:?}");
             assert_eq!(view.incarnation.get(), child.incarnation, "{key:?}");
             assert_eq!(view.alive, child.live.is_some(), "{key:?}");
-            let ready = child.live.is_some_and(|live| live.ready_since.is_some());
+            let ready = child.live.is_some_and(|live| live.ready_since.is_some() && !live.unhealthy);
             assert_eq!(view.ready, ready, "{key:?}");
             assert_eq!(view.paused, child.paused, "{key:?}");
             assert!(!child.down || view.wanted == Wanted::Down, "{key:?}");

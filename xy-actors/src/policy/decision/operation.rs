@@ -198,7 +198,7 @@ impl<T> Policy<T> {
         {
             return Err(Refusal::MaxChildren(max));
         }
-        self.check_dependencies_of(&spec.id, &spec.depends_on)?;
+        self.check_dependencies_of(&spec.id, &spec)?;
         let autostart = spec.autostart;
         let key = self.insert(spec, None);
         self.report(key, ChildReport::Added, out);
@@ -386,8 +386,8 @@ impl<T> Policy<T> {
     fn update(&mut self, key: ChildKey, mut spec: Arc<ChildSpec>) -> Result<Option<Outcome>, Refusal> {
         spec.validate(&self.spec)?;
         let id = self.child_mut(key)?.spec.id.clone();
-        self.check_dependencies_of(&id, &spec.depends_on)?;
-        self.has_dependencies |= !spec.depends_on.is_empty();
+        self.check_dependencies_of(&id, &spec)?;
+        self.note_dependencies(&spec);
         if spec.id != id {
             Arc::make_mut(&mut spec).id = id;
         }

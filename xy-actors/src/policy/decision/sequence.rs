@@ -1,5 +1,8 @@
 //! Order without waiting: what an ending supervisor, a group that restarts and the queue of starts do next.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use super::*;
 
 impl<T> Policy<T> {
@@ -88,7 +91,9 @@ impl<T> Policy<T> {
 
     fn begin_start(&mut self, key: ChildKey, origin: Origin, now: Instant, out: &mut Vec<Action>) {
         let Some(child) = self.children.get_mut(key) else { return };
+        let is_first = child.incarnation == Incarnation::NONE;
         child.incarnation = child.incarnation.next();
+        (child.launched, child.completed) = (false, false);
         let tries_again = std::mem::take(&mut child.tries_again);
         if origin == Origin::Automatic && !tries_again {
             child.restarts += 1;
@@ -100,6 +105,9 @@ impl<T> Policy<T> {
         out.push(Action::Start { child: key, incarnation });
         if let Some(at) = timeout.and_then(|timeout| now.checked_add(timeout)) {
             self.arm(key, at, out);
+        }
+        if self.has_followers && !is_first {
+            self.restart_followers(key, now, out);
         }
     }
 
@@ -207,7 +215,8 @@ impl<T> Policy<T> {
         let alive: Vec<ChildKey> =
             self.alive.ascending_from(from).filter(|&key| belongs(self, key)).collect();
         let needed: BTreeSet<ChildId> = if self.has_dependencies {
-            alive.iter().flat_map(|key| self.children[key].spec.depends_on.iter().cloned()).collect()
+            let depends_on = |key| self.children[key].spec.depends_on.iter();
+            alive.iter().flat_map(depends_on).map(|dependency| dependency.on.clone()).collect()
         } else {
             BTreeSet::new()
         };
@@ -270,58 +279,138 @@ impl<T> Policy<T> {
         }
     }
 
-    /// Returns the dependencies of a child that are not ready.
-    pub(super) fn unmet_dependencies<'a>(&'a self, child: &'a Child<T>) -> impl Iterator<Item = &'a ChildId> {
-        child.spec.depends_on.iter().filter(|id| {
-            let dependency = self.ids.get(*id).and_then(|&key| self.children.get(key));
-            !dependency.is_some_and(|dependency| matches!(dependency.phase, Phase::Ready { .. }))
+    /// Returns the dependencies of a child whose conditions do not hold.
+    pub(super) fn unmet_dependencies<'a>(
+        &'a self,
+        child: &'a Child<T>,
+    ) -> impl Iterator<Item = &'a Dependency> {
+        child.spec.depends_on.iter().filter(|dependency| {
+            !self.sibling(&dependency.on).is_some_and(|sibling| match (dependency.condition, sibling.phase) {
+                (Condition::Started, Phase::Starting(_)) => sibling.launched,
+                (Condition::Started | Condition::Ready, Phase::Ready { .. }) => true,
+                (Condition::Healthy, Phase::Ready { .. }) => !sibling.unhealthy,
+                (Condition::Completed, Phase::Stopped) => sibling.completed,
+                _ => false,
+            })
         })
     }
 
-    /// Checks the dependencies that a child is to get: they exist, and none leads back to the child.
-    ///
-    /// A circle would never be stopped: each of its members waits for another to be gone.
-    pub(super) fn check_dependencies_of(
-        &self,
-        id: &ChildId,
-        depends_on: &[ChildId],
-    ) -> Result<(), SpecError> {
-        let mut seen = BTreeSet::new();
-        let mut open: Vec<&ChildId> = depends_on.iter().collect();
-        while let Some(next) = open.pop() {
-            if next == id {
-                return Err(SpecError::DependencyCycle(id.clone()));
-            }
-            if seen.insert(next)
-                && let Some(child) = self.ids.get(next).and_then(|&key| self.children.get(key))
-            {
-                open.extend(&child.spec.depends_on);
-            }
-        }
-        match depends_on.iter().find(|on| !self.ids.contains_key(*on)) {
-            Some(dependency) => {
-                Err(SpecError::UnknownDependency { child: id.clone(), dependency: dependency.clone() })
-            }
-            None => Ok(()),
+    pub(super) fn sibling(&self, id: &ChildId) -> Option<&Child<T>> {
+        self.ids.get(id).and_then(|&key| self.children.get(key))
+    }
+
+    /// Remembers that an incarnation ended by itself, normally.
+    pub(super) fn note_completed(&mut self, key: ChildKey, incarnation: Incarnation) {
+        if matches!(self.current(key, incarnation), Some(Phase::Starting(_) | Phase::Ready { .. }))
+            && let Some(child) = self.children.get_mut(key)
+        {
+            child.completed = true;
         }
     }
 
-    /// Checks that dependencies exist and are not circular.
+    /// Remembers whether dependencies are to be looked at, at all.
+    pub(super) fn note_dependencies(&mut self, spec: &ChildSpec) {
+        self.has_dependencies |= !spec.depends_on.is_empty();
+        self.has_followers |= spec.depends_on.iter().any(|dependency| dependency.restart);
+    }
+
+    /// Stops those that restart with this child, which has just been started again; they wait for it like everybody else.
+    fn restart_followers(&mut self, of: ChildKey, now: Instant, out: &mut Vec<Action>) {
+        let id = self.children[&of].spec.id.clone();
+        let followers: Vec<ChildKey> = self
+            .alive
+            .ascending_from(ChildKey::FIRST)
+            .filter(|&key| {
+                let child = &self.children[&key];
+                child.digest.has_dependencies
+                    && child.spec.depends_on.iter().any(|on| on.restart && on.on == id)
+                    && !child.paused
+                    && !matches!(child.phase, Phase::Stopping { .. })
+                    && self.comes_back(key)
+            })
+            .collect();
+        for key in followers {
+            self.report(key, ChildReport::Follows, out);
+            self.stop(key, After::Group, now, out);
+        }
+    }
+
+    /// Checks what a child is to depend on: it exists, can come to what is waited for, and does not lead back to the
+    /// child. A child that others wait for must go on being able to complete, too.
+    ///
+    /// A circle would never be stopped: each of its members waits for another to be gone.
+    pub(super) fn check_dependencies_of(&self, id: &ChildId, spec: &ChildSpec) -> Result<(), SpecError> {
+        if let Some(circle) = self.circle_through(id, &spec.depends_on) {
+            return Err(SpecError::DependencyCycle(circle));
+        }
+        for dependency in &spec.depends_on {
+            let Some(sibling) = self.sibling(&dependency.on) else {
+                return Err(SpecError::UnknownDependency {
+                    child: id.clone(),
+                    dependency: dependency.on.clone(),
+                });
+            };
+            can_come_to(id, dependency, &sibling.spec)?;
+        }
+        if self.has_dependencies && !spec.can_complete() {
+            for (_, child) in self.children.iter() {
+                for dependency in child.spec.depends_on.iter().filter(|dependency| dependency.on == *id) {
+                    can_come_to(&child.spec.id, dependency, spec)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the way from a child with these dependencies back to itself, the child first.
+    fn circle_through(&self, id: &ChildId, depends_on: &[Dependency]) -> Option<Vec<ChildId>> {
+        let mut came_from: BTreeMap<&ChildId, &ChildId> = BTreeMap::new();
+        let mut open: Vec<(&ChildId, &ChildId)> = depends_on.iter().map(|next| (id, &next.on)).collect();
+        while let Some((from, next)) = open.pop() {
+            if next == id {
+                let mut way = vec![from.clone()];
+                let mut at = from;
+                while at != id {
+                    at = came_from[at];
+                    way.push(at.clone());
+                }
+                way.reverse();
+                return Some(way);
+            }
+            if let Entry::Vacant(entry) = came_from.entry(next) {
+                entry.insert(from);
+                if let Some(child) = self.sibling(next) {
+                    open.extend(child.spec.depends_on.iter().map(|further| (next, &further.on)));
+                }
+            }
+        }
+        None
+    }
+
+    /// Checks that dependencies exist, can come to what is waited for and are not circular.
     pub(super) fn check_dependencies(&self) -> Result<(), SpecError> {
         if !self.has_dependencies {
             return Ok(());
         }
-        // Take away children whose dependencies are all taken away, until nothing changes; what is left is a circle.
+        for (_, child) in self.children.iter() {
+            for dependency in &child.spec.depends_on {
+                let Some(sibling) = self.sibling(&dependency.on) else {
+                    return Err(SpecError::UnknownDependency {
+                        child: child.spec.id.clone(),
+                        dependency: dependency.on.clone(),
+                    });
+                };
+                can_come_to(&child.spec.id, dependency, &sibling.spec)?;
+            }
+        }
+        // Take away children whose dependencies are all taken away, until nothing changes; what is left leads to a circle.
         let mut left: BTreeSet<ChildKey> = self.children.iter().map(|(key, _)| key).collect();
         loop {
-            let free: Vec<ChildKey> = left
-                .iter()
-                .copied()
-                .filter(|key| {
-                    let dependencies = &self.children[key].spec.depends_on;
-                    dependencies.iter().all(|id| self.ids.get(id).is_some_and(|on| !left.contains(on)))
-                })
-                .collect();
+            let is_free = |key: &ChildKey| {
+                let dependencies = &self.children[key].spec.depends_on;
+                dependencies.iter().all(|next| self.ids.get(&next.on).is_some_and(|on| !left.contains(on)))
+            };
+            let free: Vec<ChildKey> = left.iter().copied().filter(is_free).collect();
             if free.is_empty() {
                 break;
             }
@@ -329,20 +418,21 @@ impl<T> Policy<T> {
                 left.remove(&key);
             }
         }
-        for key in &left {
+        let through = |key: &ChildKey| {
             let spec = &self.children[key].spec;
-            for dependency in &spec.depends_on {
-                if !self.ids.contains_key(dependency) {
-                    return Err(SpecError::UnknownDependency {
-                        child: spec.id.clone(),
-                        dependency: dependency.clone(),
-                    });
-                }
-            }
-        }
-        match left.first() {
-            Some(key) => Err(SpecError::DependencyCycle(self.children[key].spec.id.clone())),
+            self.circle_through(&spec.id, &spec.depends_on)
+        };
+        match left.iter().find_map(through) {
+            Some(circle) => Err(SpecError::DependencyCycle(circle)),
             None => Ok(()),
         }
     }
+}
+
+/// Checks that a sibling of this spec can come to what a child waits for.
+fn can_come_to(child: &ChildId, dependency: &Dependency, sibling: &ChildSpec) -> Result<(), SpecError> {
+    if dependency.condition == Condition::Completed && !sibling.can_complete() {
+        return Err(SpecError::NeverCompletes { child: child.clone(), dependency: dependency.on.clone() });
+    }
+    Ok(())
 }
