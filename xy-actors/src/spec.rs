@@ -149,6 +149,18 @@ pub enum OnLimit {
     GiveUp,
 }
 
+/// What a failed start means that is no restart: a first one, or one that somebody asked for.
+///
+/// A child whose own limit gives up always has its failed starts counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum FailedStart {
+    /// OTP's rules: a failed first start ends the supervisor, one that was asked for is answered and forgotten.
+    #[default]
+    Unwinds,
+    /// It is a crash: it counts, and is tried again until the limit is reached.
+    Counts,
+}
+
 /// A restart limit of one child, which replaces its supervisor's for that child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RestartLimit {
@@ -426,6 +438,8 @@ pub struct SupervisorSpec {
     pub auto_shutdown: AutoShutdown,
     /// One by one, or together.
     pub order: Order,
+    /// What a failed start means that is no restart.
+    pub failed_start: FailedStart,
     /// How long a killed in-process child is waited for before it is reported as leaked.
     pub kill_timeout: Duration,
     /// The most children a dynamic supervisor takes; `None` sets no bound.
@@ -440,6 +454,7 @@ impl Default for SupervisorSpec {
             intensity: Some(RestartIntensity::default()),
             auto_shutdown: AutoShutdown::Never,
             order: Order::Ordered,
+            failed_start: FailedStart::Unwinds,
             kill_timeout: Duration::from_secs(5),
             max_children: None,
         }

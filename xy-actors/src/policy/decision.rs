@@ -27,8 +27,8 @@ use crate::policy::shutdown::{self, Rung};
 use crate::policy::table::{Ascending, FastMap, KeySet, Table};
 use crate::policy::{restart, strategy};
 use crate::spec::{
-    AutoShutdown, ChildId, ChildSpec, ChildType, Condition, Dependency, OnLimit, Order, RestartType,
-    Shutdown, SpecError, Strategy, SupervisorSpec,
+    AutoShutdown, ChildId, ChildSpec, ChildType, Condition, Dependency, FailedStart, OnLimit, Order,
+    RestartType, Shutdown, SpecError, Strategy, SupervisorSpec,
 };
 
 mod operation;
@@ -836,7 +836,8 @@ impl<T> Policy<T> {
     ) {
         let child = &self.children[&key];
         let gives_up = child.spec.limit.is_some_and(|limit| limit.on_limit == OnLimit::GiveUp);
-        if !gives_up && origin != Origin::Automatic {
+        let counts = gives_up || self.spec.failed_start == FailedStart::Counts;
+        if !counts && origin != Origin::Automatic {
             return self.first_start_failed(key, origin, failure, out);
         }
         if child.digest.restart == RestartType::Temporary {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use xy_actors::event::{ChildReport, Next};
 use xy_actors::exit::Exit;
-use xy_actors::policy::{Operation, Outcome, Refusal, State};
+use xy_actors::policy::{Input, Operation, Outcome, Refusal, State};
 use xy_actors::spec::{
-    Backoff, ChildSpec, OnLimit, RestartIntensity, RestartLimit, RestartType, Strategy, SupervisorSpec,
+    Backoff, ChildSpec, FailedStart, OnLimit, RestartIntensity, RestartLimit, RestartType, Strategy,
+    SupervisorSpec,
 };
 
 use crate::harness::{Begin, World, child, flags, permanent};
@@ -274,4 +275,28 @@ fn a_restart_window_is_taken_before_slow_stops_of_siblings() {
         world.advance_secs(5.0);
     }
     assert_eq!(world.end, None, "slow stops spread the restarts out, as in OTP");
+}
+
+#[test]
+fn where_failed_starts_count_a_first_start_is_tried_again_until_the_limit_escalates() {
+    for strategy in [Strategy::OneForOne, Strategy::OneForAll, Strategy::RestForOne] {
+        let spec = SupervisorSpec { failed_start: FailedStart::Counts, ..flags(strategy, 2, 60) };
+        let backoff = Some(Backoff::default());
+        let children = vec![permanent("a"), ChildSpec { backoff, ..permanent("b") }, permanent("c")];
+        let mut world = World::new(spec.clone(), children.clone());
+        world.begins("b", &[Begin::Fail]);
+        world.input(Input::Start);
+        world.advance_secs(2.0);
+        assert_eq!(
+            (world.states().as_str(), world.end),
+            ("a:running b:running c:running", None),
+            "{strategy:?}"
+        );
+
+        let mut world = World::new(spec, children);
+        world.always("b", Begin::Fail);
+        world.input(Input::Start);
+        world.advance_secs(10.0);
+        assert_eq!(world.end, Some((Exit::Escalated, None)), "{strategy:?}");
+    }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use xy_actors::exit::Exit;
 use xy_actors::policy::{ChildKey, Incarnation, Input, Operation, StartFailure, TimerToken};
 use xy_actors::spec::{
-    AutoShutdown, Backoff, ChildId, ChildSpec, Condition, Dependency, OnLimit, Order, RestartIntensity,
-    RestartLimit, RestartType, Shutdown, Strategy, SupervisorSpec,
+    AutoShutdown, Backoff, ChildId, ChildSpec, Condition, Dependency, FailedStart, OnLimit, Order,
+    RestartIntensity, RestartLimit, RestartType, Shutdown, Strategy, SupervisorSpec,
 };
 
 use crate::random::Random;
@@ -43,6 +43,7 @@ impl Schedule {
                 random.pick(&[AutoShutdown::AnySignificant, AutoShutdown::AllSignificant])
             },
             order: random.pick(&[Order::Ordered, Order::Concurrent]),
+            failed_start: random.pick(&[FailedStart::Unwinds, FailedStart::Counts]),
             kill_timeout: Duration::from_secs(2),
             max_children: random.percent(20).then_some(5),
         };

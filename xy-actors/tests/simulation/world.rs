@@ -11,8 +11,8 @@ use xy_actors::policy::{
     TimerToken, Wanted,
 };
 use xy_actors::spec::{
-    AutoShutdown, ChildId, ChildSpec, Condition, Dependency, OnLimit, Order, RestartIntensity, RestartType,
-    Shutdown, Strategy, SupervisorSpec,
+    AutoShutdown, ChildId, ChildSpec, Condition, Dependency, FailedStart, OnLimit, Order, RestartIntensity,
+    RestartType, Shutdown, Strategy, SupervisorSpec,
 };
 
 /// How far the end of an incarnation has been asked for.
@@ -54,6 +54,8 @@ pub(crate) struct Child {
     touched: bool,
     /// Whether its last incarnation had been ready when it ended.
     was_ready: bool,
+    /// Whether it had been asked to end.
+    was_asked: bool,
     /// Counted restarts under a limit of its own; `None` while it is not certain whether a start has cleared them.
     counted: Option<Vec<Instant>>,
     /// Restarts since the backoff was reset, if that is certain.
@@ -170,6 +172,7 @@ impl World {
             completed: false,
             touched: false,
             was_ready: false,
+            was_asked: false,
             counted: Some(Vec::new()),
             attempt: Some(0),
             spec,
@@ -313,6 +316,7 @@ impl World {
             child.note_stable_run(live, now);
         }
         child.was_ready = live.ready_since.is_some();
+        child.was_asked = live.asked > Asked::No;
         self.past.push((key, live.incarnation));
         live
     }
@@ -422,9 +426,9 @@ impl World {
             Action::Start { child, incarnation } => {
                 let failed = matches!(input, Input::StartFailed { child: failed, .. } if *failed == child);
                 let asked = self.children[&child].asked_up || self.children[&child].incarnation == 0;
-                // So that a stop can get in between.
+                // So that a stop can get in between. One that was being stopped to start again has failed at nothing.
                 assert!(
-                    !failed || asked || self.is_group(),
+                    !failed || asked || self.children[&child].was_asked || self.is_group(),
                     "a failed start of {child:?} is tried again in a step of its own"
                 );
                 self.start(child, incarnation);
@@ -646,12 +650,17 @@ impl World {
             Next::Failed => {
                 child.expected_up = false;
                 child.settled = true;
-                let own = own.expect("only a limit of its own makes a child failed");
-                assert_eq!(own.on_limit, OnLimit::GiveUp);
-                if child.spec.restart != RestartType::Temporary
-                    && let Some(counted) = counted
-                {
-                    assert_eq!(within(counted, &own.intensity, now), own.intensity.intensity as usize);
+                if child.spec.restart == RestartType::Temporary {
+                    let counts = self.spec.failed_start == FailedStart::Counts;
+                    let gives_up = own.is_some_and(|own| own.on_limit == OnLimit::GiveUp);
+                    assert!(!exited || !child.was_ready, "a temporary child fails only to start");
+                    assert!(counts || gives_up, "{key:?} is failed without a reason");
+                } else {
+                    let own = own.expect("only a limit of its own makes a child failed");
+                    assert_eq!(own.on_limit, OnLimit::GiveUp);
+                    if let Some(counted) = counted {
+                        assert_eq!(within(counted, &own.intensity, now), own.intensity.intensity as usize);
+                    }
                 }
             }
             Next::Escalates => {
