@@ -1,6 +1,6 @@
 //! Configuration: a directory of RON files -> [`Config`]; errors with file, line, column, key and hint.
 //!
-//! `xyd.ron` holds the daemon's own settings, `servers/NAME.ron` one server each. A bad server file never fails the
+//! `xyd.ron` holds the daemon's own settings, `servers/NAME.ron` one server or one group of servers each. A bad server file never fails the
 //! whole: it is listed in [`Config::rejected`], and the others load. Commented examples of both files, with every
 //! key, are `examples/xyd.ron` and `examples/server.ron`.
 
@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use xy_actors::log::LogSettings;
 use xy_actors::process::ProcessSpec;
-use xy_actors::spec::ChildSpec;
+use xy_actors::spec::{ChildSpec, RestartType, SupervisorSpec};
 
 mod check;
+mod dependencies;
 mod diagnosis;
 mod error;
 mod file;
@@ -24,6 +25,10 @@ mod program;
 mod quantity;
 mod shape;
 
+use check::{Described, Origin};
+use dependencies::Node;
+
+pub use dependencies::DependsOn;
 pub use error::ConfigError;
 pub use file::Trust;
 pub use program::check_commands;
@@ -33,8 +38,10 @@ pub use program::check_commands;
 pub struct Config {
     /// The daemon's own settings.
     pub settings: Settings,
-    /// The valid servers by name, no two with one port.
+    /// The valid servers by name, which for one in a group is its path, no two with one port.
     pub servers: BTreeMap<String, ServerConfig>,
+    /// The valid groups by name or path.
+    pub groups: BTreeMap<String, GroupConfig>,
     /// The files that are not in use and why, sorted by name.
     pub rejected: Vec<RejectedFile>,
 }
@@ -58,8 +65,11 @@ impl Default for Settings {
 /// One server: its file, read and checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
-    /// The name: the file's, or for one of several instances the file's with its number, as in `web-2`.
+    /// The name: the file's, or in a group its path, as in `backend/web`. One of several instances has its number too, as
+    /// in `web-2`.
     pub name: String,
+    /// The name without the number of an instance.
+    pub base: String,
     /// The file's name without its ending.
     pub origin: String,
     /// When it is restarted and how it is ended.
@@ -68,6 +78,27 @@ pub struct ServerConfig {
     pub process: ProcessSpec,
     /// How much of its output is kept.
     pub log: LogSettings,
+    /// What its file says about those it waits for; the spec has them resolved.
+    pub depends_on: Vec<DependsOn>,
+    /// The file.
+    pub source: PathBuf,
+}
+
+/// One group: a supervisor of its own, whose servers and groups are separate entries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupConfig {
+    /// The name: the file's, or in another group its path.
+    pub name: String,
+    /// The file's name without its ending.
+    pub origin: String,
+    /// What its own supervisor knows of it.
+    pub child: ChildSpec,
+    /// Its flags.
+    pub supervisor: SupervisorSpec,
+    /// The ids of its children in start order, instances one by one.
+    pub members: Vec<String>,
+    /// What its file says about those it waits for; the spec has them resolved.
+    pub depends_on: Vec<DependsOn>,
     /// The file.
     pub source: PathBuf,
 }
@@ -81,8 +112,17 @@ pub struct RejectedFile {
     pub path: PathBuf,
     /// What is wrong with it; never empty.
     pub errors: Vec<ConfigError>,
-    /// The server, if only its port is in the way: a reload may decide otherwise who keeps the port.
-    conflicting: Option<Box<ServerConfig>>,
+    /// What it describes, if only others are in the way: a reload may find them in another state.
+    conflicting: Option<Box<Unit>>,
+}
+
+/// A child of the root with everything in it, which is accepted or rejected as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Unit {
+    name: String,
+    source: PathBuf,
+    servers: BTreeMap<String, ServerConfig>,
+    groups: BTreeMap<String, GroupConfig>,
 }
 
 impl RejectedFile {
@@ -91,25 +131,24 @@ impl RejectedFile {
         Self { name: name.into(), path: path.into(), errors, conflicting: None }
     }
 
-    /// Creates a rejection because another server has the port.
-    fn for_port(server: ServerConfig, port: u16, holder: &str) -> Self {
-        let shown = shown_from_source(&server.source);
-        let error = ConfigError {
-            key: Some("port".to_owned()),
-            ..ConfigError::of_file(shown, format!("port {port} belongs to server `{holder}`"))
-        };
-        Self {
-            name: server.name.clone(),
-            path: server.source.clone(),
-            errors: vec![error.with_hint("give one of them another port")],
-            conflicting: Some(Box::new(server)),
-        }
+    /// Creates a rejection because of others.
+    fn of_unit(unit: Unit, errors: Vec<ConfigError>) -> Self {
+        Self { name: unit.name.clone(), path: unit.source.clone(), errors, conflicting: Some(Box::new(unit)) }
     }
 
-    /// Returns the server, if only its port is in the way.
-    pub(crate) fn conflicting(&self) -> Option<&ServerConfig> {
+    /// Returns what it describes, if only others are in the way.
+    pub(crate) fn conflicting(&self) -> Option<&Unit> {
         self.conflicting.as_deref()
     }
+}
+
+fn port_taken(server: &ServerConfig, port: u16, holder: &str) -> ConfigError {
+    let shown = shown_from_source(&server.source);
+    let error = ConfigError {
+        key: Some("port".to_owned()),
+        ..ConfigError::of_file(shown, format!("port {port} belongs to server `{holder}`"))
+    };
+    error.with_hint("give one of them another port")
 }
 
 /// What loading needs to know beside the directory.
@@ -197,11 +236,13 @@ impl Config {
                 Err(errors) => rejected.push(RejectedFile::new(name, path, errors)),
             }
         }
-        let valid = settle_names(files, &mut rejected, directory);
-        let (servers, conflicts) = settle_ports(valid, &BTreeMap::new());
-        rejected.extend(conflicts);
-        rejected.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { settings, servers, rejected })
+        let mut config = Self { settings, rejected, ..Self::default() };
+        for described in settle_names(files, &mut config.rejected, directory) {
+            config.servers.extend(described.servers.into_iter().map(|server| (server.name.clone(), server)));
+            config.groups.extend(described.groups.into_iter().map(|group| (group.name.clone(), group)));
+        }
+        settle(&mut config, &Self::default());
+        Ok(config)
     }
 
     /// Returns every mistake found, in the order of the files.
@@ -210,17 +251,74 @@ impl Config {
     }
 }
 
+/// Returns the name of the root's child that a server or group is, or lies in.
+pub(crate) fn root_of(path: &str) -> &str {
+    path.split('/').next().unwrap_or(path)
+}
+
+impl Config {
+    /// Takes a child of the root out, with everything in it.
+    fn take(&mut self, root: &str) -> Option<Unit> {
+        let servers: BTreeMap<_, _> = self.servers.extract_if(.., |path, _| root_of(path) == root).collect();
+        let groups: BTreeMap<_, _> = self.groups.extract_if(.., |path, _| root_of(path) == root).collect();
+        let first = servers.values().map(|server| &server.source);
+        let source = first.chain(groups.values().map(|group| &group.source)).next()?.clone();
+        Some(Unit { name: root.to_owned(), source, servers, groups })
+    }
+
+    /// Takes in what was left out because of others.
+    pub(crate) fn restore(&mut self, unit: Unit) {
+        self.servers.extend(unit.servers);
+        self.groups.extend(unit.groups);
+    }
+
+    /// Takes a child of the root out and lists it as rejected.
+    fn reject(&mut self, root: &str, errors: Vec<ConfigError>) {
+        if let Some(unit) = self.take(root) {
+            self.rejected.push(RejectedFile::of_unit(unit, errors));
+        }
+    }
+
+    /// Returns whether a server, group or file of this name is not to be touched because its file is rejected.
+    pub(crate) fn is_rejected(&self, root: &str, origin: &str) -> bool {
+        self.rejected.iter().any(|file| file.name == root || file.name == origin)
+    }
+
+    /// Returns the children of the root and whom they wait for.
+    fn nodes(&self) -> Vec<Node> {
+        let at_root = |path: &str| !path.contains('/');
+        let servers = self.servers.values().filter(|server| at_root(&server.name)).map(node_of_server);
+        let groups = self.groups.values().filter(|group| at_root(&group.name)).map(node_of_group);
+        servers.chain(groups).collect()
+    }
+}
+
+fn node_of_server(server: &ServerConfig) -> Node {
+    Node {
+        id: server.child.id.to_string(),
+        base: server.base.rsplit('/').next().unwrap_or_default().to_owned(),
+        wants: server.depends_on.clone(),
+        is_endless: server.child.restart == RestartType::Permanent,
+    }
+}
+
+fn node_of_group(group: &GroupConfig) -> Node {
+    let id = group.child.id.to_string();
+    Node { base: id.clone(), id, wants: group.depends_on.clone(), is_endless: true }
+}
+
 /// Gives each name to one file: to the file of that name, valid or not, rather than to an instance.
 fn settle_names(
-    files: Vec<(String, PathBuf, Vec<ServerConfig>)>,
+    files: Vec<(String, PathBuf, Described)>,
     rejected: &mut Vec<RejectedFile>,
     directory: &Path,
-) -> BTreeMap<String, ServerConfig> {
+) -> Vec<Described> {
     let names: BTreeSet<String> =
         files.iter().map(|(name, ..)| name).chain(rejected.iter().map(|file| &file.name)).cloned().collect();
-    let mut valid = BTreeMap::new();
-    for (name, path, servers) in files {
-        match servers.iter().find(|server| server.name != name && names.contains(&server.name)) {
+    let mut valid = Vec::new();
+    for (name, path, described) in files {
+        let is_taken = |server: &&ServerConfig| server.name != name && names.contains(&server.name);
+        match described.servers.iter().find(is_taken) {
             Some(instance) => {
                 let error = ConfigError {
                     key: Some("instances".to_owned()),
@@ -232,38 +330,94 @@ fn settle_names(
                 let error = error.with_hint("rename one of the files");
                 rejected.push(RejectedFile::new(name, path, vec![error]));
             }
-            None => valid.extend(servers.into_iter().map(|server| (server.name.clone(), server))),
+            None => valid.push(described),
         }
     }
     valid
 }
 
-/// Gives each port to one server: to its holder if that wants it, else to the first by name.
+/// Leaves out what others are in the way of, until the rest can run together: who gets which port, and who waits for whom.
 ///
-/// `held` maps ports to the names of the servers that keep them.
-pub(crate) fn settle_ports(
-    candidates: BTreeMap<String, ServerConfig>,
-    held: &BTreeMap<u16, String>,
-) -> (BTreeMap<String, ServerConfig>, Vec<RejectedFile>) {
-    let mut holders = held.clone();
-    for server in candidates.values() {
+/// `running` is what runs now. A running server keeps its port if it still wants it. What is rejected and runs goes on as
+/// it is, with its port, and others can depend on it. Each round rejects at least one more, so this ends.
+pub(crate) fn settle(config: &mut Config, running: &Config) {
+    loop {
+        let before = config.rejected.len();
+        settle_ports(config, running);
+        if config.rejected.len() == before {
+            settle_dependencies(config, running);
+        }
+        if config.rejected.len() == before {
+            break;
+        }
+    }
+    config.rejected.sort_by(|a, b| a.name.cmp(&b.name));
+}
+
+/// Gives each port to one server: to its holder if that wants it, else to the first by name.
+fn settle_ports(config: &mut Config, running: &Config) {
+    let mut holders: BTreeMap<u16, String> = running
+        .servers
+        .values()
+        .filter_map(|server| Some((server.process.port?, server)))
+        .filter(|(port, server)| {
+            let wanted = config.servers.get(&server.name).and_then(|wanted| wanted.process.port);
+            config.is_rejected(root_of(&server.name), &server.origin) || wanted == Some(*port)
+        })
+        .map(|(port, server)| (port, server.name.clone()))
+        .collect();
+    for server in config.servers.values() {
         if let Some(port) = server.process.port {
             holders.entry(port).or_insert_with(|| server.name.clone());
         }
     }
-    let mut accepted = BTreeMap::new();
-    let mut rejected = Vec::new();
-    for (name, server) in candidates {
-        match server.process.port.and_then(|port| Some((port, holders.get(&port)?))) {
-            Some((port, holder)) if *holder != name => {
-                rejected.push(RejectedFile::for_port(server, port, holder));
+    let mut losers: BTreeMap<String, Vec<ConfigError>> = BTreeMap::new();
+    for server in config.servers.values() {
+        if let Some((port, holder)) = server.process.port.and_then(|port| Some((port, holders.get(&port)?)))
+            && *holder != server.name
+        {
+            let errors = losers.entry(root_of(&server.name).to_owned()).or_default();
+            errors.push(port_taken(server, port, holder));
+        }
+    }
+    // One at a time: a group that loses one port takes no other from anybody.
+    if let Some((root, errors)) = losers.pop_first() {
+        config.reject(&root, errors);
+    }
+}
+
+/// Resolves who waits for whom among the children of the root, and rejects those that cannot.
+fn settle_dependencies(config: &mut Config, running: &Config) {
+    let mut nodes = config.nodes();
+    let own = nodes.len();
+    let kept = running.nodes().into_iter().filter(|node| {
+        let origin = running.servers.get(&node.id).map_or(node.id.as_str(), |server| server.origin.as_str());
+        config.is_rejected(&node.id, origin) && !nodes.iter().any(|own| own.id == node.id)
+    });
+    let kept: Vec<Node> = kept.collect();
+    nodes.extend(kept);
+    let absent = config.rejected.iter().map(|file| file.name.clone()).collect();
+    let resolved = dependencies::resolve(&nodes, &absent);
+    for (node, result) in nodes.into_iter().zip(resolved).take(own) {
+        match result {
+            Ok(depends_on) => {
+                if let Some(server) = config.servers.get_mut(&node.id) {
+                    server.child.depends_on = depends_on;
+                } else if let Some(group) = config.groups.get_mut(&node.id) {
+                    group.child.depends_on = depends_on;
+                }
             }
-            _ => {
-                accepted.insert(name, server);
+            Err(faults) => {
+                let source = match (config.servers.get(&node.id), config.groups.get(&node.id)) {
+                    (Some(server), _) => server.source.clone(),
+                    (None, group) => group.map(|group| group.source.clone()).unwrap_or_default(),
+                };
+                let shown = shown_from_source(&source);
+                let told = faults.into_iter().map(|fault| fault.told(&shown));
+                config.reject(&node.id, told.collect());
             }
         }
     }
-    (accepted, rejected)
 }
 
 /// Returns whether a directory entry is meant as a server file: hidden files and other endings are droppings of
@@ -306,7 +460,7 @@ fn load_server(
     shown: &Path,
     settings: &Settings,
     options: &LoadOptions,
-) -> Result<Vec<ServerConfig>, Vec<ConfigError>> {
+) -> Result<Described, Vec<ConfigError>> {
     if !is_name(name) {
         let error = ConfigError::of_file(shown, format!("`{name}` is not a server name"));
         return Err(vec![error.with_hint(
@@ -314,7 +468,7 @@ fn load_server(
         )]);
     }
     file::read(path, shown, options.trust)
-        .and_then(|text| check::server(name, path, shown, &text, settings, options))
+        .and_then(|text| check::server(Origin { name, source: path, settings, options }, shown, &text))
 }
 
 /// Returns whether a text is a server name: `[a-z0-9_][a-z0-9_-]{0,63}`.

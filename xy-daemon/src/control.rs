@@ -17,12 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use xy_actors::child::{Child, StartErrorKind};
+use xy_actors::child::StartErrorKind;
 use xy_actors::event::stream::{EventCursor, unix_ms};
 use xy_actors::exit::Cause;
 use xy_actors::log::{LinePattern, LogHub, LogQuery, LogSettings, Stream};
-use xy_actors::policy::{Refusal, State, Wanted};
-use xy_actors::process::{Ownership, ProcessHost, process};
+use xy_actors::policy::Refusal;
+use xy_actors::process::{Ownership, ProcessHost};
+use xy_actors::spec::ChildType;
 use xy_actors::supervisor::{
     ChildInfo, LastExit, OperationError, SignalError, StartOutcome, StopOutcome, Supervisor,
 };
@@ -37,11 +38,15 @@ use crate::protocol::method::{
     ServerSummary, ShutdownParams, ShutdownResult, SignalParams, SignalResult, StartResult, StatusParams,
     StatusResult, StopResult, Targets, Transition, VersionParams, VersionResult,
 };
-use crate::reload::{self, ChangeKind, ReloadPlan};
+use crate::reload;
 use crate::rpc::{Service, Subscription};
 
+mod apply;
 mod subscription;
+mod tree;
 mod words;
+
+pub(crate) use tree::add_children;
 
 use subscription::{EventSubscription, LogSubscription};
 
@@ -109,24 +114,25 @@ impl Source {
 /// The configuration in force: what each server of the tree was made from, and the files that are not in use.
 #[derive(Debug, Default)]
 struct InForce {
-    servers: BTreeMap<String, ServerConfig>,
+    config: Config,
     rejected: BTreeMap<String, String>,
 }
 
 impl InForce {
-    fn reject(&mut self, files: &[RejectedFile]) {
-        self.rejected = files.iter().map(|file| (file.name.clone(), errors_of(file))).collect();
+    fn of(config: Config) -> Self {
+        let rejected = config.rejected.iter().map(|file| (file.name.clone(), errors_of(file))).collect();
+        Self { config, rejected }
+    }
+
+    /// Returns whether there is a server or group of this name or path.
+    fn has(&self, name: &str) -> bool {
+        self.config.servers.contains_key(name) || self.config.groups.contains_key(name)
     }
 }
 
 fn errors_of(file: &RejectedFile) -> String {
     let errors: Vec<String> = file.errors.iter().map(ToString::to_string).collect();
     errors.join("\n")
-}
-
-/// Makes the child of the root that a server file describes.
-pub(crate) fn child_of(server: &ServerConfig, host: &ProcessHost, logs: &LogHub) -> impl Child + use<> {
-    process(server.process.clone(), host, logs).log(server.log)
 }
 
 impl Control {
@@ -140,8 +146,7 @@ impl Control {
         signals: mpsc::Sender<DaemonSignal>,
         place: Place,
     ) -> Self {
-        let mut in_force = InForce { servers: config.servers.clone(), ..InForce::default() };
-        in_force.reject(&config.rejected);
+        let in_force = InForce::of(config.clone());
         Self(Arc::new(Inner {
             root,
             host,
@@ -183,16 +188,17 @@ impl Control {
     }
 
     fn port_of(&self, name: &str) -> Option<u16> {
-        self.in_force().servers.get(name).and_then(|server| server.process.port)
+        self.in_force().config.servers.get(name).and_then(|server| server.process.port)
     }
 
     fn log_settings_of(&self, name: &str) -> Option<LogSettings> {
-        self.in_force().servers.get(name).map(|server| server.log)
+        self.in_force().config.servers.get(name).map(|server| server.log)
     }
 
     fn summary(&self, child: &ChildInfo) -> ServerSummary {
         ServerSummary {
             name: child.path.to_string(),
+            group: child.child_type == ChildType::Supervisor,
             state: child.state,
             ready: child.ready,
             wanted: child.wanted,
@@ -227,24 +233,26 @@ impl Control {
         }
     }
 
-    /// Returns the servers that a name stands for: itself, or every instance that the file of that name describes.
+    /// Returns the servers that a name stands for: itself, or every instance that a file describes by that name.
     fn instances_of(&self, name: String) -> Vec<String> {
         let in_force = self.in_force();
-        if in_force.servers.contains_key(&name) {
+        if in_force.has(&name) {
             return vec![name];
         }
         let mut instances: Vec<&ServerConfig> =
-            in_force.servers.values().filter(|server| server.origin == name).collect();
+            in_force.config.servers.values().filter(|server| server.base == name).collect();
         // As numbers: `web-10` comes after `web-9`.
         instances.sort_by_key(|server| (server.name.len(), &server.name));
         let names: Vec<String> = instances.into_iter().map(|server| server.name.clone()).collect();
         if names.is_empty() { vec![name] } else { names }
     }
 
-    /// Returns what is wrong with the file of a server, if that is not in use.
+    /// Returns what is wrong with the file of a server or group, if that is not in use.
     fn config_error_of(&self, name: &str) -> Option<String> {
         let in_force = self.in_force();
-        let origin = in_force.servers.get(name).map(|server| server.origin.as_str());
+        let Config { servers, groups, .. } = &in_force.config;
+        let origin = servers.get(name).map(|server| &server.origin);
+        let origin = origin.or_else(|| groups.get(name).map(|group| &group.origin));
         let rejected = |name: &str| in_force.rejected.get(name).cloned();
         rejected(name).or_else(|| rejected(origin?))
     }
@@ -253,21 +261,26 @@ impl Control {
     async fn each<T, F, Fut>(&self, params: OperationParams, operation: F) -> Result<Vec<Row<T>>, RpcError>
     where
         T: Send + 'static,
-        F: Fn(Supervisor, String, Option<String>) -> Fut,
+        F: Fn(Supervisor, String, Option<String>) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Result<T, Trouble>> + Send + 'static,
     {
         let OperationParams { targets, wait, timeout_secs, reason } = params;
         let names = self.names(targets).await?;
         let mut tasks = Vec::with_capacity(names.len());
         for name in names {
+            let (control, operation) = (self.clone(), operation.clone());
+            let (path, reason) = (name.clone(), reason.clone());
             // In a task of its own the operation goes on when its client is gone or does not wait.
-            let task = tokio::spawn(operation(self.0.root.clone(), name.clone(), reason.clone()));
+            let task = tokio::spawn(async move {
+                let (owner, id) = control.owner_of(&path).await?;
+                operation(owner, id, reason).await
+            });
             tasks.push((name, task));
         }
         let deadline = timeout_secs.map(|secs| tokio::time::Instant::now() + Duration::from_secs(secs));
         let mut rows = Vec::with_capacity(tasks.len());
         for (name, task) in tasks {
-            let exists = self.in_force().servers.contains_key(&name);
+            let exists = self.in_force().has(&name);
             let result = if !wait && exists {
                 Ok(None)
             } else {
@@ -325,84 +338,12 @@ impl Control {
     pub async fn reload(&self, dry_run: bool) -> Result<ReloadResult, LoadError> {
         let _one_at_a_time = self.0.reloading.lock().await;
         let config = self.0.source.load().await?;
-        let plan = reload::plan(&self.in_force().servers, &config);
+        let plan = reload::plan(&self.in_force().config, &config);
         let result = words::reload_result(&plan);
         if !dry_run {
             self.apply(plan).await;
         }
         Ok(result)
-    }
-
-    async fn apply(&self, plan: ReloadPlan) {
-        let Inner { root, host, logs, .. } = &*self.0;
-        {
-            let mut in_force = self.in_force();
-            in_force.reject(&plan.rejected);
-            for name in &plan.removed {
-                in_force.servers.remove(name);
-            }
-            for change in &plan.changed {
-                in_force.servers.insert(change.config.name.clone(), change.config.clone());
-            }
-            for server in &plan.added {
-                in_force.servers.insert(server.name.clone(), server.clone());
-            }
-        }
-        // What has to go goes first and all together, so that ports can change hands.
-        let mut leaving = Vec::new();
-        for name in plan.removed {
-            let (root, logs) = (root.clone(), logs.clone());
-            leaving.push(tokio::spawn(async move {
-                note_failure(
-                    &name,
-                    root.remove(name.as_str(), Some("no longer configured".to_owned())).await,
-                );
-                logs.close(&name);
-                None
-            }));
-        }
-        for change in plan.changed {
-            let root = root.clone();
-            let child: Box<dyn Child> = Box::new(child_of(&change.config, host, logs));
-            if let Ok(log) = logs.open(&change.config.name, change.config.log) {
-                log.set_settings(change.config.log);
-            }
-            leaving.push(tokio::spawn(async move {
-                let name = change.config.name.clone();
-                let why = change.kind.why().to_owned();
-                let restarts = match change.kind {
-                    ChangeKind::PolicyOnly { .. } => false,
-                    _ => match root.which_child(name.as_str()).await {
-                        Ok(info) => info.wanted == Wanted::Up && (info.state != State::Stopped || info.held),
-                        Err(_) => false,
-                    },
-                };
-                if restarts {
-                    note_failure(&name, root.stop(name.as_str(), Some(why.clone())).await);
-                }
-                note_failure(&name, root.update(change.config.child, Some(child)).await);
-                restarts.then_some((name, why))
-            }));
-        }
-        for task in leaving {
-            if let Ok(Some((name, why))) = task.await {
-                let root = root.clone();
-                // Whether it becomes ready is told by events and `status`; a cold start must not hold up the answer.
-                tokio::spawn(async move { root.start(name.as_str(), Some(why)).await });
-            }
-        }
-        for server in plan.added {
-            let root = root.clone();
-            let child = child_of(&server, host, logs);
-            tokio::spawn(async move { root.start_child(server.child, child).await });
-        }
-    }
-}
-
-/// An operation inside a reload that did not come about: its child has just gone another way.
-fn note_failure<T>(name: &str, result: Result<T, OperationError>) {
-    if let Err(error) = result {
-        tracing::warn!(child = name, reason = %error, "reload");
     }
 }
 
@@ -476,19 +417,29 @@ fn last_exit(last: &LastExit) -> method::LastExit {
 
 impl Service for Control {
     async fn list(&self, _params: ListParams) -> Result<ListResult, RpcError> {
-        let children = self.0.root.which_children().await.map_err(gone)?;
-        let mut servers: Vec<ServerSummary> = children.iter().map(|child| self.summary(child)).collect();
-        servers.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut children = self.0.root.which_children().await.map_err(gone)?;
+        children.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut servers = Vec::with_capacity(children.len());
+        for child in &children {
+            servers.push(self.summary(child));
+            servers.extend(self.rows_in(&self.0.root, child).await);
+        }
         Ok(ListResult { servers })
     }
 
     async fn status(&self, params: StatusParams) -> Result<StatusResult, RpcError> {
         let name = params.name;
-        let (child, history) = match self.0.root.which_child_with_history(name.as_str()).await {
+        let (owner, id) = match self.owner_of(&name).await {
+            Ok(found) => found,
+            Err(Trouble { kind: ErrorKind::ServerNotFound, .. }) => return Err(self.not_found(&name)),
+            Err(Trouble { kind, message }) => return Err(RpcError::new(kind, message)),
+        };
+        let (child, history) = match owner.which_child_with_history(id).await {
             Ok(found) => found,
             Err(OperationError::NotFound(_)) => return Err(self.not_found(&name)),
             Err(error) => return Err(gone(error)),
         };
+        let children = self.rows_in(&owner, &child).await;
         let log = self.log_settings_of(&name).and_then(|settings| self.0.logs.open(&name, settings).ok());
         let mut stderr_tail = Vec::new();
         if let Some(log) = &log {
@@ -510,7 +461,7 @@ impl Service for Control {
                     reason: transition.reason(),
                 })
                 .collect(),
-            children: Vec::new(),
+            children,
             log_path: log.and_then(|log| log.path()).map(|path| path.display().to_string()),
             stderr_tail,
             config_error: self.config_error_of(&name),
@@ -518,9 +469,8 @@ impl Service for Control {
     }
 
     async fn start(&self, params: OperationParams) -> Result<StartResult, RpcError> {
-        let rows = self
-            .each(params, |root, name, reason| async move { Ok(root.start(name, reason).await?) })
-            .await?;
+        let rows =
+            self.each(params, |owner, id, reason| async move { Ok(owner.start(id, reason).await?) }).await?;
         let mut result = StartResult::default();
         for Row { name, result: row } in rows {
             match row {
@@ -533,13 +483,13 @@ impl Service for Control {
     }
 
     async fn stop(&self, params: OperationParams) -> Result<StopResult, RpcError> {
-        let rows =
-            self.each(params, |root, name, reason| async move { Ok(root.stop(name, reason).await?) }).await?;
+        let rows = self.each(params, |owner, id, reason| tree::stop(owner, id, reason)).await?;
         let mut result = StopResult::default();
         for Row { name, result: row } in rows {
             match row {
-                Ok(Some(StopOutcome::NotRunning)) => result.not_running.push(name),
-                Ok(Some(StopOutcome::Stopped(report))) => {
+                Ok(Some((StopOutcome::NotRunning, _))) => result.not_running.push(name),
+                Ok(Some((StopOutcome::Stopped(report), inside))) => {
+                    result.killed.extend(inside);
                     if !report.left.is_empty() {
                         let left: Vec<String> =
                             report.left.iter().map(|p| format!("pid {} ({})", p.pid, p.command)).collect();
@@ -561,7 +511,7 @@ impl Service for Control {
 
     async fn restart(&self, params: OperationParams) -> Result<RestartResult, RpcError> {
         let rows = self
-            .each(params, |root, name, reason| async move { Ok(root.restart(name, reason).await?) })
+            .each(params, |owner, id, reason| async move { Ok(owner.restart(id, reason).await?) })
             .await?;
         let mut result = RestartResult::default();
         for Row { name, result: row } in rows {
@@ -574,17 +524,13 @@ impl Service for Control {
     }
 
     async fn pause(&self, params: OperationParams) -> Result<PauseResult, RpcError> {
-        let rows = self
-            .each(params, |root, name, reason| async move { Ok(root.pause(name, reason).await?) })
-            .await?;
+        let rows = self.each(params, |owner, id, reason| tree::pause(owner, id, reason)).await?;
         let (paused, failed) = split(rows);
         Ok(PauseResult { paused, failed })
     }
 
     async fn resume(&self, params: OperationParams) -> Result<ResumeResult, RpcError> {
-        let rows = self
-            .each(params, |root, name, reason| async move { Ok(root.resume(name, reason).await?) })
-            .await?;
+        let rows = self.each(params, |owner, id, reason| tree::resume(owner, id, reason)).await?;
         let (resumed, failed) = split(rows);
         Ok(ResumeResult { resumed, failed })
     }
@@ -593,8 +539,8 @@ impl Service for Control {
         let SignalParams { targets, signal, reason: _ } = params;
         let number = xy_actors::process::StopSignal::from(signal).number();
         let rows = self
-            .each(OperationParams::new(targets), |root, name, _| async move {
-                Ok(root.signal(name, number).await?)
+            .each(OperationParams::new(targets), move |owner, id, _| async move {
+                Ok(owner.signal(id, number).await?)
             })
             .await?;
         let (signaled, failed) = split(rows);
@@ -617,7 +563,7 @@ impl Service for Control {
 
     async fn logs(&self, params: LogsParams) -> Result<Box<dyn Subscription>, RpcError> {
         let LogsParams { name, tail, follow, since_unix_ms, until_unix_ms, previous, grep } = params;
-        let Some(settings) = self.log_settings_of(&name) else { return Err(self.not_found(&name)) };
+        let Some(settings) = self.log_settings_of(&name) else { return Err(self.no_log(&name)) };
         if follow && (previous || until_unix_ms.is_some()) {
             let parameter = if previous { "previous" } else { "until_unix_ms" };
             return Err(RpcError::invalid_parameter(

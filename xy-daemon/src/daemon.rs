@@ -21,7 +21,7 @@ use xy_actors::spec::{Order, SupervisorSpec};
 use xy_actors::supervisor::{SpawnTreeError, Supervisor};
 
 use crate::config::{Config, LoadError, LoadOptions, Trust};
-use crate::control::{Control, Place, Source, child_of, killed};
+use crate::control::{Control, Place, Source, add_children, killed};
 use crate::instance::{InstanceLock, LockError};
 use crate::protocol::method::Killed;
 use crate::rpc;
@@ -314,9 +314,7 @@ fn report_sweep(sweep: &SweepReport) -> Vec<String> {
 
 async fn spawn_root(config: &Config, host: &ProcessHost, logs: &LogHub) -> Result<Supervisor, RunError> {
     let spec = SupervisorSpec { order: Order::Concurrent, intensity: None, ..SupervisorSpec::default() };
-    let builder = config.servers.values().fold(Supervisor::builder(spec), |builder, server| {
-        builder.child(server.child.clone(), child_of(server, host, logs))
-    });
+    let builder = add_children(Supervisor::builder(spec), config, host, logs);
     Ok(builder.seed(unix_ms()).spawn().await?)
 }
 

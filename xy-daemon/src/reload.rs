@@ -5,22 +5,42 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use xy_actors::process::{ProcessSettings, StopCommand};
+use xy_actors::spec::{Order, Strategy};
 
-use crate::config::{self, Config, RejectedFile, ServerConfig};
+use crate::config::{self, Config, GroupConfig, RejectedFile, ServerConfig};
 
-/// What a reload will do. Each server of either side is in exactly one list.
+/// What a reload will do. Each server and group of either side is in exactly one list of its kind.
+///
+/// What lies in a group that comes, goes or is restarted is listed too, and follows the group.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ReloadPlan {
     /// Servers to start, by name.
     pub added: Vec<ServerConfig>,
     /// Servers to change, by name.
     pub changed: Vec<Change>,
-    /// Names of servers to stop and forget: their file is gone.
+    /// Names of servers to stop and forget: no file describes them any more.
     pub removed: Vec<String>,
     /// Names of servers whose file says what it said.
     pub unchanged: Vec<String>,
+    /// What happens to the groups themselves.
+    pub groups: GroupsPlan,
     /// Files that are not in use; a running server of that name goes on as it is.
     pub rejected: Vec<RejectedFile>,
+    /// What is in force afterwards: what was accepted, and what is rejected and runs.
+    pub after: Config,
+}
+
+/// What a reload will do to groups themselves; what is in them has its own entries.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GroupsPlan {
+    /// Groups to start, by path.
+    pub added: Vec<GroupConfig>,
+    /// Groups to change, by path.
+    pub changed: Vec<GroupChange>,
+    /// Paths of groups to stop and forget.
+    pub removed: Vec<String>,
+    /// Paths of groups that are what they were.
+    pub unchanged: Vec<String>,
 }
 
 /// A server whose file says something new.
@@ -28,6 +48,15 @@ pub struct ReloadPlan {
 pub struct Change {
     /// What the file says now.
     pub config: ServerConfig,
+    /// What it takes.
+    pub kind: ChangeKind,
+}
+
+/// A group whose file says something new about the group itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupChange {
+    /// What the file says now.
+    pub config: GroupConfig,
     /// What it takes.
     pub kind: ChangeKind,
 }
@@ -59,32 +88,38 @@ impl ChangeKind {
 
 /// Plans a reload.
 ///
-/// Of two servers with one port a running one keeps it, else the first by name gets it.
-pub fn plan(running: &BTreeMap<String, ServerConfig>, loaded: &Config) -> ReloadPlan {
+/// Of two servers with one port a running one keeps it, else the first by name gets it. What a file cannot have because
+/// of others that run rejects it, and what is rejected goes on as it is.
+pub fn plan(running: &Config, loaded: &Config) -> ReloadPlan {
     // Conflicts were settled without knowing who runs, so they are taken up again.
-    let mut candidates = loaded.servers.clone();
-    let mut rejected = Vec::new();
+    let mut target = Config { rejected: Vec::new(), ..loaded.clone() };
     for file in &loaded.rejected {
         match file.conflicting() {
-            Some(server) => {
-                candidates.insert(server.name.clone(), server.clone());
-            }
-            None => rejected.push(file.clone()),
+            Some(unit) => target.restore(unit.clone()),
+            None => target.rejected.push(file.clone()),
         }
     }
-    let (servers, conflicts) = settle(running, candidates, &rejected);
-    rejected.extend(conflicts);
-    rejected.sort_by(|a, b| a.name.cmp(&b.name));
+    config::settle(&mut target, running);
 
-    let untouched: BTreeSet<&str> = rejected.iter().map(|file| file.name.as_str()).collect();
-    let removed = running
+    let goes = |path: &str, origin: &str| !target.is_rejected(config::root_of(path), origin);
+    let mut plan = ReloadPlan {
+        removed: running
+            .servers
+            .values()
+            .filter(|old| !target.servers.contains_key(&old.name) && goes(&old.name, &old.origin))
+            .map(|old| old.name.clone())
+            .collect(),
+        ..ReloadPlan::default()
+    };
+    plan.groups.removed = running
+        .groups
         .values()
-        .filter(|server| !servers.contains_key(&server.name) && !is_among(server, &untouched))
-        .map(|server| server.name.clone())
+        .filter(|old| !target.groups.contains_key(&old.name) && goes(&old.name, &old.origin))
+        .map(|old| old.name.clone())
         .collect();
-    let mut plan = ReloadPlan { removed, ..ReloadPlan::default() };
-    for (name, server) in servers {
-        match running.get(&name) {
+    plan.after = after(running, &target);
+    for (name, server) in target.servers {
+        match running.servers.get(&name) {
             None => plan.added.push(server),
             Some(old) => match difference(old, &server) {
                 None => plan.unchanged.push(name),
@@ -92,44 +127,56 @@ pub fn plan(running: &BTreeMap<String, ServerConfig>, loaded: &Config) -> Reload
             },
         }
     }
-    plan.rejected = rejected;
+    for (name, group) in target.groups {
+        match running.groups.get(&name) {
+            None => plan.groups.added.push(group),
+            Some(old) => match group_difference(old, &group) {
+                None => plan.groups.unchanged.push(name),
+                Some(kind) => plan.groups.changed.push(GroupChange { config: group, kind }),
+            },
+        }
+    }
+    plan.rejected = target.rejected;
     plan
 }
 
-/// Returns whether a server, or for an instance the file it comes from, is among these.
-fn is_among(server: &ServerConfig, names: &BTreeSet<&str>) -> bool {
-    names.contains(server.name.as_str()) || names.contains(server.origin.as_str())
+fn after(running: &Config, target: &Config) -> Config {
+    let mut after = target.clone();
+    for (name, old) in &running.servers {
+        if target.is_rejected(config::root_of(name), &old.origin) {
+            after.servers.entry(name.clone()).or_insert_with(|| old.clone());
+        }
+    }
+    for (name, old) in &running.groups {
+        if target.is_rejected(config::root_of(name), &old.origin) {
+            after.groups.entry(name.clone()).or_insert_with(|| old.clone());
+        }
+    }
+    after
 }
 
-/// Settles who gets which port.
-///
-/// A rejected server goes on with the port it has, which may reject another one in turn; each round rejects at
-/// least one more, so this ends.
-fn settle(
-    running: &BTreeMap<String, ServerConfig>,
-    mut servers: BTreeMap<String, ServerConfig>,
-    rejected: &[RejectedFile],
-) -> (BTreeMap<String, ServerConfig>, Vec<RejectedFile>) {
-    let mut kept: BTreeSet<String> = rejected.iter().map(|file| file.name.clone()).collect();
-    let mut conflicts: Vec<RejectedFile> = Vec::new();
-    loop {
-        let kept_names: BTreeSet<&str> = kept.iter().map(String::as_str).collect();
-        let held = running
-            .values()
-            .filter_map(|server| Some((server.process.port?, server)))
-            .filter(|(port, server)| {
-                let wanted = servers.get(&server.name).and_then(|wanted| wanted.process.port);
-                is_among(server, &kept_names) || wanted == Some(*port)
-            })
-            .map(|(port, server)| (port, server.name.clone()))
-            .collect();
-        let (accepted, lost) = config::settle_ports(servers, &held);
-        servers = accepted;
-        if lost.is_empty() {
-            return (servers, conflicts);
-        }
-        kept.extend(lost.iter().map(|file| file.name.clone()));
-        conflicts.extend(lost);
+/// Compares what a group runs with and what its file says, without its children; `None` if that is the same.
+fn group_difference(old: &GroupConfig, new: &GroupConfig) -> Option<ChangeKind> {
+    let mut whole = Differences::default();
+    whole.note(old.supervisor.strategy != new.supervisor.strategy, "strategy");
+    whole.note(old.supervisor.order != new.supervisor.order, "order");
+    whole.note(old.supervisor.intensity != new.supervisor.intensity, "intensity");
+    // One more at the end can be started beside the others; the place of any other needs a new row.
+    let stays: Vec<&String> = old.members.iter().filter(|id| new.members.contains(id)).collect();
+    let begins = new.members.iter().take(stays.len()).eq(stays);
+    let matters = new.supervisor.order == Order::Ordered || new.supervisor.strategy == Strategy::RestForOne;
+    whole.note(matters && !begins, "order of its children");
+
+    let mut policy = Differences::default();
+    policy.note(old.child.depends_on != new.child.depends_on, "depends_on");
+    policy.note(old.child.autostart != new.child.autostart, "autostart");
+    if !whole.0.is_empty() {
+        whole.0.append(&mut policy.0);
+        Some(ChangeKind::Restart { why: whole.0.join(", ") })
+    } else if !policy.0.is_empty() {
+        Some(ChangeKind::PolicyOnly { why: policy.0.join(", ") })
+    } else {
+        None
     }
 }
 
@@ -216,6 +263,7 @@ fn difference(old: &ServerConfig, new: &ServerConfig) -> Option<ChangeKind> {
     policy.note(rules.shutdown != new_rules.shutdown, "grace");
     policy.note(rules.start_timeout != new_rules.start_timeout, "start_timeout");
     policy.note(rules.autostart != new_rules.autostart, "autostart");
+    policy.note(rules.depends_on != new_rules.depends_on, "depends_on");
     policy.note(old.log != new.log, "log");
 
     if !process.0.is_empty() {

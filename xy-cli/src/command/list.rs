@@ -40,7 +40,7 @@ pub(super) fn table(
     for server in servers {
         let plain = |text: Option<String>| (text.unwrap_or_default(), Style::Plain);
         table.row([
-            plain(Some(server.name.clone())),
+            plain(Some(indented(&server.name, output.is_terminal()))),
             (server.state.to_string(), style(server.state, server.ready)),
             plain(Some(if server.ready { "yes" } else { "no" }.to_owned())),
             plain(server.pid.map(|pid| pid.to_string())),
@@ -52,6 +52,12 @@ pub(super) fn table(
         ]);
     }
     table.write(indent, output)
+}
+
+/// Indents what lies in a group for people; for programs each line begins with the name.
+fn indented(name: &str, is_terminal: bool) -> String {
+    let depth = if is_terminal { name.matches('/').count() } else { 0 };
+    "  ".repeat(depth) + name
 }
 
 /// Returns how a state stands out; one that runs without being ready does not look well.

@@ -167,7 +167,8 @@ async fn forward(
 async fn running(socket: &Path) -> Option<u64> {
     let client = Client::connect(socket).await.ok()?;
     let list = client.call::<List>(ListParams {}).await.ok()?;
-    let runs = |server: &&ServerSummary| !matches!(server.state, State::Stopped | State::Failed);
+    let runs =
+        |server: &&ServerSummary| !server.group && !matches!(server.state, State::Stopped | State::Failed);
     u64::try_from(list.servers.iter().filter(runs).count()).ok()
 }
 

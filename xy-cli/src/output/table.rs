@@ -40,11 +40,13 @@ impl Table {
         }
     }
 
-    /// Adds a row of as many cells as there are columns; control characters in them are neutralized.
+    /// Adds a row of as many cells as there are columns; control characters in them are neutralized, and spaces before
+    /// them are kept.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = (String, Style)>) {
         let cells = cells.into_iter().map(|(text, style)| {
-            let text = neutral(text.trim()).into_owned();
-            (if text.is_empty() { EMPTY.to_owned() } else { text }, style)
+            let indent = text.len() - text.trim_start_matches(' ').len();
+            let shown = neutral(text.trim());
+            (if shown.is_empty() { EMPTY.to_owned() } else { " ".repeat(indent) + &shown }, style)
         });
         self.rows.push(cells.collect());
     }
@@ -82,7 +84,8 @@ fn painted(line: &str, cells: &[(String, Style)], output: &Output) -> String {
         // Nothing but spaces stands between two cells.
         let cell = rest.trim_start_matches(' ');
         painted.push_str(&rest[..rest.len() - cell.len()]);
-        let Some(after) = cell.strip_prefix(text.as_str()) else { break };
+        let text = text.trim_start_matches(' ');
+        let Some(after) = cell.strip_prefix(text) else { break };
         painted.push_str(&output.paint(*style, text));
         rest = after;
     }
@@ -100,9 +103,11 @@ mod tests {
         let plain = |text: &str| (text.to_owned(), Style::Plain);
         table.row([plain("a"), plain("4242"), plain("")]);
         table.row([plain("longer\x1b"), plain(""), plain(&"x".repeat(200))]);
+        table.row([plain("  inner"), plain(""), plain("")]);
         let lines = table.lines();
         assert_eq!(lines[0], "NAME         PID  NEXT");
         assert_eq!(lines[1], "a           4242  -");
+        assert_eq!(lines[3], "  inner        -  -");
         assert_eq!(lines[2], format!("longer\\x1b     -  {}", "x".repeat(200)));
     }
 }

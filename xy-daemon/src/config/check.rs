@@ -14,11 +14,11 @@ use super::shape::{
     self, DaemonShape, DurationText, EnvShape, EnvValue, LogShape, ProcessShape, RestartShape, ServerShape,
     SizeText,
 };
-use super::{LoadOptions, ServerConfig, Settings, instances, is_name, quantity};
+use super::{GroupConfig, LoadOptions, ServerConfig, Settings, instances, is_name, quantity};
 
-mod settings;
-
+mod group;
 mod probe;
+mod settings;
 
 /// Restarts per minute, unless a file says otherwise.
 const MAX_RETRIES_PER_MINUTE: u32 = 5;
@@ -57,57 +57,58 @@ pub(super) fn settings(shown: &Path, text: &str) -> Result<Settings, Vec<ConfigE
     checker.finish(settings)
 }
 
-/// Reads one server file; of `instances` it describes several servers.
+/// What one server file describes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Described {
+    /// Its groups, each before those in it.
+    pub(super) groups: Vec<GroupConfig>,
+    pub(super) servers: Vec<ServerConfig>,
+}
+
+/// What is known of a file beside its text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin<'a> {
+    /// Its name without the ending.
+    pub(super) name: &'a str,
+    pub(super) source: &'a Path,
+    pub(super) settings: &'a Settings,
+    pub(super) options: &'a LoadOptions,
+}
+
+/// Reads one server file; of `instances` and of a group it describes several servers.
 ///
 /// # Errors
 /// Returns the first error of shape, or all errors of meaning.
-pub(super) fn server(
-    name: &str,
-    source: &Path,
-    shown: &Path,
-    text: &str,
-    settings: &Settings,
-    options: &LoadOptions,
-) -> Result<Vec<ServerConfig>, Vec<ConfigError>> {
+pub(super) fn server(origin: Origin<'_>, shown: &Path, text: &str) -> Result<Described, Vec<ConfigError>> {
     let outline = Outline::new(text);
     if outline.is_empty() {
         return Err(vec![ConfigError::of_file(shown, "is empty, expected `Process(command: \"..\")`")]);
     }
     let form = "`Process(command: \"..\", ..)`";
-    let ServerShape::Process(mut shape) = shape::parse(shown, text, &outline, form)?;
+    let shape: ServerShape = shape::parse(shown, text, &outline, form)?;
     let mut checker = Checker::new(shown, &outline);
-    let grace = checker.duration("stop.grace", shape.stop.grace.as_ref()).unwrap_or(GRACE);
-    let stop_command = checker.stop_command(shape.stop.command.take(), grace);
-    // The time until KILL covers the grace of the stop command and that of the signal.
-    let until_kill = if stop_command.is_some() { grace * 2 } else { grace };
-    let child = ChildSpec {
-        restart: shape.restart.policy.map_or(RestartType::Transient, RestartType::from),
-        shutdown: Shutdown::Timeout(until_kill),
-        backoff: Some(checker.backoff(&shape.restart)),
-        limit: Some(checker.limit(&shape.restart)),
-        start_timeout: Some(
-            checker
-                .positive("start_timeout", shape.start_timeout.as_ref())
-                .unwrap_or(ProcessSpec::DEFAULT_START_TIMEOUT),
-        ),
-        retain: true,
-        autostart: shape.autostart.unwrap_or(true),
-        ..ChildSpec::worker(name)
-    };
-    let log = checker.log(&shape.log, settings.log);
-    let instances = checker.number("instances", shape.instances, 1, instances::MOST);
-    let process = ProcessSpec { stop_command, ..checker.process(*shape, options) };
-    let (name, source) = (name.to_owned(), source.to_owned());
-    let server = ServerConfig { origin: name.clone(), name, child, process, log, source };
-    let servers = checker.instances(server, instances);
-    checker.own_ports(&servers, options);
-    checker.finish(servers)
+    let mut described = Described::default();
+    match shape {
+        ServerShape::Process(shape) => {
+            checker.no_name(shape.name.as_deref());
+            described.servers = checker.server(origin, origin.name, None, *shape);
+        }
+        ServerShape::Group(shape) => {
+            checker.no_name(shape.name.as_deref());
+            checker.group(origin, origin.name, *shape, &mut described);
+        }
+    }
+    checker.finish(described)
 }
 
 /// Collects the errors of one file.
 struct Checker<'a> {
     file: &'a Path,
     outline: &'a Outline<'a>,
+    /// What stands before the keys of a child of a group, such as `children[0].`.
+    prefix: String,
+    /// Where that child begins.
+    place: Option<usize>,
     errors: Vec<ConfigError>,
     /// How many mistakes are not in `errors`.
     unlisted: usize,
@@ -115,7 +116,7 @@ struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     fn new(file: &'a Path, outline: &'a Outline<'a>) -> Self {
-        Self { file, outline, errors: Vec::new(), unlisted: 0 }
+        Self { file, outline, prefix: String::new(), place: None, errors: Vec::new(), unlisted: 0 }
     }
 
     /// Returns the value if nothing was wrong, else the errors from the top of the file to its end.
@@ -143,16 +144,27 @@ impl<'a> Checker<'a> {
         }
         // A key with escapes or an absent one is not in the outline, but the bracket it belongs into may be.
         let parent = key.split('.').next().unwrap_or(key);
-        let offset = self.outline.value_of(key).or_else(|| self.outline.value_of(parent));
+        let offset = self.value_of(key).or_else(|| self.value_of(parent)).or(self.place);
         let position = offset.map(|offset| self.outline.position_of(offset));
+        let key = self.path_of(key);
         self.errors.push(ConfigError {
             file: self.file.to_owned(),
             line: position.map(|(line, _)| line),
             column: position.map(|(_, column)| column),
-            key: Some(key.to_owned()),
+            key: Some(key),
             message,
             hint,
         });
+    }
+
+    /// Returns where the value of a key of this server or group stands.
+    fn value_of(&self, key: &str) -> Option<usize> {
+        self.outline.value_of(&self.path_of(key))
+    }
+
+    /// Returns the whole path of a key of this server or group; of none, that of itself.
+    fn path_of(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix).trim_end_matches('.').to_owned()
     }
 
     /// Returns `None` for an absent duration and, with an error noted, for a bad one.
@@ -270,7 +282,7 @@ impl<'a> Checker<'a> {
     fn instances(&mut self, server: ServerConfig, count: Option<u32>) -> Vec<ServerConfig> {
         const KEY: &str = "instances";
         let Some(count) = count else { return vec![server] };
-        let longest = instances::name(&server.name, count);
+        let longest = instances::name(server.child.id.as_str(), count);
         if !is_name(&longest) {
             self.error(KEY, format!("`{longest}` is too long for a name, which has at most 64 characters"));
         }
@@ -286,6 +298,59 @@ impl<'a> Checker<'a> {
             }
         }
         instances::expand(&server, count)
+    }
+
+    /// Reads one server of the name or path `name`; `group` is the one it is in.
+    fn server(
+        &mut self,
+        origin: Origin<'_>,
+        name: &str,
+        group: Option<&GroupConfig>,
+        mut shape: ProcessShape,
+    ) -> Vec<ServerConfig> {
+        let grace = self.duration("stop.grace", shape.stop.grace.as_ref()).unwrap_or(GRACE);
+        let stop_command = self.stop_command(shape.stop.command.take(), grace);
+        // The time until KILL covers the grace of the stop command and that of the signal.
+        let until_kill = if stop_command.is_some() { grace * 2 } else { grace };
+        let limit = self.limit(&shape.restart);
+        if group.is_some() && shape.restart.max_retries_per_minute.is_some() {
+            self.error_with_hint(
+                "restart.max_retries_per_minute",
+                "a server in a group has no limit of its own",
+                "set the group's `intensity`",
+            );
+        }
+        let id = name.rsplit('/').next().unwrap_or(name);
+        let child = ChildSpec {
+            restart: shape.restart.policy.map_or(RestartType::Transient, RestartType::from),
+            shutdown: Shutdown::Timeout(until_kill),
+            backoff: Some(self.backoff(&shape.restart)),
+            limit: group.is_none().then_some(limit),
+            start_timeout: Some(
+                self.positive("start_timeout", shape.start_timeout.as_ref())
+                    .unwrap_or(ProcessSpec::DEFAULT_START_TIMEOUT),
+            ),
+            retain: true,
+            autostart: shape.autostart.unwrap_or(true),
+            ..ChildSpec::worker(id)
+        };
+        let depends_on = self.depends_on(std::mem::take(&mut shape.depends_on), group);
+        let log = self.log(&shape.log, origin.settings.log);
+        let instances = self.number("instances", shape.instances, 1, instances::MOST);
+        let process = ProcessSpec { stop_command, ..self.process(shape, origin.options) };
+        let server = ServerConfig {
+            name: name.to_owned(),
+            base: name.to_owned(),
+            origin: origin.name.to_owned(),
+            child,
+            process,
+            log,
+            depends_on,
+            source: origin.source.to_owned(),
+        };
+        let servers = self.instances(server, instances);
+        self.own_ports(&servers, origin.options);
+        servers
     }
 
     /// Refuses ports that the daemon itself listens on.
@@ -348,10 +413,9 @@ impl<'a> Checker<'a> {
             let value = match value {
                 EnvValue::Text(text) => text,
                 // As written: 1.10 must not become 1.1, nor 0x1F 31.
-                EnvValue::Number(number) => self
-                    .outline
-                    .value_of(&key)
-                    .map_or(number, |offset| self.outline.word_at(offset).to_owned()),
+                EnvValue::Number(number) => {
+                    self.value_of(&key).map_or(number, |offset| self.outline.word_at(offset).to_owned())
+                }
             };
             self.no_nul(&key, "the value", &value);
             env.insert(name, value);

@@ -125,6 +125,8 @@ fn in_our_words(code: &RonError) -> String {
 
 /// Returns what probably helps where the parser alone cannot know it.
 fn hint_for(code: &RonError, key: &str, found: &str, form: &str) -> Option<String> {
+    // In a child of a group the same keys are meant.
+    let key = key.rsplit_once("].").map_or(key, |(_, key)| key);
     match code {
         RonError::ExpectedIdentifier if key == "ready" || key == "liveness.probe" => {
             Some("write the key too, as in `Http(path: \"/health\")`".to_owned())

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-/// Paths deeper than this are not recorded; no key of ours is.
-const DEEPEST: usize = 8;
+/// Paths deeper than this are not recorded; keys of groups in groups in groups are not as deep.
+const DEEPEST: usize = 14;
 
 /// The outline of one text.
 #[derive(Debug)]
@@ -40,6 +40,29 @@ impl<'a> Outline<'a> {
     /// Returns the offset of the first value with this key path.
     pub(super) fn value_of(&self, path: &str) -> Option<usize> {
         self.keys.get(path).copied()
+    }
+
+    /// Returns the offset of an item of the list that is the first value with this key path.
+    pub(super) fn item_of(&self, path: &str, index: usize) -> Option<usize> {
+        let mut tokens = Tokens { text: self.text, offset: self.value_of(path)? };
+        tokens.next().filter(|token| token.text == "[")?;
+        let (mut depth, mut item, mut begins) = (0_usize, 0, true);
+        for token in tokens {
+            if token.text == "]" && depth == 0 {
+                return None;
+            }
+            if begins && item == index {
+                return Some(token.start);
+            }
+            begins = false;
+            match token.text {
+                "(" | "{" | "[" => depth += 1,
+                ")" | "}" | "]" => depth = depth.saturating_sub(1),
+                "," if depth == 0 => (item, begins) = (item + 1, true),
+                _ => {}
+            }
+        }
+        None
     }
 
     /// Returns the text of the number or word at an offset, exactly as written.
@@ -275,6 +298,15 @@ mod tests {
         assert_eq!(position("env.A"), Some((5, 14)));
         assert_eq!(position("a"), None);
         assert_eq!(position("x"), None);
+    }
+
+    #[test]
+    fn items_of_a_list_are_found_by_number() {
+        let outline = Outline::new("(a: [\"x\", (y: [1, 2]), z(b: 3)], b: 1)");
+        let item = |index| outline.item_of("a", index).map(|offset| outline.word_at(offset));
+        assert_eq!([item(0), item(1), item(2), item(3)], [Some("\"x\""), Some("("), Some("z"), None]);
+        assert_eq!(outline.item_of("b", 0), None);
+        assert_eq!(Outline::new("(a: [1, [").item_of("a", 9), None);
     }
 
     #[test]

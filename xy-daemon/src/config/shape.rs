@@ -18,9 +18,13 @@ use super::diagnosis::{self, DUPLICATE};
 use super::error::ConfigError;
 use super::outline::Outline;
 
+mod depends;
+mod group;
 mod ready;
 mod settings;
 
+pub(super) use self::depends::DependsShape;
+pub(super) use self::group::{GroupShape, IntensityShape};
 pub(super) use self::ready::{
     ExecShape, HeaderShape, HttpShape, LivenessShape, McpShape, NotifyShape, ReadyShape, StatusShape,
     TcpShape,
@@ -40,12 +44,16 @@ pub(super) struct DaemonShape {
 pub(super) enum ServerShape {
     /// `Process(..)`.
     Process(Box<ProcessShape>),
+    /// `Supervisor(..)`.
+    Group(Box<GroupShape>),
 }
 
 /// `Process(..)` as written.
 #[derive(Debug, Deserialize)]
 #[serde(rename = "Process", deny_unknown_fields)]
 pub(super) struct ProcessShape {
+    #[serde(default)]
+    pub(super) name: Option<String>,
     pub(super) command: String,
     #[serde(default)]
     pub(super) args: Vec<String>,
@@ -89,6 +97,8 @@ pub(super) struct ProcessShape {
     pub(super) watchdog: Option<DurationText>,
     #[serde(default)]
     pub(super) start_timeout: Option<DurationText>,
+    #[serde(default)]
+    pub(super) depends_on: DependsShape,
     #[serde(default)]
     pub(super) autostart: Option<bool>,
     #[serde(default)]
@@ -328,20 +338,21 @@ impl<'de> Deserialize<'de> for ServerShape {
             type Value = ServerShape;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`Process(..)`")
+                f.write_str("`Process(..)` or `Supervisor(..)`")
             }
 
             fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<ServerShape, A::Error> {
                 let (word, rest) = data.variant()?;
+                let entered = Cell::new(false);
                 match word {
                     Word::Process => {
-                        let entered = Cell::new(false);
                         let fields = FieldsVisitor { entered: &entered, fields: PhantomData };
                         rest.struct_variant(&[], fields).map(ServerShape::Process)
                     }
-                    Word::Supervisor => Err(de::Error::custom(
-                        "groups (`Supervisor(..)`) are not supported yet by this version",
-                    )),
+                    Word::Supervisor => {
+                        let fields = FieldsVisitor { entered: &entered, fields: PhantomData };
+                        rest.struct_variant(&[], fields).map(ServerShape::Group)
+                    }
                 }
             }
         }
@@ -350,8 +361,7 @@ impl<'de> Deserialize<'de> for ServerShape {
     }
 }
 
-/// Brackets may nest this deep. No shape here recurses, so depth is bounded already; the limit keeps it so for keys
-/// still to come.
+/// Brackets may nest this deep: groups in groups would else overflow the stack.
 const NESTING: usize = 64;
 
 /// Parses one file's text; `form` says how such a file is written, for hints.

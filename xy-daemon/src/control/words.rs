@@ -7,7 +7,7 @@ use xy_actors::supervisor::ChildInfo;
 
 use super::{errors_of, reloaded};
 use crate::protocol::method::ReloadResult;
-use crate::reload::{ChangeKind, ReloadPlan};
+use crate::reload::{ChangeKind, GroupChange, ReloadPlan};
 
 /// Says what happens next to a server by itself, if anything.
 pub(super) fn next(child: &ChildInfo) -> Option<String> {
@@ -24,7 +24,9 @@ pub(super) fn next(child: &ChildInfo) -> Option<String> {
     }
     match child.state {
         State::Failed => Some("gave up; `start` tries again".to_owned()),
-        State::Starting | State::Restarting => child.waits_for.as_ref().map(|what| format!("waits: {what}")),
+        State::Starting | State::Restarting => {
+            child.waits_for.as_ref().map(|what| format!("waiting for {what}"))
+        }
         State::Running if !child.ready => child.waits_for.as_ref().map(|what| format!("not ready: {what}")),
         _ => None,
     }
@@ -35,32 +37,94 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-/// Says what a plan does with each server.
+/// Says what a plan does with each server and group.
 pub(super) fn reload_result(plan: &ReloadPlan) -> ReloadResult {
-    ReloadResult {
+    let groups = &plan.groups;
+    let restarts = |change: &&GroupChange| matches!(change.kind, ChangeKind::Restart { .. });
+    let above = Above {
+        added: groups.added.iter().map(|group| group.name.as_str()).collect(),
+        restarted: groups.changed.iter().filter(restarts).map(|change| change.config.name.as_str()).collect(),
+    };
+    let started = |autostart: bool| if autostart { "started" } else { "not started" };
+    let mut result = ReloadResult {
         added: plan
             .added
             .iter()
             .map(|server| {
-                let what = if server.name == server.origin { "file" } else { "instance" };
-                let started = if server.child.autostart { "started" } else { "not started" };
-                reloaded(&server.name, format!("new {what}; {started}"))
+                let what = if server.name != server.base {
+                    "instance"
+                } else if server.name == server.origin {
+                    "file"
+                } else {
+                    "server"
+                };
+                let then = above.then(&server.name).unwrap_or(started(server.child.autostart));
+                reloaded(&server.name, format!("new {what}; {then}"))
             })
             .collect(),
         changed: plan
             .changed
             .iter()
             .map(|change| {
+                let then = above.then(&change.config.name);
                 let reason = match &change.kind {
-                    ChangeKind::PolicyOnly { why } => format!("{why}; the process goes on"),
-                    kind => format!("{}; restarted", kind.why()),
+                    ChangeKind::PolicyOnly { why } => {
+                        format!("{why}; {}", then.unwrap_or("the process goes on"))
+                    }
+                    kind => format!("{}; {}", kind.why(), then.unwrap_or("restarted")),
                 };
                 reloaded(&change.config.name, reason)
             })
             .collect(),
         removed: plan.removed.iter().map(|name| reloaded(name, "no longer configured; stopped")).collect(),
-        unchanged: plan.unchanged.iter().map(|name| reloaded(name, "nothing changed")).collect(),
+        unchanged: plan
+            .unchanged
+            .iter()
+            .map(|name| match above.then(name) {
+                Some(then) => reloaded(name, format!("nothing changed; {then}")),
+                None => reloaded(name, "nothing changed"),
+            })
+            .collect(),
         rejected: plan.rejected.iter().map(|file| reloaded(&file.name, errors_of(file))).collect(),
+    };
+    result.added.extend(groups.added.iter().map(|group| {
+        let then = above.then(&group.name).unwrap_or(started(group.child.autostart));
+        reloaded(&group.name, format!("new group; {then}"))
+    }));
+    result.changed.extend(groups.changed.iter().map(|change| {
+        let reason = match &change.kind {
+            ChangeKind::PolicyOnly { why } => format!("{why}; what is in it goes on"),
+            kind => format!("{}; the group is restarted", kind.why()),
+        };
+        reloaded(&change.config.name, reason)
+    }));
+    let removed = groups.removed.iter().map(|name| reloaded(name, "no longer configured; stopped"));
+    result.removed.extend(removed);
+    let unchanged =
+        groups.unchanged.iter().map(|name| reloaded(name, "nothing changed about the group itself"));
+    result.unchanged.extend(unchanged);
+    for rows in [&mut result.added, &mut result.changed, &mut result.removed, &mut result.unchanged] {
+        // A group before what is in it, and that before whoever is next.
+        rows.sort_by(|a, b| a.name.split('/').cmp(b.name.split('/')));
+    }
+    result
+}
+
+/// The groups that take along what is in them.
+struct Above<'a> {
+    added: Vec<&'a str>,
+    restarted: Vec<&'a str>,
+}
+
+impl Above<'_> {
+    /// Says what the groups above do to something.
+    fn then(&self, path: &str) -> Option<&'static str> {
+        let lies_in = |group: &&str| path.strip_prefix(*group).is_some_and(|rest| rest.starts_with('/'));
+        if self.added.iter().any(lies_in) {
+            Some("started with its group")
+        } else {
+            self.restarted.iter().any(lies_in).then_some("restarted with its group")
+        }
     }
 }
 

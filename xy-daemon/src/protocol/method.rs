@@ -78,8 +78,11 @@ pub struct ListResult {
 /// One server in short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerSummary {
-    /// Its name; a child of a group is `group/child`.
+    /// Its name; a child of a group is `group/child`. The rows of a group's children follow its own.
     pub name: String,
+    /// Whether it is a group of servers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub group: bool,
     /// What it is doing.
     pub state: State,
     /// Whether the current incarnation can serve.

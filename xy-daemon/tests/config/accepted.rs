@@ -365,6 +365,7 @@ fn the_commented_examples_name_every_key_and_parse() {
     let config = Directory::new()
         .write("xyd.ron", example("xyd.ron"))
         .write("servers/search.ron", example("server.ron"))
+        .write("servers/backend.ron", example("group.ron"))
         .load();
     assert_eq!(errors(&config), "");
     // The examples say that they show the defaults.
@@ -385,6 +386,8 @@ fn the_commented_examples_name_every_key_and_parse() {
         ("server.ron", "Process(ready: Http(?: 1))", "servers/web.ron"),
         ("server.ron", "Process(ready: Exec(?: 1))", "servers/web.ron"),
         ("server.ron", "Process(liveness: (?: 1))", "servers/web.ron"),
+        ("group.ron", "Supervisor(?: 1)", "servers/web.ron"),
+        ("group.ron", "Supervisor(intensity: (?: 1))", "servers/web.ron"),
     ] {
         let directory = Directory::new();
         directory.write(file, probe.replace('?', "no_such_key"));

@@ -3,7 +3,9 @@
 #![cfg(feature = "server")]
 
 mod accepted;
+mod dependencies;
 mod files;
+mod groups;
 mod mutation;
 mod refused;
 mod reload;

@@ -22,7 +22,7 @@ fn each_bad_fixture_is_refused_in_its_pinned_words() {
     for name in names {
         let text = fs::read(fixtures("bad").join(format!("{name}.ron"))).expect("each text has its file");
         let config = Directory::new().write(&format!("servers/{name}.ron"), text).load();
-        assert!(config.servers.is_empty(), "{name} was accepted");
+        assert!(config.servers.is_empty() && config.groups.is_empty(), "{name} was accepted");
         let found = errors(&config) + "\n";
         let pinned = fixtures("bad").join(format!("{name}.txt"));
         if std::env::var_os("XY_BLESS").is_some() {
@@ -72,9 +72,16 @@ fn environment_values_never_appear_in_errors() {
 
 #[test]
 fn brackets_nested_deeply_are_refused_without_overflowing_the_stack() {
-    for (open, close) in
-        [("[", "]"), ("(", ")"), ("{", "}"), ("Some(", ")"), ("/*", "*/"), ("{1:", "}"), ("a(", ")")]
-    {
+    for (open, close) in [
+        ("[", "]"),
+        ("(", ")"),
+        ("{", "}"),
+        ("Some(", ")"),
+        ("/*", "*/"),
+        ("{1:", "}"),
+        ("a(", ")"),
+        ("Supervisor(children:[", "])"),
+    ] {
         let deep = open.repeat(100_000);
         for text in [
             deep.clone(),
@@ -82,6 +89,7 @@ fn brackets_nested_deeply_are_refused_without_overflowing_the_stack() {
             format!("Process(command: \"a\", env: {{\"A\": {deep}{}}})", close.repeat(100_000)),
             format!("Process(command: \"a\", args: {deep}"),
             format!("Process(command: \"a\", ready: {deep}"),
+            format!("Supervisor(children: [{deep}"),
             format!("Process(command: \"a\", stop: (grace: {deep}"),
         ] {
             let text = web_errors(text);
@@ -123,9 +131,9 @@ fn errors_are_data_for_programs() {
             "line": 1,
             "column": 23,
             "key": "prot",
-                    "message": "unknown key `prot`, expected one of `command`, `args`, `env`, `env_files`, `env_base`, \
+                    "message": "unknown key `prot`, expected one of `name`, `command`, `args`, `env`, `env_files`, `env_base`, \
                         `path`, `working_dir`, `stdin`, `user`, `group`, `umask`, `nice`, `limits`, `no_new_privs`, \
-                        `oom_score_adj`, `instances`, `port`, `port_owner`, `ready`, `liveness`, `watchdog`, `start_timeout`, `autostart`, `restart`, `stop`, `log`",
+                        `oom_score_adj`, `instances`, `port`, `port_owner`, `ready`, `liveness`, `watchdog`, `start_timeout`, `depends_on`, `autostart`, `restart`, `stop`, `log`",
                     "hint": "did you mean `port`?",
         }])
     );

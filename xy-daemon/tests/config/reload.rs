@@ -1,11 +1,9 @@
 //! What a reload makes of changed files.
 
-use std::collections::BTreeMap;
-
 use xy_daemon::config::{Config, ServerConfig};
 use xy_daemon::reload::{ChangeKind, ReloadPlan, plan};
 
-use crate::support::{Directory, web};
+use crate::support::Directory;
 
 /// A running set of servers, each from its own text.
 fn load(files: &[(&str, &str)]) -> Config {
@@ -30,8 +28,7 @@ fn changed(plan: &ReloadPlan) -> Vec<&str> {
 
 /// Plans the change of one server's file from one text to another.
 fn change(before: &str, after: &str) -> Option<ChangeKind> {
-    let running = BTreeMap::from([("web".to_owned(), web(before))]);
-    let plan = plan(&running, &load(&[("web", after)]));
+    let plan = plan(&load(&[("web", before)]), &load(&[("web", after)]));
     assert!(plan.rejected.is_empty(), "{:?}", plan.rejected);
     assert_eq!(plan.changed.len() + plan.unchanged.len(), 1);
     plan.changed.into_iter().next().map(|change| change.kind)
@@ -52,7 +49,7 @@ fn each_server_is_added_changed_removed_left_or_rejected() {
         ("fails", "Process()"),
         ("stays", "// a comment\nProcess(command: \"a\", autostart: true)"),
     ]);
-    let plan = plan(&running.servers, &loaded);
+    let plan = plan(&running, &loaded);
     assert_eq!(names(&plan.added), ["comes"]);
     assert_eq!(changed(&plan), ["changes"]);
     assert_eq!(plan.removed, ["goes"]);
@@ -63,9 +60,9 @@ fn each_server_is_added_changed_removed_left_or_rejected() {
 #[test]
 fn an_empty_set_adds_everything_and_an_empty_directory_removes_everything() {
     let config = load(&[("a", "Process(command: \"a\")"), ("b", "Process(command: \"b\")")]);
-    assert_eq!(names(&plan(&BTreeMap::new(), &config).added), ["a", "b"]);
-    assert_eq!(plan(&config.servers, &Config::default()).removed, ["a", "b"]);
-    assert_eq!(plan(&config.servers, &config).unchanged, ["a", "b"]);
+    assert_eq!(names(&plan(&Config::default(), &config).added), ["a", "b"]);
+    assert_eq!(plan(&config, &Config::default()).removed, ["a", "b"]);
+    assert_eq!(plan(&config, &config).unchanged, ["a", "b"]);
 }
 
 #[test]
@@ -172,7 +169,7 @@ fn a_running_server_keeps_its_port_against_an_earlier_name() {
         ("b", "Process(command: \"b\", port: 8421, args: [\"x\"])"),
     ]);
     assert_eq!(loaded.servers.keys().collect::<Vec<_>>(), ["a"]);
-    let plan = plan(&running.servers, &loaded);
+    let plan = plan(&running, &loaded);
     assert_eq!(changed(&plan), ["b"]);
     assert!(plan.added.is_empty() && plan.removed.is_empty());
     assert_eq!(rejected(&plan), ["a"]);
@@ -187,7 +184,7 @@ fn a_server_whose_file_is_broken_keeps_its_port() {
     let running = load(&[("b", "Process(command: \"b\", port: 8421)")]);
     let loaded =
         load(&[("a", "Process(command: \"a\", port: 8421)"), ("b", "Process(command: \"b\", port: 842")]);
-    let plan = plan(&running.servers, &loaded);
+    let plan = plan(&running, &loaded);
     assert!(plan.added.is_empty() && plan.removed.is_empty(), "{plan:?}");
     assert_eq!(rejected(&plan), ["a", "b"]);
 }
@@ -201,7 +198,7 @@ fn a_server_refused_its_new_port_keeps_the_old_one() {
         ("b", "Process("),
         ("c", "Process(command: \"c\", port: 1001)"),
     ]);
-    let plan = plan(&running.servers, &loaded);
+    let plan = plan(&running, &loaded);
     assert_eq!(rejected(&plan), ["a", "b", "c"]);
     assert_eq!(plan.rejected[0].errors[0].message, "port 1002 belongs to server `c`");
     assert_eq!(plan.rejected[2].errors[0].message, "port 1001 belongs to server `b`");
@@ -220,7 +217,7 @@ fn two_servers_can_swap_ports_and_a_removed_one_frees_its_own() {
         ("b", "Process(command: \"b\", port: 1001)"),
         ("d", "Process(command: \"d\", port: 1003)"),
     ]);
-    let plan = plan(&running.servers, &loaded);
+    let plan = plan(&running, &loaded);
     assert_eq!(changed(&plan), ["a", "b"]);
     assert_eq!(plan.removed, ["c"]);
     assert_eq!(names(&plan.added), ["d"]);
@@ -234,11 +231,11 @@ fn a_change_of_the_number_of_instances_adds_or_removes_only_the_difference() {
     let three = load(&[("web", THREE)]);
     assert_eq!(three.servers.keys().collect::<Vec<_>>(), ["web-1", "web-2", "web-3"]);
     let five = load(&[("web", &THREE.replace(": 3", ": 5"))]);
-    let more = plan(&three.servers, &five);
+    let more = plan(&three, &five);
     assert_eq!(names(&more.added), ["web-4", "web-5"]);
     assert_eq!(more.unchanged, ["web-1", "web-2", "web-3"]);
     assert!(more.changed.is_empty() && more.removed.is_empty() && more.rejected.is_empty(), "{more:?}");
-    let fewer = plan(&five.servers, &three);
+    let fewer = plan(&five, &three);
     assert_eq!(fewer.removed, ["web-4", "web-5"]);
     assert_eq!(fewer.unchanged, ["web-1", "web-2", "web-3"]);
     assert!(fewer.added.is_empty() && fewer.changed.is_empty(), "{fewer:?}");
@@ -251,7 +248,7 @@ fn a_broken_file_keeps_every_instance_and_its_port() {
         ("a", "Process(command: \"a\", port: 1002)"),
         ("web", "Process(command: \"a\", instances: 0)"),
     ]);
-    let plan = plan(&running.servers, &loaded);
+    let plan = plan(&running, &loaded);
     assert_eq!(rejected(&plan), ["a", "web"]);
     assert_eq!(plan.rejected[0].errors[0].message, "port 1002 belongs to server `web-2`");
     assert!(plan.added.is_empty() && plan.removed.is_empty() && plan.changed.is_empty(), "{plan:?}");
@@ -261,9 +258,9 @@ fn a_broken_file_keeps_every_instance_and_its_port() {
 fn instances_give_way_to_a_single_server_and_back() {
     let three = load(&[("web", THREE)]);
     let one = load(&[("web", "Process(command: \"a\", port: 1001)")]);
-    let there = plan(&three.servers, &one);
+    let there = plan(&three, &one);
     // The port changes hands: what has to go goes first.
     assert_eq!((names(&there.added), there.removed.len()), (vec!["web"], 3));
-    let back = plan(&one.servers, &three);
+    let back = plan(&one, &three);
     assert_eq!((names(&back.added), back.removed), (vec!["web-1", "web-2", "web-3"], vec!["web".to_owned()]));
 }

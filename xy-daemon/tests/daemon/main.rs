@@ -5,7 +5,9 @@
 mod boot;
 mod chaos;
 mod crashes;
+mod dependencies;
 mod ends;
+mod groups;
 mod guard;
 mod health;
 mod logs;

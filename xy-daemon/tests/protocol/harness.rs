@@ -98,6 +98,7 @@ impl Script {
 pub(crate) fn summary(name: &str) -> ServerSummary {
     ServerSummary {
         name: name.to_owned(),
+        group: false,
         state: State::Running,
         ready: true,
         wanted: Wanted::Up,

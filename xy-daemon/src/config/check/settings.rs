@@ -196,7 +196,7 @@ impl Checker<'_> {
             None => return SearchPath::Inherit,
             Some(PathShape::Word) => {
                 // The parser forgets which word it was.
-                let word = self.outline.value_of(KEY).map_or("", |offset| self.outline.word_at(offset));
+                let word = self.value_of(KEY).map_or("", |offset| self.outline.word_at(offset));
                 match word {
                     "Login" => SearchPath::Login,
                     "Inherit" => SearchPath::Inherit,
