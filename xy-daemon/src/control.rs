@@ -483,7 +483,7 @@ impl Service for Control {
     }
 
     async fn stop(&self, params: OperationParams) -> Result<StopResult, RpcError> {
-        let rows = self.each(params, |owner, id, reason| tree::stop(owner, id, reason)).await?;
+        let rows = self.each(params, tree::stop).await?;
         let mut result = StopResult::default();
         for Row { name, result: row } in rows {
             match row {
@@ -524,13 +524,13 @@ impl Service for Control {
     }
 
     async fn pause(&self, params: OperationParams) -> Result<PauseResult, RpcError> {
-        let rows = self.each(params, |owner, id, reason| tree::pause(owner, id, reason)).await?;
+        let rows = self.each(params, tree::pause).await?;
         let (paused, failed) = split(rows);
         Ok(PauseResult { paused, failed })
     }
 
     async fn resume(&self, params: OperationParams) -> Result<ResumeResult, RpcError> {
-        let rows = self.each(params, |owner, id, reason| tree::resume(owner, id, reason)).await?;
+        let rows = self.each(params, tree::resume).await?;
         let (resumed, failed) = split(rows);
         Ok(ResumeResult { resumed, failed })
     }
