@@ -24,9 +24,7 @@ use xy_actors::log::{LinePattern, LogHub, LogQuery, LogSettings, Stream};
 use xy_actors::policy::Refusal;
 use xy_actors::process::{Ownership, ProcessHost};
 use xy_actors::spec::ChildType;
-use xy_actors::supervisor::{
-    ChildInfo, LastExit, OperationError, SignalError, StartOutcome, StopOutcome, Supervisor,
-};
+use xy_actors::supervisor::{ChildInfo, LastExit, OperationError, SignalError, StopOutcome, Supervisor};
 
 use crate::config::{Config, LoadError, LoadOptions, RejectedFile, ServerConfig};
 use crate::daemon::DaemonSignal;
@@ -469,12 +467,11 @@ impl Service for Control {
     }
 
     async fn start(&self, params: OperationParams) -> Result<StartResult, RpcError> {
-        let rows =
-            self.each(params, |owner, id, reason| async move { Ok(owner.start(id, reason).await?) }).await?;
+        let rows = self.each(params, tree::start).await?;
         let mut result = StartResult::default();
         for Row { name, result: row } in rows {
             match row {
-                Ok(Some(StartOutcome::AlreadyRunning)) => result.already_running.push(name),
+                Ok(Some(false)) => result.already_running.push(name),
                 Ok(_) => result.started.push(name),
                 Err(failed) => result.failed.push(failed),
             }

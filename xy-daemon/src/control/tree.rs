@@ -1,5 +1,9 @@
 //! From configuration to a tree, and from a path in it to whoever owns what is there.
 
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio::task::JoinSet;
 use xy_actors::child::Child;
 use xy_actors::event::ChildReport;
 use xy_actors::event::stream::{EventCursor, EventItem, EventKind};
@@ -8,7 +12,8 @@ use xy_actors::policy::{State, Wanted};
 use xy_actors::process::{ProcessHost, process};
 use xy_actors::spec::{ChildSpec, ChildType};
 use xy_actors::supervisor::{
-    ChildInfo, OperationError, StopOutcome, Supervisor, SupervisorBuilder, SupervisorChild, supervisor,
+    ChildInfo, OperationError, StartOutcome, StopOutcome, Supervisor, SupervisorBuilder, SupervisorChild,
+    supervisor,
 };
 
 use super::{Control, Trouble, killed};
@@ -147,6 +152,51 @@ fn idle_rows(config: &Config, path: &str, rows: &mut Vec<ServerSummary>) {
         });
         idle_rows(config, &path, rows);
     }
+}
+
+/// Starts a server, or a group; of a group that runs already, what somebody stopped in it or what gave up. Returns whether
+/// there was anything to start.
+pub(super) fn start(owner: Supervisor, id: String, reason: Option<String>) -> StartOfOne {
+    Box::pin(async move {
+        if owner.start(id.as_str(), reason.clone()).await? != StartOutcome::AlreadyRunning {
+            return Ok(true);
+        }
+        let mut any = false;
+        // All of them are asked before the first is waited for: one may need another.
+        let mut tasks = JoinSet::new();
+        for (group, child) in down_in(&owner, &id).await {
+            tasks.spawn(start(group, child, reason.clone()));
+        }
+        while let Some(started) = tasks.join_next().await {
+            let started = started
+                .map_err(|error| Trouble::new(ErrorKind::InternalError, format!("start failed: {error}")))?;
+            any |= started?;
+        }
+        Ok(any)
+    })
+}
+
+/// A start under way.
+type StartOfOne = Pin<Box<dyn Future<Output = Result<bool, Trouble>> + Send>>;
+
+/// Returns the children of a group that are not as its file wants them, and its groups, in which others may be.
+///
+/// A job that is done is not done again.
+async fn down_in(owner: &Supervisor, id: &str) -> Vec<(Supervisor, String)> {
+    let mut down = Vec::new();
+    for (group, child) in children_of(owner, id).await {
+        let (Ok(info), Ok(spec)) =
+            (group.which_child(child.as_str()).await, group.child_spec(child.as_str()).await)
+        else {
+            continue;
+        };
+        let stopped = info.wanted == Wanted::Down && spec.autostart;
+        let has_more = info.child_type == ChildType::Supervisor && info.wanted == Wanted::Up;
+        if stopped || has_more || info.state == State::Failed {
+            down.push((group, child));
+        }
+    }
+    down
 }
 
 /// Stops a server, or a group with everything in it; names what had to be killed inside a group.

@@ -96,6 +96,15 @@ async fn a_child_is_operated_on_by_its_path_and_its_siblings_do_not_notice() {
     assert_eq!(started.expect("answered").started, ["backend/a"]);
     assert_eq!(ready(&client, "backend/b").await, before[1]);
 
+    // A start of the group that runs brings back what is down in it.
+    stop(&client, "backend/a").await;
+    let started = within("start", client.call::<Start>(OperationParams::named("backend"))).await;
+    assert_eq!(started.expect("answered").started, ["backend"]);
+    assert!(status(&client, "backend/a").await.summary.ready);
+    let started = within("start", client.call::<Start>(OperationParams::named("backend"))).await;
+    assert_eq!(started.expect("answered").already_running, ["backend"]);
+    assert_eq!(ready(&client, "backend/b").await, before[1]);
+
     // By strategy, a crash takes the other along.
     send(ready(&client, "backend/a").await, Signal::SIGKILL);
     until_status(&client, "backend/b", |b| b.summary.ready && b.summary.pid != Some(before[1])).await;
