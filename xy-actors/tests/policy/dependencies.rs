@@ -52,8 +52,8 @@ fn health(world: &mut World, id: &str, healthy: bool) {
 
 #[test]
 fn started_is_enough_once_the_incarnation_exists_and_not_before() {
-    let mut world =
-        World::new(concurrent(), vec![depending("web", vec![on("db", Condition::Started)]), permanent("db")]);
+    let web = depending("web", vec![on("db", Condition::Started)]);
+    let mut world = World::new(concurrent(), vec![permanent("db"), web]);
     world.always("db", Begin::Hang);
     world.input(Input::Start);
     assert_eq!(world.happened(), "start db");
