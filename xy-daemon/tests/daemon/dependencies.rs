@@ -118,3 +118,20 @@ async fn a_circle_among_files_keeps_those_files_out_and_the_rest_runs() {
     assert_eq!(list(&client).await.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["c"]);
     assert!(world.said().contains("`a` -> `b` -> `a`"), "{}", world.said());
 }
+
+#[tokio::test]
+async fn a_job_that_nobody_waits_for_any_more_may_become_a_service_in_the_same_reload() {
+    let mut world = World::new();
+    let go = world.path("go");
+    let steps = format!("wait-for {} exit 0", go.display());
+    world.write("job", &script(&steps, QUICK));
+    world.write("web", &script("sleep-forever", r#"depends_on: {"job": Completed}"#));
+    let client = world.boot().await;
+    until_status(&client, "job", |job| job.summary.ready).await;
+    world.write("job", &script(&steps, &QUICK.replace("(back", "(policy: Always, back")));
+    world.write("web", &script("sleep-forever", ""));
+    within("reload", client.call::<Reload>(ReloadParams { dry_run: false })).await.expect("answered");
+    ready(&client, "web").await;
+    std::fs::write(&go, "").expect("written");
+    until_status(&client, "job", |job| job.summary.restart_count > 0).await;
+}

@@ -247,7 +247,9 @@ async fn groups_come_and_go_and_keep_their_logs_and_what_is_in_other_groups_apar
 
 #[tokio::test]
 async fn a_stop_names_what_had_to_be_killed_inside_and_a_pause_reaches_it() {
-    let stubborn = child("a", "ignore-term sleep-forever", r#"stop: (grace: "100ms")"#);
+    // Ready is only who ignores the signal already.
+    let keys = r#"ready: Log("line"), stop: (grace: "100ms")"#;
+    let stubborn = child("a", "ignore-term lines 1 sleep-forever", keys);
     let mut world = World::with(&[("g", group("", &[stubborn]))]);
     let client = world.boot().await;
     let pid = ready(&client, "g/a").await;
