@@ -641,13 +641,14 @@ impl<T> Policy<T> {
     }
 
     fn on_ready(&mut self, key: ChildKey, incarnation: Incarnation, now: Instant, out: &mut Vec<Action>) {
-        let Some(child) = self.children.get_mut(key) else { return };
-        if child.incarnation != incarnation || !matches!(child.phase, Phase::Starting(_)) {
+        if !matches!(self.current(key, incarnation), Some(Phase::Starting(_))) {
             return;
         }
-        child.unhealthy = false;
-        out.extend(child.timer.take().map(|token| Action::Disarm { token }));
-        out.push(Action::Report { child: key, incarnation, report: ChildReport::Ready });
+        self.disarm(key, out);
+        if let Some(child) = self.children.get_mut(key) {
+            child.unhealthy = false;
+        }
+        self.report(key, ChildReport::Ready, out);
         self.set_phase(key, Phase::Ready { since: now }, out);
         let outcome = Outcome::Started { child: key, incarnation };
         self.answer_waiters(key, Goal::Ready, outcome, out);
@@ -750,22 +751,21 @@ impl<T> Policy<T> {
         now: Instant,
         out: &mut Vec<Action>,
     ) {
-        let Some(phase) = self.current(key, incarnation) else { return };
-        if let Phase::Ready { since } = phase {
+        if let Some(Phase::Ready { since }) = self.current(key, incarnation) {
             self.note_stable_run(key, since, now);
         }
         if exit == Exit::Normal {
             self.note_completed(key, incarnation);
         }
-        match phase {
-            Phase::Stopping { after, .. } => self.gone(key, after, exit, now, out),
-            Phase::Starting(_) | Phase::Ready { .. } if self.consumes_exit_of(key) => {
+        match self.current(key, incarnation) {
+            Some(Phase::Stopping { after, .. }) => self.gone(key, after, exit, now, out),
+            Some(Phase::Starting(_) | Phase::Ready { .. }) if self.consumes_exit_of(key) => {
                 self.disarm(key, out);
                 self.report(key, ChildReport::Exited { exit, next: self.next_of_consumed(key) }, out);
                 self.answer_gone(key, exit, out);
                 self.rest(key, out);
             }
-            Phase::Starting(origin) => {
+            Some(Phase::Starting(origin)) => {
                 self.disarm(key, out);
                 let restart_type = self.children[&key].digest.restart;
                 if exit.is_abnormal() || restart::is_restarted(restart_type, exit) {
@@ -775,7 +775,7 @@ impl<T> Policy<T> {
                     self.ended_by_itself(key, exit, out);
                 }
             }
-            Phase::Ready { .. } => {
+            Some(Phase::Ready { .. }) => {
                 let restart_type = self.children[&key].digest.restart;
                 if restart::is_restarted(restart_type, exit) {
                     self.crashed(key, Failure::Exit(exit), now, out);
@@ -1172,7 +1172,7 @@ impl<T> Policy<T> {
             Phase::Stopped => !self.is_rebuilding(key),
             _ => false,
         };
-        if settled && !self.started {
+        if settled {
             self.initial.remove(key);
         }
         // A supervisor has many initial children: that one waits for its turn is told when the turn comes.

@@ -1,7 +1,6 @@
 //! The live half of one child: its recipe, its running incarnation and its history.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -184,22 +183,12 @@ struct Notes {
 
 /// A transition or an exit as it is kept: small, because most have nothing to add.
 enum Step {
-    /// An exit after which nothing came yet.
     Exit {
         report: Arc<ExitReport>,
         at_unix_ms: u64,
         incarnation: Incarnation,
+        next: Follows,
     },
-    /// An exit and a restart at once, which most are.
-    Restarted {
-        report: Arc<ExitReport>,
-        at_unix_ms: u64,
-        incarnation: u32,
-        nth: u32,
-        of: Option<NonZeroU32>,
-    },
-    /// An exit with something else after it, or with a number that the small form has no room for.
-    FullExit(Box<LastExit>),
     /// Without an exit; `ready_after` is the time in milliseconds until the child was ready, where that came next.
     Plain {
         at_unix_ms: u64,
@@ -219,67 +208,46 @@ enum Step {
     Full(Box<Transition>),
 }
 
-/// Half a cache line: a restart keeps two.
-const _: () = assert!(size_of::<Step>() <= 32);
+/// What followed an exit: small, because most children are restarted at once.
+enum Follows {
+    RestartAtOnce { nth: u32, of: Option<u32> },
+    Other(Option<Box<Next>>),
+}
 
-impl Step {
-    fn of_exit(exit: LastExit) -> Self {
-        match exit.next {
-            None => {
-                Self::Exit { report: exit.report, at_unix_ms: exit.at_unix_ms, incarnation: exit.incarnation }
-            }
-            Some(next) => match restart_at_once(exit.incarnation, next) {
-                Some((incarnation, nth, of)) => {
-                    Self::Restarted { report: exit.report, at_unix_ms: exit.at_unix_ms, incarnation, nth, of }
-                }
-                None => Self::FullExit(Box::new(exit)),
-            },
+impl Follows {
+    fn of(next: Next) -> Self {
+        match next {
+            Next::Restart { delay, nth, of } if delay.is_zero() => Self::RestartAtOnce { nth, of },
+            next => Self::Other(Some(Box::new(next))),
         }
     }
 
+    fn next(&self) -> Option<Next> {
+        match self {
+            &Self::RestartAtOnce { nth, of } => Some(Next::Restart { delay: Duration::ZERO, nth, of }),
+            Self::Other(next) => next.as_deref().copied(),
+        }
+    }
+}
+
+impl Step {
     fn exit(&self) -> Option<&Arc<ExitReport>> {
         match self {
-            Self::Exit { report, .. } | Self::Restarted { report, .. } => Some(report),
-            Self::FullExit(exit) => Some(&exit.report),
+            Self::Exit { report, .. } => Some(report),
             _ => None,
         }
     }
 
     fn last_exit(&self) -> Option<LastExit> {
         match self {
-            &Self::Exit { ref report, at_unix_ms, incarnation } => {
-                Some(LastExit { report: report.clone(), at_unix_ms, incarnation, next: None })
-            }
-            &Self::Restarted { ref report, at_unix_ms, incarnation, nth, of } => Some(LastExit {
+            Self::Exit { report, at_unix_ms, incarnation, next } => Some(LastExit {
                 report: report.clone(),
-                at_unix_ms,
-                incarnation: Incarnation::new(u64::from(incarnation)),
-                next: Some(Next::Restart { delay: Duration::ZERO, nth, of: of.map(NonZeroU32::get) }),
+                at_unix_ms: *at_unix_ms,
+                incarnation: *incarnation,
+                next: next.next(),
             }),
-            Self::FullExit(exit) => Some((**exit).clone()),
             _ => None,
         }
-    }
-
-    /// Notes what follows, if this is an exit.
-    fn set_next(&mut self, follows: Next) {
-        /// Stands in for a step that is being changed.
-        const NOTHING: Step = Step::Plain {
-            at_unix_ms: 0,
-            report: None,
-            from: State::Stopped,
-            to: State::Stopped,
-            ready_after: None,
-        };
-        *self = match std::mem::replace(self, NOTHING) {
-            Self::Exit { report, at_unix_ms, incarnation } => {
-                Self::of_exit(LastExit { report, at_unix_ms, incarnation, next: Some(follows) })
-            }
-            step => match step.last_exit() {
-                Some(exit) => Self::of_exit(LastExit { next: Some(follows), ..exit }),
-                None => step,
-            },
-        };
     }
 
     fn transitions(&self) -> impl Iterator<Item = Transition> {
@@ -292,7 +260,7 @@ impl Step {
             asked: None,
         };
         let (first, second) = match self {
-            Self::Exit { .. } | Self::Restarted { .. } | Self::FullExit(_) => (None, None),
+            Self::Exit { .. } => (None, None),
             &Self::Plain { at_unix_ms, report, from, to, ready_after } => {
                 let ready = ready_after.map(|after| {
                     let at = at_unix_ms.saturating_add(after.into());
@@ -316,16 +284,6 @@ impl Step {
         *ready_after = after;
         after.is_some()
     }
-}
-
-/// Returns the numbers of a restart at once, if they are small.
-fn restart_at_once(incarnation: Incarnation, next: Next) -> Option<(u32, u32, Option<NonZeroU32>)> {
-    let Next::Restart { delay, nth, of } = next else { return None };
-    let of = match of {
-        None => None,
-        Some(of) => Some(NonZeroU32::new(of)?),
-    };
-    delay.is_zero().then_some((u32::try_from(incarnation.get()).ok()?, nth, of))
 }
 
 impl Record {
@@ -377,15 +335,16 @@ impl Record {
         if let Some(notes) = &mut self.notes {
             notes.waited_for = notes.waits_for.take().or(notes.waited_for.take());
         }
-        self.push(Step::of_exit(LastExit { report, at_unix_ms, incarnation, next: None }));
+        let next = Follows::Other(None);
+        self.push(Step::Exit { report, at_unix_ms, incarnation, next });
     }
 
     /// Notes what follows the last exit or failed start, if the report says so.
     pub(crate) fn note_next(&mut self, report: ChildReport) {
         if let ChildReport::Exited { next: follows, .. } | ChildReport::StartFailed { next: follows } = report
-            && let Some(step) = self.history_mut().rfind(|step| step.exit().is_some())
+            && let Some(Step::Exit { next, .. }) = self.history_mut().rfind(|step| step.exit().is_some())
         {
-            step.set_next(follows);
+            *next = Follows::of(follows);
         }
     }
 
@@ -524,46 +483,5 @@ impl Record {
             Live::Running(running) => running.pid(),
             _ => None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::exit::Cause;
-
-    #[test]
-    fn an_exit_is_kept_with_what_followed_it_whatever_its_size() {
-        let at_once = |of| Next::Restart { delay: Duration::ZERO, nth: 3, of };
-        let later = Next::Restart { delay: Duration::from_millis(1), nth: 3, of: Some(9) };
-        let followed =
-            [at_once(None), at_once(Some(0)), at_once(Some(9)), later, Next::Rest, Next::Escalates];
-        for incarnation in [1, u64::from(u32::MAX), u64::from(u32::MAX) + 1, u64::MAX].map(Incarnation::new) {
-            let report = Arc::new(ExitReport::new(Exit::Abnormal, Cause::Aborted));
-            let exit = LastExit { report, at_unix_ms: 5, incarnation, next: None };
-            for first in followed {
-                for second in followed {
-                    let mut step = Step::of_exit(exit.clone());
-                    assert_eq!(step.last_exit().as_ref(), Some(&exit));
-                    for next in [first, second] {
-                        step.set_next(next);
-                        assert_eq!(step.last_exit(), Some(LastExit { next: Some(next), ..exit.clone() }));
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_exit_has_nothing_that_follows() {
-        let mut step = Step::Plain {
-            at_unix_ms: 1,
-            report: None,
-            from: State::Starting,
-            to: State::Running,
-            ready_after: None,
-        };
-        step.set_next(Next::Rest);
-        assert_eq!((step.last_exit(), step.transitions().count()), (None, 1));
     }
 }
