@@ -1,5 +1,7 @@
 //! The Exec probe: a command of the operator's succeeds in the child's environment and directory.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
@@ -118,35 +120,36 @@ impl Output {
         }
     }
 
-    /// Reads once; returns whether there may be more.
-    fn read(&mut self, index: usize) -> bool {
+    /// Reads what is there; a pipe that has ended is dropped.
+    fn read(&mut self, index: usize) {
         let mut bytes = [0; TAIL];
-        let Some(end) = &self.pipes[index] else { return false };
+        let Some(end) = &self.pipes[index] else { return };
         match end.try_read(&mut bytes) {
-            Ok(0) => {
-                self.pipes[index] = None;
-                false
-            }
-            Ok(count) => {
-                self.tail.extend_from_slice(&bytes[..count]);
-                let excess = self.tail.len().saturating_sub(TAIL);
-                self.tail.drain(..excess);
-                true
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => false,
-            Err(_) => {
-                self.pipes[index] = None;
-                false
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => self.pipes[index] = None,
+            Ok(count) => self.keep(&bytes[..count]),
         }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        let excess = self.tail.len().saturating_sub(TAIL);
+        self.tail.drain(..excess);
     }
 
     /// Reads what is left and returns the last line that is not blank.
     fn last_line(mut self) -> Option<String> {
-        for index in 0..self.pipes.len() {
+        for end in self.pipes.each_mut().map(Option::take).into_iter().flatten() {
+            // The runtime may not know yet that there is something to read, so it is not asked.
+            let Ok(end) = end.into_nonblocking_fd() else { continue };
+            let mut end = File::from(end);
+            let mut bytes = [0; TAIL];
             for _ in 0..FINAL_READS {
-                if !self.read(index) {
-                    break;
+                match end.read(&mut bytes) {
+                    Ok(count) if count > 0 => self.keep(&bytes[..count]),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    // Also where somebody else holds the pipe open and says nothing.
+                    Ok(_) | Err(_) => break,
                 }
             }
         }
@@ -160,5 +163,27 @@ async fn readable(end: Option<&pipe::Receiver>) {
         // An error shows itself in the read.
         Some(end) => drop(end.readable().await),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_the_runtime_has_not_seen_yet_is_read_at_the_end() {
+        let (out, mut writer) = io::pipe().expect("a pipe");
+        let (err, _held_open) = io::pipe().expect("a pipe");
+        for end in [&out, &err] {
+            let flags = nix::fcntl::OFlag::O_NONBLOCK;
+            nix::fcntl::fcntl(end, nix::fcntl::FcntlArg::F_SETFL(flags)).expect("a flag");
+        }
+        let output =
+            Output::new(Some(ProcessOutput { stdout: out.into(), stderr: err.into(), notify: None }));
+        // No await between here and the end: the runtime cannot learn of it.
+        writer.write_all(b"first\nlast words\n\n").expect("written");
+        assert_eq!(output.last_line().as_deref(), Some("last words"));
     }
 }
