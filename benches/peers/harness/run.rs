@@ -10,7 +10,7 @@ use crate::processes::{self, Process};
 use crate::subject::{Places, Subject, Work};
 
 /// How long anything may take before the run is given up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A subject with its children.
 #[derive(Debug)]
@@ -44,8 +44,8 @@ impl<'a> Run<'a> {
             return Some(run);
         }
         let errors = std::fs::read_to_string(run.directory.path().join("errors")).unwrap_or_default();
-        let last = errors.lines().last().unwrap_or("nothing");
-        eprintln!("{} started {} of {}: {last}", subject.name(), run.notes.started(), run.work.count);
+        let last: Vec<&str> = errors.lines().take(5).collect();
+        eprintln!("{} started {} of {}: {last:#?}", subject.name(), run.notes.started(), run.work.count);
         None
     }
 

@@ -102,7 +102,8 @@ impl Subject {
         match self {
             Self::Limit => places.built.join("limit"),
             Self::Xyd => places.own.join("xyd"),
-            Self::S6 => fetched("usr/bin/s6-svscan"),
+            // It starts its other half by the full name.
+            Self::S6 => PathBuf::from("/usr/bin/s6-svscan"),
             Self::Runit => fetched("usr/bin/runsvdir"),
             Self::Daemontools => fetched("usr/bin/svscan"),
             Self::Supervisord => fetched("usr/bin/supervisord"),
@@ -151,7 +152,7 @@ impl Subject {
     /// Returns how long a child must have lived for a restart at once.
     pub(crate) fn shortest_life(self) -> Duration {
         match self {
-            Self::Runit | Self::Daemontools => Duration::from_millis(1200),
+            Self::S6 | Self::Runit | Self::Daemontools => Duration::from_millis(1200),
             _ => Duration::from_millis(20),
         }
     }
@@ -190,7 +191,7 @@ impl Subject {
                 for name in work.names() {
                     let text = format!(
                         "Process(\n    command: \"{child}\",\n    args: [\"{}\"],\n    restart: (policy: Always, \
-                         backoff_initial: \"0s\"{at_once}, max_retries_per_minute: 100000),\n    log: (max_size: \
+                         backoff_initial: \"0s\"{at_once}, max_retries_per_minute: 1000),\n    log: (max_size: \
                          \"{size}B\", keep: {keep}),\n)\n",
                         argument(&name),
                     );
