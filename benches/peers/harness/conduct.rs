@@ -61,7 +61,7 @@ fn supervisor_killed(subject: Subject, places: &Places) -> (String, String) {
         by = "by hand";
         run.start_again();
     }
-    if !until(TIME, || renewed(&mut run)) {
+    if !until(TIME * 3, || renewed(&mut run)) {
         by = "never";
     }
     pass(Duration::from_secs(1));
