@@ -59,13 +59,18 @@ fn main() {
         eprintln!("log capture, round {} of {rounds}", round + 1);
         speed::capture(&subjects, &places, &mut figures);
     }
-    figures.print(&subjects, &header);
+    if !figures.is_empty() {
+        figures.print(&subjects, &header);
+    }
     if has("conduct") {
         eprintln!("conduct");
         let peers: Vec<Subject> = subjects.into_iter().filter(|subject| *subject != Subject::Limit).collect();
         let answers: Vec<Vec<String>> = peers.iter().map(|peer| conduct::of(*peer, &places)).collect();
         let columns = peers.iter().map(|peer| format!(" {} {} |", peer.name(), peer.version(&places)));
-        println!("\n| scenario |{}", columns.collect::<String>());
+        if !figures.is_empty() {
+            println!();
+        }
+        println!("| scenario |{}", columns.collect::<String>());
         println!("|---|{}", "---|".repeat(peers.len()));
         for (row, title) in conduct::ROWS.iter().enumerate() {
             let cells: Vec<&str> = answers.iter().map(|answers| answers[row].as_str()).collect();

@@ -122,6 +122,11 @@ impl Figures {
         }
     }
 
+    /// Returns whether nothing was measured.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     /// Returns the median of a figure.
     pub(crate) fn median(&self, figure: Figure, subject: Subject) -> Option<f64> {
         let mut values = self.values.get(&(figure, subject))?.clone();
@@ -133,7 +138,8 @@ impl Figures {
     pub(crate) fn print(&self, subjects: &[Subject], header: &str) {
         println!("| figure |{header} xyd / limit | target |");
         println!("|---|{}---|---|", "---|".repeat(subjects.len()));
-        for figure in Figure::ALL {
+        let is_measured = |figure: &Figure| self.values.keys().any(|(measured, _)| measured == figure);
+        for figure in Figure::ALL.into_iter().filter(is_measured) {
             let cells: Vec<String> = subjects.iter().map(|subject| self.cell(figure, *subject)).collect();
             let ratio = self.ratio(figure).map_or(String::new(), |ratio| format!("{ratio:.2}"));
             println!(
