@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -479,11 +480,11 @@ impl Log {
             return Err(LogError::Closed { name: shared.name.clone() });
         }
         let pump = self.inner.engine.pump()?;
-        let id = pump
+        let (id, has_ended) = pump
             .attach(shared, incarnation, pipes, watch)
             .map_err(|source| LogError::Watch { name: shared.name.clone(), source })?
             .ok_or(LogError::Gone)?;
-        Ok(Attachment { log: self.clone(), pump, id, incarnation })
+        Ok(Attachment { log: self.clone(), pump, id, incarnation, has_ended })
     }
 
     /// Adds a line of our own, stream [`Stream::Xy`]; newlines in it become spaces.
@@ -562,6 +563,7 @@ pub struct Attachment {
     pump: Arc<Pump>,
     id: u64,
     incarnation: u64,
+    has_ended: Arc<AtomicBool>,
 }
 
 /// What a drain found.
@@ -605,6 +607,10 @@ impl Attachment {
     ///
     /// Once polled, the drain goes on by itself when this future is dropped; only its answer is lost.
     pub async fn drain(self, grace: Duration) -> Drained {
+        // The log thread hears of the end of a pipe when its process ends, and is most often done by now.
+        if self.has_ended.load(Ordering::Acquire) {
+            return Drained::default();
+        }
         let (reply, drained) = oneshot::channel();
         let deadline = Instant::now().checked_add(grace);
         if self.pump.send(Command::Drain { id: self.id, deadline, reply }).is_err() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
@@ -62,6 +62,8 @@ pub(super) enum Command {
         incarnation: u64,
         pipes: Vec<Incoming>,
         watch: Option<LineWatch>,
+        /// Set when all pipes have ended by themselves.
+        has_ended: Arc<AtomicBool>,
     },
     /// Show what is read from now on.
     Watch {
@@ -190,7 +192,7 @@ impl Pump {
         incarnation: u64,
         pipes: Vec<(Stream, OwnedFd, Vec<u8>)>,
         watch: Option<LineWatch>,
-    ) -> io::Result<Option<u64>> {
+    ) -> io::Result<Option<(u64, Arc<AtomicBool>)>> {
         let id = self.next_token.fetch_add(1 + pipes.len(), Ordering::Relaxed);
         let mut watched: Vec<Incoming> = Vec::with_capacity(pipes.len());
         for (token, (stream, pipe, carry)) in (id + 1..).map(Token).zip(pipes) {
@@ -202,8 +204,10 @@ impl Pump {
             watched.push(pipe);
         }
         let (id, shared) = (id as u64, Arc::clone(shared));
-        match self.send(Command::Attach { id, shared, incarnation, pipes: watched, watch }) {
-            Ok(()) => Ok(Some(id)),
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&has_ended);
+        match self.send(Command::Attach { id, shared, incarnation, pipes: watched, watch, has_ended: ends }) {
+            Ok(()) => Ok(Some((id, has_ended))),
             Err(_) => Ok(None),
         }
     }
@@ -288,6 +292,8 @@ struct Attached {
     deadline: Option<Instant>,
     reply: Option<oneshot::Sender<Vec<u64>>>,
     watch: Option<LineWatch>,
+    /// Set when all pipes have ended by themselves, so that a drain need not ask.
+    has_ended: Arc<AtomicBool>,
 }
 
 impl Attached {
@@ -415,8 +421,8 @@ impl Worker {
         drop(state);
         for command in commands {
             match command {
-                Command::Attach { id, shared, incarnation, pipes, watch } => {
-                    self.on_attach(id, &shared, incarnation, pipes, watch);
+                Command::Attach { id, shared, incarnation, pipes, watch, has_ended } => {
+                    self.on_attach(id, &shared, incarnation, pipes, (watch, has_ended));
                 }
                 Command::Watch { id, watch } => {
                     if let Some(attached) = self.attached.get_mut(&id) {
@@ -442,7 +448,7 @@ impl Worker {
         shared: &Arc<Shared>,
         incarnation: u64,
         pipes: Vec<Incoming>,
-        watch: Option<LineWatch>,
+        (watch, has_ended): (Option<LineWatch>, Arc<AtomicBool>),
     ) {
         let Some((sink, log)) = self.sink(shared) else {
             for pipe in &pipes {
@@ -452,7 +458,8 @@ impl Worker {
         };
         log.pipes += pipes.len();
         let open = pipes.iter().map(|pipe| pipe.token).collect();
-        let attached = Attached { incarnation, open, held: Vec::new(), deadline: None, reply: None, watch };
+        let attached =
+            Attached { incarnation, open, held: Vec::new(), deadline: None, reply: None, watch, has_ended };
         self.attached.insert(id, attached);
         for Incoming { token, stream, file, carry } in pipes {
             let cutter = LineCutter::within(carry);
@@ -699,6 +706,9 @@ impl Worker {
         {
             if let Some(deadline) = attached.deadline {
                 self.deadlines.remove(&(deadline, attachment));
+            }
+            if attached.held.is_empty() {
+                attached.has_ended.store(true, Ordering::Release);
             }
             if let Some(reply) = attached.reply {
                 self.draining -= 1;

@@ -119,6 +119,11 @@ impl Leaf {
         fs::read_to_string(self.path.join("cgroup.events")).is_ok_and(|text| count(&text, "populated") == 1)
     }
 
+    /// Returns whether the kernel says that nobody runs in it or below it; not if nothing can be read.
+    pub(super) fn is_empty(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.events")).is_ok_and(|text| text.contains("populated 0"))
+    }
+
     /// Kills every process in it and below it, those that are being forked included.
     pub(super) fn kill(&self) -> io::Result<()> {
         set(&self.path.join("cgroup.kill"), "1")
@@ -131,6 +136,10 @@ impl Leaf {
 
     /// Removes it; one with processes in it stays.
     pub(super) fn remove(&self) {
+        // Few have groups below them, and this is on the way of every restart.
+        if fs::remove_dir(&self.path).is_ok() {
+            return;
+        }
         for dir in self.directories().iter().rev() {
             let _in_use = fs::remove_dir(dir);
         }

@@ -138,6 +138,8 @@ struct ChildArguments {
     /// The descriptor that becomes `extra_target`, or -1.
     extra: RawFd,
     extra_target: RawFd,
+    /// The first of the descriptors that the child has no use for, if it begins with our table; 0 if it has its own.
+    unused_from: RawFd,
     /// Where the child writes its pid, or null.
     pid_digits: *mut u8,
     /// Our pid, or 0 for no parent-death signal.
@@ -193,6 +195,7 @@ impl<'a> Prepared<'a> {
             stdio: request.stdio.map(|fd| fd.as_raw_fd()),
             extra: request.extra.map_or(-1, |(fd, _)| fd.as_raw_fd()),
             extra_target: request.extra.map_or(-1, |(_, target)| target),
+            unused_from: 0,
             pid_digits: self.pid_entry.as_ref().map_or(ptr::null_mut(), |(_, digits)| *digits),
             parent,
             settings: request.settings,
@@ -256,6 +259,12 @@ unsafe fn fail(child: *mut ChildArguments, step: SpawnStep, errno: c_int, candid
 unsafe fn become_program(child: *mut ChildArguments) -> ! {
     // SAFETY: each call gets numbers, or pointers that the parent prepared and keeps alive until we are gone.
     unsafe {
+        // First of all: until then each change would be one of our own descriptors.
+        if (*child).unused_from != 0
+            && let Err(errno) = os::leave_descriptors((*child).unused_from)
+        {
+            fail(child, SpawnStep::Descriptors, errno, 0);
+        }
         os::reset_signal_dispositions();
         if libc::setsid() == -1 {
             fail(child, SpawnStep::Session, os::errno(), 0);
@@ -637,14 +646,22 @@ mod os {
     const GUARD: usize = 64 << 10;
 
     /// The stack on which children run between `clone` and `execve`, with an inaccessible end.
+    ///
+    /// With it go descriptors of low numbers, on which a child finds what it inherits. A child that began with a copy of our
+    /// table would copy every descriptor we have, and `execve` would close them one by one, which takes a millisecond with
+    /// a thousand siblings. It begins with the table itself, and then copies the part below the numbers it has no use for.
     #[derive(Debug)]
     pub(in super::super) struct ChildStack {
         base: *mut c_void,
+        null: OwnedFd,
+        low: [OwnedFd; 4],
     }
 
     impl ChildStack {
         /// Allocates the stack.
         pub(in super::super) fn new() -> io::Result<Self> {
+            let open = || above_stdio(std::fs::File::open("/dev/null")?.into());
+            let (null, low) = (open()?, [open()?, open()?, open()?, open()?]);
             // SAFETY: a fresh anonymous mapping, of which the lower end is made inaccessible.
             unsafe {
                 let base = libc::mmap(
@@ -658,11 +675,32 @@ mod os {
                 if base == libc::MAP_FAILED {
                     return Err(io::Error::last_os_error());
                 }
-                let stack = Self { base };
+                let stack = Self { base, null, low };
                 if libc::mprotect(base, GUARD, libc::PROT_NONE) == -1 {
                     return Err(io::Error::last_os_error());
                 }
                 Ok(stack)
+            }
+        }
+
+        /// Puts what the child inherits on the low numbers, until [`clear`](Self::clear).
+        fn lend(&self, child: &mut ChildArguments) -> io::Result<()> {
+            let [low @ .., last] = &self.low;
+            for (source, low) in child.stdio.iter_mut().zip(low) {
+                *source = replace(low, *source)?;
+            }
+            if child.extra != -1 {
+                child.extra = replace(last, child.extra)?;
+            }
+            child.unused_from = self.low.iter().map(AsRawFd::as_raw_fd).max().map_or(0, |last| last + 1);
+            Ok(())
+        }
+
+        /// Closes what was lent, so that the pipes end with the child.
+        fn clear(&self) {
+            for low in &self.low {
+                // The number is taken and stays so; nothing is allocated that could be wanting.
+                let _ = replace(low, self.null.as_raw_fd());
             }
         }
 
@@ -676,6 +714,27 @@ mod os {
             // SAFETY: the mapping made in `new`; no child runs on it any more, because `spawn` borrows it until then.
             unsafe { libc::munmap(self.base, GUARD + STACK) };
         }
+    }
+
+    /// Makes a descriptor another name of `source`, and returns its number.
+    fn replace(fd: &OwnedFd, source: RawFd) -> io::Result<RawFd> {
+        // SAFETY: numbers only; the one that is replaced belongs to `fd`.
+        match unsafe { libc::dup3(source, fd.as_raw_fd(), libc::O_CLOEXEC) } {
+            -1 => Err(io::Error::last_os_error()),
+            number => Ok(number),
+        }
+    }
+
+    /// Gives the child a descriptor table of its own, with the descriptors below `first` in it.
+    pub(super) unsafe fn leave_descriptors(first: RawFd) -> Result<(), c_int> {
+        // SAFETY: numbers only; nothing is closed in the table that is left.
+        let is_left = unsafe {
+            let flags = libc::CLOSE_RANGE_UNSHARE as libc::c_long;
+            libc::syscall(libc::SYS_close_range, first as libc::c_long, libc::c_long::from(u32::MAX), flags) == 0
+                // Older kernels copy all of it.
+                || libc::unshare(libc::CLONE_FILES) == 0
+        };
+        if is_left { Ok(()) } else { Err(errno()) }
     }
 
     extern "C" fn child_main(argument: *mut c_void) -> c_int {
@@ -798,9 +857,14 @@ mod os {
         // SAFETY: getpid always succeeds.
         let parent = if request.parent_death_signal { unsafe { libc::getpid() } } else { 0 };
         let mut child = prepared.arguments(parent);
+        if let Err(error) = stack.lend(&mut child) {
+            stack.clear();
+            return Err(SpawnFailure::new(SpawnStep::Descriptors, &error));
+        }
         let child = &raw mut child;
         let mut pidfd: c_int = -1;
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        let shared = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES;
+        let flags = shared | libc::CLONE_PIDFD | libc::SIGCHLD;
         // SAFETY: the stack is ours alone for the length of the call, since CLONE_VFORK holds us until the child has
         // left it; everything `child` points to outlives the call for the same reason.
         let pid = unsafe {
@@ -809,9 +873,11 @@ mod os {
                 Some(cgroup) => clone_into(cgroup, stack, flags, child.cast(), &raw mut pidfd),
             }
         };
+        let error = io::Error::last_os_error();
+        stack.clear();
         if pid == -1 {
             let step = if request.cgroup.is_some() { SpawnStep::ControlGroup } else { SpawnStep::Clone };
-            return Err(SpawnFailure::new(step, &io::Error::last_os_error()));
+            return Err(SpawnFailure::new(step, &error));
         }
         // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
         let exit_fd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -1101,6 +1167,11 @@ mod os {
     }
 
     pub(super) unsafe fn set_parent_death_signal(_parent: libc::pid_t) -> Result<(), c_int> {
+        Ok(())
+    }
+
+    /// The child of a fork has its own.
+    pub(super) unsafe fn leave_descriptors(_first: RawFd) -> Result<(), c_int> {
         Ok(())
     }
 

@@ -122,8 +122,12 @@ fn add_nearby(stats: &mut BTreeMap<u32, Stat>, mut pending: Vec<u32>) {
         if stats.contains_key(&pid) {
             continue;
         }
-        stats.extend(Stat::read(pid).map(|stat| (pid, stat)));
-        pending.extend(children_of(pid));
+        let stat = Stat::read(pid);
+        // The kernel has given the children of one that runs no more to somebody else.
+        if stat.as_ref().is_none_or(|stat| stat.is_alive) {
+            pending.extend(children_of(pid));
+        }
+        stats.extend(stat.map(|stat| (pid, stat)));
     }
 }
 

@@ -3,7 +3,7 @@
 //! `cargo run --release -p benches --bin logs` measures every subject in turn, five rounds, and prints medians, spread and
 //! the ratio to `cat`. Each writer is a process of its own that writes lines of 100 bytes into a pipe; what is captured
 //! goes to a memory file system under rotation. `logs run SUBJECT WRITES` does one run, `logs write SIZE TOTAL` is the
-//! writer. Peers are found where `benches/peers/loggers` unpacks them; those that are missing are left out.
+//! writer. Peers are found where `benches/peers/setup` unpacks them; those that are missing are left out.
 
 mod peer;
 mod xy;

@@ -95,10 +95,14 @@ impl Kin {
 
     /// Looks who has come to us, and finds out whose they are.
     pub(super) fn look(&mut self) {
-        let Some(session) = Stat::read(std::process::id()).map(|stat| stat.session) else { return };
         let adopted = self.adopted();
         // Somebody else has reaped these, which is not theirs to do; what we know of them may be wrong by now.
         self.orphans.retain(|pid, _| adopted.contains(pid));
+        // Most often there is nobody, and this is looked at in every restart.
+        if adopted.is_empty() {
+            return;
+        }
+        let Some(session) = Stat::read(std::process::id()).map(|stat| stat.session) else { return };
         for pid in adopted {
             if matches!(self.orphans.get(&pid), Some(Orphan { owner: Owner::Tree(_), .. })) {
                 continue;
