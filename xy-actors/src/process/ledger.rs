@@ -20,6 +20,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -35,6 +36,9 @@ const HEADER: &str = "xy-ledger 1 ";
 
 /// Beyond this many bytes the file is rewritten with what is still alive.
 const COMPACT_AT: u64 = 256 << 10;
+
+/// How long a file is tried again that cannot be read for want of descriptors or memory.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 
 /// A process that was begun and has not been reaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +175,8 @@ pub(super) struct Ledger {
 pub(super) enum OpenError {
     /// Another host has it open.
     InUse,
+    /// What an earlier host left cannot be looked for.
+    Sweep(io::Error),
     /// A file operation failed on this path.
     Io(PathBuf, io::Error),
 }
@@ -185,7 +191,7 @@ impl Ledger {
         let lock = lock(path)?;
         let fail = |error| OpenError::Io(path.to_owned(), error);
         let boot = tree::boot_id().map_err(fail)?;
-        let (contents, fault) = match read(path) {
+        let (contents, fault) = match tree::insist(Instant::now() + READ_LIMIT, || read(path)) {
             Ok(bytes) => {
                 let contents = Contents::parse(&bytes);
                 let fault =
@@ -193,12 +199,15 @@ impl Ledger {
                 (contents, fault)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Contents::default(), None),
+            // What it says is there to be read, only not now; to go on without could start everything twice.
+            Err(error) if tree::could_not_look(&error) => return Err(fail(error)),
             Err(error) => (Contents::default(), Some(error.to_string())),
         };
         let is_this_boot = contents.boot.as_ref() == Some(&boot);
         // Another boot has ended all of them, whatever has their pids now.
         let mut unfinished = if is_this_boot { contents.unfinished } else { BTreeMap::new() };
-        let mut report = sweep(&unfinished, contents.cgroup.as_deref().filter(|_| is_this_boot));
+        let mut report = sweep(&unfinished, contents.cgroup.as_deref().filter(|_| is_this_boot))
+            .map_err(OpenError::Sweep)?;
         let groups = groups();
         // What could not be ended is tried again by the next start.
         unfinished.retain(|marker, _| report.left.iter().any(|process| process.marker == *marker));

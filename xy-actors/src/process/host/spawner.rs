@@ -166,8 +166,11 @@ impl State {
                 let start_time = Stat::read(pid).map_or(0, |stat| stat.start_time);
                 let live = LiveProcess { pid, label, marker: command.marker.clone(), start_time };
                 let inode = sys::process_inode(spawned.exit_fd.as_fd());
-                let main = MainProcess { identity: Identity { pid, start_time }, inode };
-                host.with_ledger(|ledger| ledger.born(&live.marker, main));
+                // One that could not be looked at is found by its marker alone; a wrong time would spare it.
+                if start_time > 0 {
+                    let main = MainProcess { identity: Identity { pid, start_time }, inode };
+                    host.with_ledger(|ledger| ledger.born(&live.marker, main));
+                }
                 lock(&host.live).insert(pid, live.clone());
                 Ok((Guard::new(Main::new(host, live, spawned.exit_fd, leaf)), output))
             }
