@@ -253,12 +253,22 @@ impl ProcessHost {
     /// # Cancel safety
     /// Cancel safe: a process whose future was dropped is killed and reaped.
     pub async fn spawn(&self, label: &str, spec: &ProcessSpec) -> Result<OsProcess, SpawnError> {
+        self.spawn_as(label, None, spec).await
+    }
+
+    /// Like [`spawn`](Self::spawn), for the main process of one start of a child: the ledger notes which one.
+    pub(super) async fn spawn_as(
+        &self,
+        label: &str,
+        incarnation: Option<u64>,
+        spec: &ProcessSpec,
+    ) -> Result<OsProcess, SpawnError> {
         self.begin_adoption();
         let marker = command::random_marker()?;
         let command = Arc::new(command::prepare(self, spec, marker).await?);
         let mut delays = TEXT_BUSY_DELAYS.iter();
         loop {
-            match self.try_spawn(label, &command).await {
+            match self.try_spawn(label, incarnation, &command).await {
                 Err(error) if error.kind() == SpawnErrorKind::TextBusy => match delays.next() {
                     Some(delay) => tokio::time::sleep(*delay).await,
                     None => return Err(error),
@@ -268,10 +278,15 @@ impl ProcessHost {
         }
     }
 
-    async fn try_spawn(&self, label: &str, command: &Arc<PreparedCommand>) -> Result<OsProcess, SpawnError> {
+    async fn try_spawn(
+        &self,
+        label: &str,
+        incarnation: Option<u64>,
+        command: &Arc<PreparedCommand>,
+    ) -> Result<OsProcess, SpawnError> {
         let (reply, answer) = tokio::sync::oneshot::channel();
         let (host, command_for_job) = (self.inner.clone(), command.clone());
-        let job = Job::Spawn { host, label: label.to_owned(), command: command_for_job, reply };
+        let job = Job::Spawn { host, label: label.to_owned(), incarnation, command: command_for_job, reply };
         if !self.inner.spawner.send(job) {
             return Err(SpawnError::host_gone());
         }

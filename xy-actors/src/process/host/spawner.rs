@@ -31,6 +31,7 @@ pub(super) enum Job {
     Spawn {
         host: Arc<Host>,
         label: String,
+        incarnation: Option<u64>,
         command: Arc<PreparedCommand>,
         reply: oneshot::Sender<Result<(Guard, ProcessOutput), SpawnError>>,
     },
@@ -134,12 +135,12 @@ fn run(inbox: &Receiver<Job>, mut state: State) {
 impl State {
     fn perform(&mut self, job: Job) {
         match job {
-            Job::Spawn { host, label, command, reply } => {
+            Job::Spawn { host, label, incarnation, command, reply } => {
                 if reply.is_closed() {
                     return;
                 }
                 // A reply that cannot be delivered comes back, and dropping it ends the process.
-                let _ = reply.send(self.spawn(host, label, &command));
+                let _ = reply.send(self.spawn(host, label, incarnation, &command));
             }
             Job::Bury { main, done } => self.burials.push(Burial { main, done, empty_passes: 0 }),
             Job::Forget { pid, marker } => lock(&self.kin).forget(pid, &marker),
@@ -155,9 +156,10 @@ impl State {
         &mut self,
         host: Arc<Host>,
         label: String,
+        incarnation: Option<u64>,
         command: &PreparedCommand,
     ) -> Result<(Guard, ProcessOutput), SpawnError> {
-        host.with_ledger(|ledger| ledger.intent(&command.marker, &label));
+        host.with_ledger(|ledger| ledger.intent(&command.marker, &label, incarnation));
         match self.create(&host, command) {
             Ok((spawned, output, leaf)) => {
                 let pid = spawned.pid;

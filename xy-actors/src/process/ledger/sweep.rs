@@ -24,6 +24,9 @@ pub struct SweepReport {
     pub killed: Vec<SweptProcess>,
     /// Processes of an earlier host that did not end in time.
     pub left: Vec<SweptProcess>,
+    /// The starts of children that an earlier host began and of whose end it wrote nothing, because it died or the machine
+    /// did. None of them runs any more, unless it is among `left`.
+    pub lost: Vec<LostIncarnation>,
     /// How many children were written down as unfinished without any process of theirs being alive.
     pub stale: usize,
     /// Where a ledger that could not be read completely was moved.
@@ -42,6 +45,26 @@ pub struct SweptProcess {
     pub label: String,
     /// The marker of its tree.
     pub marker: String,
+}
+
+/// A start of a child whose end nobody saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostIncarnation {
+    /// The child's path.
+    pub label: String,
+    /// Which start of it.
+    pub incarnation: u64,
+    /// Its main process, if the earlier host came to write it down.
+    pub pid: Option<u32>,
+}
+
+impl LostIncarnation {
+    /// Returns what is lost with an entry; nothing with that of a command beside the child.
+    pub(super) fn of(entry: &Entry) -> Option<Self> {
+        let pid = entry.main.map(|main| main.identity.pid);
+        Some(Self { label: entry.label.clone(), incarnation: entry.incarnation?, pid })
+    }
 }
 
 /// A live process that the ledger accounts for, held so that its pid cannot come to mean another.
