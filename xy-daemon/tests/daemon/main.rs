@@ -6,6 +6,7 @@ mod boot;
 mod chaos;
 mod crashes;
 mod ends;
+mod exhaustion;
 mod faults;
 mod guard;
 mod health;
