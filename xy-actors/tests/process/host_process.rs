@@ -110,7 +110,7 @@ async fn no_descriptors() {
     run(&host, &child("exit 0")).await;
     setrlimit(Resource::RLIMIT_NOFILE, 128, 128).expect("lowered");
     let mut failures = 0;
-    for free in 0..12 {
+    for free in 0..28 {
         let mut junk = open_files(128);
         junk.truncate(junk.len().saturating_sub(free));
         let result = host.spawn("test", &child("sleep-forever")).await;
@@ -126,7 +126,8 @@ async fn no_descriptors() {
         }
         wait_until_async("no child is left", || children().is_empty()).await;
     }
-    assert!((4..12).contains(&failures), "{failures} of 12 failed");
+    // Sixteen are kept for control, and some are for the attempt itself.
+    assert!((20..28).contains(&failures), "{failures} of 28 failed");
 }
 
 fn children() -> Vec<u32> {

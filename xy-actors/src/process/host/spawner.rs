@@ -22,6 +22,7 @@ use super::{Host, LiveProcess, SpawnError, lock};
 use crate::process::cgroup::Leaf;
 use crate::process::command::{PreparedCommand, diagnose};
 use crate::process::ledger::MainProcess;
+use crate::process::settings;
 use crate::process::sys::{self, ChildStack, ExecRequest, SpawnFailure, SpawnStep};
 use crate::process::tree::{Identity, Stat};
 
@@ -203,6 +204,9 @@ impl State {
         let (stderr, child_stderr) = pipe().map_err(descriptors)?;
         let notify = command.notify_fd.map(|number| pipe().map(|ends| (ends, i32::from(number))));
         let notify = notify.transpose().map_err(descriptors)?;
+        if settings::is_reserved(child_stderr.as_fd()) {
+            return Err(descriptors(io::Error::from_raw_os_error(libc::EMFILE)));
+        }
         let leaf = host.groups.as_ref().and_then(|groups| groups.leaf(&command.marker));
         let (leaf, leaf_dir) = leaf.unzip();
         let mut request = ExecRequest {
