@@ -1,5 +1,5 @@
-//! Random SIGKILLs at servers, their helpers, the daemon and its guard, under load: nobody is left over, nobody runs
-//! twice, and everybody comes back.
+//! Random SIGKILLs at servers, their helpers, the daemon and its guard, and stops of servers that are checked, under load:
+//! nobody is left over, nobody runs twice, everybody comes back, and the end of each start is told once.
 //!
 //! `XY_CHAOS_KILLS` sets how many kills (25), `XY_CHAOS_SEED` which ones, and `XY_CHAOS_CGROUPS=1` lets the daemon use
 //! control groups; `tests/chaos/run` is the long form.
@@ -47,6 +47,10 @@ impl Dice {
 enum Victim {
     Server,
     Helper,
+    /// A server that answers its liveness check no more, because it is stopped.
+    Suspended,
+    /// A server that is stopped and goes on before anybody minds.
+    Paused,
     Daemon,
     /// A daemon that had died so often in a row that its guard waited before it started it again.
     DaemonHeldBack,
@@ -56,8 +60,10 @@ enum Victim {
 impl Victim {
     fn roll(dice: &mut Dice) -> Self {
         match dice.below(100) {
-            0..40 => Self::Server,
-            40..80 => Self::Helper,
+            0..35 => Self::Server,
+            35..70 => Self::Helper,
+            70..75 => Self::Suspended,
+            75..80 => Self::Paused,
             80..92 => Self::Daemon,
             _ => Self::Guard,
         }
