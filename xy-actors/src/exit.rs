@@ -99,6 +99,9 @@ pub enum Cause {
         /// Which limit.
         message: String,
     },
+    /// The program that supervised it died, so that nobody saw how it ended. Told by the next one, from what the dead one
+    /// had written down.
+    HostDied,
     /// The task or actor was aborted from outside.
     Aborted,
     /// The child did not end after it was killed; it may still exist.
@@ -127,6 +130,7 @@ impl fmt::Display for Cause {
             Self::StartTimeout { message } => write!(f, "not ready in time: {message}"),
             Self::Probe { message } => f.write_str(message),
             Self::LimitReached { message } => write!(f, "limit reached: {message}"),
+            Self::HostDied => f.write_str("the daemon died; how this ended is not known"),
             Self::Aborted => f.write_str("aborted"),
             Self::Leaked => f.write_str("did not end after it was killed"),
         }

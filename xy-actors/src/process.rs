@@ -43,7 +43,7 @@ pub use self::host::{
     HostError, HostOptions, KillReport, LiveProcess, Member, OsProcess, Ownership, ProcessExit, ProcessHost,
     ProcessOutput,
 };
-pub use self::ledger::{SweepReport, SweptProcess};
+pub use self::ledger::{LostIncarnation, SweepReport, SweptProcess};
 pub use self::settings::ProcessSettings;
 pub use self::stop_command::StopCommand;
 

@@ -9,8 +9,9 @@
 //! Children that are actors are sent to by their [`Address`], which survives restarts ([`Supervisor::addr`]), or by a key
 //! that is spread over [`Partitions`].
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ractor::{Actor, ActorCell, ActorRef};
@@ -65,6 +66,21 @@ pub(crate) type Recipes = Vec<(Arc<ChildSpec>, Arc<dyn Child>)>;
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
     pub(crate) events: EventLog,
+    pub(crate) earlier: EarlierExits,
+}
+
+/// How incarnations ended that an earlier life of the program began, by path, until their child is there to be told.
+pub(crate) type EarlierExits = Arc<Mutex<BTreeMap<String, Vec<EarlierExit>>>>;
+
+/// The end of an incarnation that another life of the program began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EarlierExit {
+    /// Its number then.
+    pub incarnation: Incarnation,
+    /// Its process, if it was one.
+    pub pid: Option<u32>,
+    /// How it ended.
+    pub report: ExitReport,
 }
 
 /// What a supervisor has come to.
@@ -101,6 +117,7 @@ pub struct SupervisorBuilder {
     children: Recipes,
     event_capacity: usize,
     seed: u64,
+    earlier: BTreeMap<String, Vec<EarlierExit>>,
 }
 
 impl fmt::Debug for SupervisorBuilder {
@@ -128,6 +145,16 @@ impl SupervisorBuilder {
         self
     }
 
+    /// Tells how an incarnation of the child at `path` ended that an earlier life of the program began and did not see end.
+    ///
+    /// It becomes the first of the child's history, and an event before the child's own first one. An end of a child that
+    /// the tree does not begin with is told to nobody.
+    #[must_use]
+    pub fn earlier_exit(mut self, path: impl Into<String>, exit: EarlierExit) -> Self {
+        self.earlier.entry(path.into()).or_default().push(exit);
+        self
+    }
+
     /// Sets the seed of the jitter of backoffs, 0 unless told otherwise; the same seed and the same exits give the same
     /// delays, so give programs that are not to retry in step different ones.
     #[must_use]
@@ -147,7 +174,8 @@ impl SupervisorBuilder {
     /// # Cancel safety
     /// Cancel safe: if the future is dropped, nothing runs.
     pub async fn spawn(self) -> Result<Supervisor, SpawnTreeError> {
-        let tree = Tree { events: EventLog::new(self.event_capacity) };
+        let earlier = Arc::new(Mutex::new(self.earlier));
+        let tree = Tree { events: EventLog::new(self.event_capacity), earlier };
         let (arguments, life) = SupervisorArguments::new(
             self.spec,
             self.children,
@@ -317,7 +345,13 @@ pub struct ChildHistory {
 impl Supervisor {
     /// Begins to put a supervisor together.
     pub fn builder(spec: SupervisorSpec) -> SupervisorBuilder {
-        SupervisorBuilder { spec, children: Vec::new(), event_capacity: DEFAULT_EVENT_CAPACITY, seed: 0 }
+        SupervisorBuilder {
+            spec,
+            children: Vec::new(),
+            event_capacity: DEFAULT_EVENT_CAPACITY,
+            seed: 0,
+            earlier: BTreeMap::new(),
+        }
     }
 
     /// Returns the supervisor's path in its tree; the root's is empty.

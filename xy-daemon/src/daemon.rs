@@ -13,12 +13,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use xy_actors::event::ChildReport;
 use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream, unix_ms};
-use xy_actors::exit::ExitReport;
+use xy_actors::exit::{Cause, Exit, ExitReport};
 use xy_actors::log::LogHub;
+use xy_actors::policy::Incarnation;
 use xy_actors::process::settings::prepare_own_limits;
-use xy_actors::process::{HostError, HostOptions, Member, ProcessHost, SweepReport};
+use xy_actors::process::{HostError, HostOptions, LostIncarnation, Member, ProcessHost, SweepReport};
 use xy_actors::spec::{Order, SupervisorSpec};
-use xy_actors::supervisor::{SpawnTreeError, Supervisor};
+use xy_actors::supervisor::{EarlierExit, SpawnTreeError, Supervisor};
 
 use crate::config::{Config, LoadError, LoadOptions, Trust};
 use crate::control::{Control, Place, Source, add_children, killed};
@@ -201,7 +202,7 @@ pub async fn run(
     .await?;
     let swept = report_sweep(&sweep);
     let logs = LogHub::new(Some(options.state_dir.join("logs")));
-    let root = spawn_root(&config, &host, &logs).await?;
+    let root = spawn_root(&config, &host, &logs, &sweep.lost).await?;
     let (own_signals, mut asked) = mpsc::channel(4);
     let place = Place { state_dir: options.state_dir.clone(), guard: options.guard };
     let control = Control::new(root.clone(), host.clone(), logs.clone(), source, &config, own_signals, place);
@@ -312,9 +313,22 @@ fn report_sweep(sweep: &SweepReport) -> Vec<String> {
     sweep.killed.iter().map(name).collect()
 }
 
-async fn spawn_root(config: &Config, host: &ProcessHost, logs: &LogHub) -> Result<Supervisor, RunError> {
+async fn spawn_root(
+    config: &Config,
+    host: &ProcessHost,
+    logs: &LogHub,
+    lost: &[LostIncarnation],
+) -> Result<Supervisor, RunError> {
     let spec = SupervisorSpec { order: Order::Concurrent, intensity: None, ..SupervisorSpec::default() };
     let builder = add_children(Supervisor::builder(spec), config, host, logs);
+    let builder = lost.iter().fold(builder, |builder, lost| {
+        let exit = EarlierExit {
+            incarnation: Incarnation::new(lost.incarnation),
+            pid: lost.pid,
+            report: ExitReport::new(Exit::Killed, Cause::HostDied),
+        };
+        builder.earlier_exit(&lost.label, exit)
+    });
     Ok(builder.seed(unix_ms()).spawn().await?)
 }
 

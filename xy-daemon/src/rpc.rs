@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
+use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::timeout;
+use xy_actors::process::settings::is_reserved;
 
 use crate::protocol::Method;
 use crate::protocol::error::{ErrorKind, RpcError};
@@ -138,7 +140,8 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
             stream = listener.accept() => stream,
         };
         open.retain(|activity| Arc::strong_count(activity) > 1);
-        if open.len() >= MAX_CONNECTIONS {
+        let is_scarce = is_reserved(stream.as_fd());
+        if open.len() >= MAX_CONNECTIONS || is_scarce {
             match open
                 .iter()
                 .enumerate()
@@ -146,6 +149,8 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
                 .min_by_key(|(_, one)| one.last_used())
             {
                 Some((oldest, _)) => open.swap_remove(oldest).evict.notify_one(),
+                // These are what the last descriptors are for.
+                None if is_scarce && open.len() < MAX_CONNECTIONS => {}
                 None => {
                     tracing::warn!("a connection was refused: all of them are busy");
                     continue;

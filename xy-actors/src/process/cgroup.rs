@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::tree::Stat;
+use super::tree::{self, Stat};
 
 /// How the name of a directory of leaves begins. Nothing is ever killed below another one.
 const PREFIX: &str = "xy-";
@@ -116,7 +116,11 @@ impl Leaf {
 
     /// Returns whether it or a group below it has a process that runs.
     pub(super) fn is_populated(&self) -> bool {
-        fs::read_to_string(self.path.join("cgroup.events")).is_ok_and(|text| count(&text, "populated") == 1)
+        fs::read_to_string(self.path.join("cgroup.events")).map_or_else(
+            // Not to be seen is not to be empty.
+            |error| tree::could_not_look(&error),
+            |text| count(&text, "populated") == 1,
+        )
     }
 
     /// Returns whether the kernel says that nobody runs in it or below it; not if nothing can be read.
@@ -165,7 +169,7 @@ impl Leaf {
 pub(super) fn sweep(base: &Path, deadline: Instant) -> Vec<(String, Stat, bool)> {
     let is_ours =
         base.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX));
-    let Ok(entries) = fs::read_dir(base) else { return Vec::new() };
+    let Ok(entries) = tree::insist(deadline, || fs::read_dir(base)) else { return Vec::new() };
     let mut swept = Vec::new();
     for entry in entries.flatten().filter(|_| is_ours) {
         let Ok(marker) = entry.file_name().into_string() else { continue };
@@ -175,7 +179,7 @@ pub(super) fn sweep(base: &Path, deadline: Instant) -> Vec<(String, Stat, bool)>
         let leaf = Leaf { path: entry.path() };
         let stats: Vec<Stat> =
             leaf.pids().into_iter().filter_map(Stat::read).filter(|stat| stat.is_alive).collect();
-        let killed = leaf.kill();
+        let killed = tree::insist(deadline, || leaf.kill());
         while killed.is_ok() && leaf.is_populated() && Instant::now() < deadline {
             wait_a_moment();
         }

@@ -91,14 +91,15 @@ impl Child for ProcessChild {
                 Some(socket) => Cow::Owned(with_socket(&spec, socket)),
                 None => Cow::Borrowed(&*spec),
             };
-            let mut process = host.spawn(label, &told).await.map_err(|error| {
-                let kind = if error.is_resource_shortage() {
-                    StartErrorKind::ResourceShortage
-                } else {
-                    StartErrorKind::Failed
-                };
-                StartError::new(kind, error)
-            })?;
+            let mut process =
+                host.spawn_as(label, Some(context.incarnation.get()), &told).await.map_err(|error| {
+                    let kind = if error.is_resource_shortage() {
+                        StartErrorKind::ResourceShortage
+                    } else {
+                        StartErrorKind::Failed
+                    };
+                    StartError::new(kind, error)
+                })?;
             log.mark_start(context.incarnation.get(), process.pid());
             let mut gate = match spec.readiness() {
                 Readiness::Started => Gate::Open,

@@ -104,7 +104,7 @@ pub fn start(options: &GuardOptions) -> Result<Role, GuardError> {
     // Before the fork, so that no signal is lost between them.
     sys::hold_signals(&held);
     let guard = std::process::id();
-    let has_others = guard == 1 || !tree::children_of(guard).is_empty();
+    let has_others = guard == 1 || tree::children_of(guard).map_or(true, |children| !children.is_empty());
     let program = match sys::fork_alone() {
         Ok(Some(program)) => program,
         Ok(None) => {
@@ -384,10 +384,10 @@ impl Guard<'_> {
 /// Kills our children, and those that become ours by that, until two looks in a row find none. Returns the killed and
 /// those that did not end in time. With `has_others`, whoever has no marker of its own is spared.
 fn end_descendants(has_others: bool) -> (Vec<Stat>, Vec<Stat>) {
-    let own_marker = tree::marker_of(std::process::id());
+    let own_marker = tree::marker_of(std::process::id()).unwrap_or_default();
     let is_ours = |stat: &Stat| {
         !has_others || {
-            let marker = tree::marker_of(stat.pid);
+            let marker = tree::marker_of(stat.pid).unwrap_or_default();
             marker.is_some() && marker != own_marker
         }
     };
@@ -397,13 +397,17 @@ fn end_descendants(has_others: bool) -> (Vec<Stat>, Vec<Stat>) {
     loop {
         // Reaped before the look, so that whoever is seen in it keeps its pid until the next one.
         while sys::reap_any().is_some() {}
-        let children: Vec<Stat> = if cfg!(target_os = "linux") {
-            let children = tree::children_of(std::process::id());
-            let stats = children.into_iter().filter_map(Stat::read);
-            stats.filter(|stat| stat.is_alive && is_ours(stat)).collect()
-        } else {
-            Vec::new()
+        // Without a look nobody can say that nobody is left.
+        let (children, is_seen) = match own_children() {
+            Ok(children) => (children, true),
+            Err(_) => (Vec::new(), false),
         };
+        let children: Vec<Stat> =
+            children.into_iter().filter(|stat| stat.is_alive && is_ours(stat)).collect();
+        if !is_seen && Instant::now() < deadline {
+            let _any = sys::take_signal(&ends, Some(Duration::from_millis(20)));
+            continue;
+        }
         if children.is_empty() {
             empty_looks += 1;
             if empty_looks == 2 {
@@ -425,6 +429,15 @@ fn end_descendants(has_others: bool) -> (Vec<Stat>, Vec<Stat>) {
         // The signals of those that ended before are taken, too; one too many only makes for one more look.
         let _any = sys::take_signal(&ends, Some(Duration::from_millis(20)));
     }
+}
+
+/// Returns our children, where orphans become ours.
+fn own_children() -> std::io::Result<Vec<Stat>> {
+    if !cfg!(target_os = "linux") {
+        return Ok(Vec::new());
+    }
+    let children = tree::children_of(std::process::id())?;
+    children.into_iter().filter_map(|pid| Stat::look(pid).transpose()).collect()
 }
 
 fn name(program: &std::path::Path) -> String {

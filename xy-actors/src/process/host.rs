@@ -117,6 +117,9 @@ pub enum HostError {
         #[source]
         source: io::Error,
     },
+    /// It cannot be seen what an earlier host has left, so that nothing may be started beside it.
+    #[error("what an earlier process host left cannot be looked for")]
+    Sweep(#[source] io::Error),
     /// The thread that spawns could not be started.
     #[error("thread `xy-spawner` cannot be started")]
     Spawner(#[source] io::Error),
@@ -208,6 +211,7 @@ impl ProcessHost {
                 let groups = || if options.cgroups { Groups::open(path) } else { None };
                 let (ledger, groups, report) = Ledger::open(path, groups).map_err(|error| match error {
                     OpenError::InUse => HostError::LedgerInUse(path.clone()),
+                    OpenError::Sweep(source) => HostError::Sweep(source),
                     OpenError::Io(path, source) => HostError::Ledger { path, source },
                 })?;
                 (Some(Mutex::new(ledger)), groups, report)
@@ -218,7 +222,8 @@ impl ProcessHost {
         }
         let spawner = Spawner::get().map_err(HostError::Spawner)?;
         let own = std::process::id();
-        let has_others = own == 1 || (options.subreaper && !tree::children_of(own).is_empty());
+        let has_others = own == 1
+            || (options.subreaper && tree::children_of(own).map_or(true, |children| !children.is_empty()));
         let inner = Arc::new(Host {
             options,
             spawner,
@@ -248,12 +253,22 @@ impl ProcessHost {
     /// # Cancel safety
     /// Cancel safe: a process whose future was dropped is killed and reaped.
     pub async fn spawn(&self, label: &str, spec: &ProcessSpec) -> Result<OsProcess, SpawnError> {
+        self.spawn_as(label, None, spec).await
+    }
+
+    /// Like [`spawn`](Self::spawn), for the main process of one start of a child: the ledger notes which one.
+    pub(super) async fn spawn_as(
+        &self,
+        label: &str,
+        incarnation: Option<u64>,
+        spec: &ProcessSpec,
+    ) -> Result<OsProcess, SpawnError> {
         self.begin_adoption();
         let marker = command::random_marker()?;
         let command = Arc::new(command::prepare(self, spec, marker).await?);
         let mut delays = TEXT_BUSY_DELAYS.iter();
         loop {
-            match self.try_spawn(label, &command).await {
+            match self.try_spawn(label, incarnation, &command).await {
                 Err(error) if error.kind() == SpawnErrorKind::TextBusy => match delays.next() {
                     Some(delay) => tokio::time::sleep(*delay).await,
                     None => return Err(error),
@@ -263,10 +278,15 @@ impl ProcessHost {
         }
     }
 
-    async fn try_spawn(&self, label: &str, command: &Arc<PreparedCommand>) -> Result<OsProcess, SpawnError> {
+    async fn try_spawn(
+        &self,
+        label: &str,
+        incarnation: Option<u64>,
+        command: &Arc<PreparedCommand>,
+    ) -> Result<OsProcess, SpawnError> {
         let (reply, answer) = tokio::sync::oneshot::channel();
         let (host, command_for_job) = (self.inner.clone(), command.clone());
-        let job = Job::Spawn { host, label: label.to_owned(), command: command_for_job, reply };
+        let job = Job::Spawn { host, label: label.to_owned(), incarnation, command: command_for_job, reply };
         if !self.inner.spawner.send(job) {
             return Err(SpawnError::host_gone());
         }
@@ -300,7 +320,8 @@ impl ProcessHost {
     /// Nobody can say whose it is, so it is not killed with a tree.
     pub fn strangers(&self) -> Vec<Member> {
         let mut kin = lock(&self.inner.spawner.kin);
-        kin.look();
+        // Without a look these are those of the look before.
+        let _unseen = kin.look();
         kin.strangers().into_iter().map(|stat| Member::escaped(&stat)).collect()
     }
 
@@ -317,22 +338,25 @@ impl ProcessHost {
         let deadline = tokio::time::Instant::now() + STRANGERS_LIMIT;
         let mut killed: Vec<Stat> = Vec::new();
         loop {
-            let strangers = {
+            let (strangers, is_seen) = {
                 let mut kin = lock(&self.inner.spawner.kin);
-                kin.look();
+                let is_seen = kin.look().is_ok();
                 // Under the lock without which no orphan is reaped.
                 let strangers = if self.inner.has_others { Vec::new() } else { kin.strangers() };
                 for stranger in &strangers {
                     let _ended = sys::signal_child(stranger.pid, libc::SIGKILL);
                 }
-                strangers
+                (strangers, is_seen)
             };
-            if strangers.is_empty() || tokio::time::Instant::now() >= deadline {
+            if strangers.is_empty() && is_seen || tokio::time::Instant::now() >= deadline {
                 // Nobody else says when a program with a host in several places is at its end.
                 if let Some(groups) = &self.inner.groups {
                     groups.remove();
                 }
                 return killed.iter().map(Member::escaped).collect();
+            }
+            if !is_seen {
+                tokio::time::sleep(process::RESCAN).await;
             }
             process::await_exits(&strangers, deadline).await;
             // Their children come to us by that.

@@ -4,7 +4,8 @@
 //! ```text
 //! xy-ledger 1 BOOT-ID
 //! cgroup DIRECTORY                     where the control groups are, if there are any
-//! intent MARKER LABEL                  before a process is created
+//! intent MARKER LABEL [INCARNATION]    before a process is created; the number is that of the child's start, which a
+//!                                      command beside it has not
 //! born MARKER PID START-TIME [INODE]   after it; the inode is that of its pidfd, from Linux 6.9 on
 //! gone MARKER                          after it was reaped, or was never created
 //! ```
@@ -20,6 +21,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -29,17 +31,22 @@ use super::tree::{self, Identity};
 mod sweep;
 
 use self::sweep::sweep;
-pub use self::sweep::{SweepReport, SweptProcess};
+pub use self::sweep::{LostIncarnation, SweepReport, SweptProcess};
 
 const HEADER: &str = "xy-ledger 1 ";
 
 /// Beyond this many bytes the file is rewritten with what is still alive.
 const COMPACT_AT: u64 = 256 << 10;
 
+/// How long a file is tried again that cannot be read for want of descriptors or memory.
+const READ_LIMIT: Duration = Duration::from_secs(2);
+
 /// A process that was begun and has not been reaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     label: String,
+    /// Which start of the child it is; none for a command that runs beside it.
+    incarnation: Option<u64>,
     main: Option<MainProcess>,
 }
 
@@ -102,7 +109,8 @@ impl Contents {
         match event {
             "intent" => {
                 let label = unescape(words.next()?)?;
-                self.unfinished.insert(marker.to_owned(), Entry { label, main: None });
+                let incarnation = words.next().map(str::parse).transpose().ok()?;
+                self.unfinished.insert(marker.to_owned(), Entry { label, incarnation, main: None });
             }
             "born" => {
                 let pid = words.next()?.parse().ok()?;
@@ -171,6 +179,8 @@ pub(super) struct Ledger {
 pub(super) enum OpenError {
     /// Another host has it open.
     InUse,
+    /// What an earlier host left cannot be looked for.
+    Sweep(io::Error),
     /// A file operation failed on this path.
     Io(PathBuf, io::Error),
 }
@@ -185,7 +195,7 @@ impl Ledger {
         let lock = lock(path)?;
         let fail = |error| OpenError::Io(path.to_owned(), error);
         let boot = tree::boot_id().map_err(fail)?;
-        let (contents, fault) = match read(path) {
+        let (contents, fault) = match tree::insist(Instant::now() + READ_LIMIT, || read(path)) {
             Ok(bytes) => {
                 let contents = Contents::parse(&bytes);
                 let fault =
@@ -193,15 +203,24 @@ impl Ledger {
                 (contents, fault)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Contents::default(), None),
+            // What it says is there to be read, only not now; to go on without could start everything twice.
+            Err(error) if tree::could_not_look(&error) => return Err(fail(error)),
             Err(error) => (Contents::default(), Some(error.to_string())),
         };
         let is_this_boot = contents.boot.as_ref() == Some(&boot);
+        let lost = contents.unfinished.values().filter_map(LostIncarnation::of).collect();
         // Another boot has ended all of them, whatever has their pids now.
         let mut unfinished = if is_this_boot { contents.unfinished } else { BTreeMap::new() };
-        let mut report = sweep(&unfinished, contents.cgroup.as_deref().filter(|_| is_this_boot));
+        let mut report = sweep(&unfinished, contents.cgroup.as_deref().filter(|_| is_this_boot))
+            .map_err(OpenError::Sweep)?;
+        report.lost = lost;
         let groups = groups();
         // What could not be ended is tried again by the next start.
-        unfinished.retain(|marker, _| report.left.iter().any(|process| process.marker == *marker));
+        unfinished.retain(|marker, entry| {
+            // Its end is told now, and not again.
+            entry.incarnation = None;
+            report.left.iter().any(|process| process.marker == *marker)
+        });
         if let Some(fault) = fault {
             let aside = with_suffix(path, ".bad");
             fs::rename(path, &aside).map_err(fail)?;
@@ -225,8 +244,8 @@ impl Ledger {
     }
 
     /// Notes that a process is about to be created.
-    pub(super) fn intent(&mut self, marker: &str, label: &str) {
-        let entry = Entry { label: label.to_owned(), main: None };
+    pub(super) fn intent(&mut self, marker: &str, label: &str, incarnation: Option<u64>) {
+        let entry = Entry { label: label.to_owned(), incarnation, main: None };
         let line = format_intent(marker, &entry);
         self.unfinished.insert(marker.to_owned(), entry);
         self.append(&line);
@@ -285,7 +304,8 @@ impl Ledger {
 }
 
 fn format_intent(marker: &str, entry: &Entry) -> String {
-    format!("intent {marker} {}\n", escape(&entry.label))
+    let incarnation = entry.incarnation.map(|number| format!(" {number}")).unwrap_or_default();
+    format!("intent {marker} {}{incarnation}\n", escape(&entry.label))
 }
 
 fn format_born(marker: &str, main: MainProcess) -> String {
@@ -369,7 +389,7 @@ mod tests {
     const TWO: &str = "00000000000000000000000000000002";
 
     fn sample() -> String {
-        format!("{HEADER}b\nintent {ONE} a/b%20;c\nborn {ONE} 10 20 30\nintent {TWO} d\ngone {ONE}\n")
+        format!("{HEADER}b\nintent {ONE} a/b%20;c\nborn {ONE} 10 20 30\nintent {TWO} d 7\ngone {ONE}\n")
     }
 
     #[test]
@@ -377,7 +397,7 @@ mod tests {
         let contents = Contents::parse(sample().as_bytes());
         assert_eq!(contents.boot.as_deref(), Some("b"));
         assert_eq!(contents.damaged, 0);
-        let two = Entry { label: "d".to_owned(), main: None };
+        let two = Entry { label: "d".to_owned(), incarnation: Some(7), main: None };
         assert_eq!(contents.unfinished, BTreeMap::from([(TWO.to_owned(), two)]));
     }
 
@@ -387,7 +407,7 @@ mod tests {
         for length in 0..=text.len() {
             let contents = Contents::parse(&text.as_bytes()[..length]);
             assert_eq!(contents.damaged, 0, "cut at {length}");
-            if let Some(Entry { label, main }) = contents.unfinished.get(ONE) {
+            if let Some(Entry { label, main, .. }) = contents.unfinished.get(ONE) {
                 assert_eq!(label, "a/b c");
                 let identity = Identity { pid: 10, start_time: 20 };
                 assert!(main.is_none_or(
@@ -401,10 +421,10 @@ mod tests {
     fn damaged_lines_do_not_hide_the_others() {
         let text = format!(
             "{HEADER}b\nnonsense\nintent {ONE} a\nborn {ONE} x y\nborn {TWO} 1 2\nintent short a\n\
-             intent {ONE} a b\n\u{fffd}\n"
+             intent {ONE} a b\nintent {ONE} a 1 2\n\u{fffd}\n"
         );
         let contents = Contents::parse(text.as_bytes());
-        assert_eq!(contents.damaged, 6);
+        assert_eq!(contents.damaged, 7);
         assert!(contents.unfinished.contains_key(ONE));
     }
 
@@ -442,10 +462,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("ledger");
         let (mut ledger, _, _) = Ledger::open(&path, || None).expect("opens");
-        ledger.intent(ONE, "kept");
+        ledger.intent(ONE, "kept", None);
         let rounds = 2 * COMPACT_AT / 100;
         for _ in 0..rounds {
-            ledger.intent(TWO, "brief");
+            ledger.intent(TWO, "brief", None);
             ledger.gone(TWO);
         }
         let bytes = read(&path).expect("readable");
@@ -460,21 +480,21 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("ledger");
         let (mut ledger, _, _) = Ledger::open(&path, || None).expect("opens");
-        ledger.intent(ONE, "first");
+        ledger.intent(ONE, "first", Some(3));
         // No room, neither in the file nor for a new one.
         ledger.file = Some(OpenOptions::new().write(true).open("/dev/full").expect("a Linux system"));
         ledger.path = dir.path().join("nowhere/ledger");
         let main = MainProcess { identity: Identity { pid: 10, start_time: 20 }, inode: None };
         ledger.born(ONE, main);
         assert!(ledger.is_torn);
-        ledger.intent(TWO, "second");
+        ledger.intent(TWO, "second", None);
         assert!(ledger.is_torn);
         // Room again: the next event brings back what was not written.
         ledger.path = path.clone();
         ledger.gone(TWO);
         assert!(!ledger.is_torn);
         let contents = Contents::parse(&read(&path).expect("readable"));
-        let first = Entry { label: "first".to_owned(), main: Some(main) };
+        let first = Entry { label: "first".to_owned(), incarnation: Some(3), main: Some(main) };
         assert_eq!((contents.damaged, contents.unfinished), (0, BTreeMap::from([(ONE.to_owned(), first)])));
     }
 

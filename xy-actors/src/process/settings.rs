@@ -11,7 +11,7 @@ pub mod trust;
 pub use self::env_file::{EnvFile, EnvFileError};
 pub use self::identity::{Identity, IdentityError};
 pub(super) use self::own_limits::original_limits;
-pub use self::own_limits::{OwnLimitsError, prepare_own_limits};
+pub use self::own_limits::{OwnLimitsError, is_reserved, prepare_own_limits};
 
 /// What a process gets beside its command line. The default changes nothing but `oom_score_adj`.
 #[derive(Debug, Clone, PartialEq, Default)]

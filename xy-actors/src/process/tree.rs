@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
 #[path = "tree/linux.rs"]
@@ -16,6 +17,37 @@ mod table;
 mod table;
 
 pub(super) use self::table::{boot_id, children_of, children_of_first_thread, lists_children};
+
+/// Returns whether the system could not answer, as opposed to having answered that there is nothing to be seen.
+///
+/// A look without descriptors or memory sees nobody. To take that for an end would let a living tree out of sight.
+pub(super) fn could_not_look(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}
+
+/// Tries again until the deadline while the system has no descriptor or memory to answer with. Blocking.
+pub(super) fn insist<T>(deadline: Instant, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match attempt() {
+            Err(error) if could_not_look(&error) && Instant::now() < deadline => wait_a_moment(),
+            result => return result,
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "before the runtime; nobody tells when a descriptor is free")]
+fn wait_a_moment() {
+    std::thread::sleep(Duration::from_millis(5));
+}
+
+/// Makes of a failed look that there is nothing to be seen, unless the system could not answer.
+fn seen<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if could_not_look(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
 
 /// A process at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +71,16 @@ pub(super) struct Stat {
 }
 
 impl Stat {
-    /// Reads the state of a process; `None` if there is none of that pid.
+    /// Reads the state of a process; `None` if there is none of that pid, or the system cannot say.
     pub(super) fn read(pid: u32) -> Option<Self> {
+        Self::look(pid).ok().flatten()
+    }
+
+    /// Reads the state of a process; `None` if there is none of that pid.
+    ///
+    /// # Errors
+    /// If the system cannot say.
+    pub(super) fn look(pid: u32) -> io::Result<Option<Self>> {
         table::read(pid)
     }
 
@@ -95,40 +135,49 @@ pub(super) fn scan(
 ) -> io::Result<Vec<Stat>> {
     let (stats, above) = match reach {
         // Nobody above us is among our descendants.
-        Reach::Children => (nearby(scope), vec![std::process::id(), 1]),
+        Reach::Children => (nearby(scope)?, vec![std::process::id(), 1]),
         Reach::All => (everything()?, above()),
     };
+    let mut unread = Ok(());
     // A main process has the marker of its own tree, and reading that of each would make ends of many trees quadratic.
-    let carries_marker = |pid| !is_main_of_another(pid) && has_marker(pid, scope.marker);
-    Ok(attribute(&stats, scope, &above, carries_marker))
+    let carries_marker = |pid| {
+        !is_main_of_another(pid)
+            && has_marker(pid, scope.marker).unwrap_or_else(|error| {
+                unread = Err(error);
+                false
+            })
+    };
+    let found = attribute(&stats, scope, &above, carries_marker);
+    unread.map(|()| found)
 }
 
 /// Reads every process there is.
 pub(super) fn everything() -> io::Result<Vec<Stat>> {
-    Ok(table::pids()?.into_iter().filter_map(Stat::read).collect())
+    table::pids()?.into_iter().filter_map(|pid| Stat::look(pid).transpose()).collect()
 }
 
 /// Reads the main process, those known, and all their descendants.
-fn nearby(scope: &Scope<'_>) -> Vec<Stat> {
+fn nearby(scope: &Scope<'_>) -> io::Result<Vec<Stat>> {
     let mut stats = BTreeMap::new();
     let known = scope.known.iter().map(|identity| identity.pid);
-    add_nearby(&mut stats, known.chain([scope.main]).collect());
-    stats.into_values().collect()
+    add_nearby(&mut stats, known.chain([scope.main]).collect())?;
+    Ok(stats.into_values().collect())
 }
 
-fn add_nearby(stats: &mut BTreeMap<u32, Stat>, mut pending: Vec<u32>) {
+fn add_nearby(stats: &mut BTreeMap<u32, Stat>, mut pending: Vec<u32>) -> io::Result<()> {
     while let Some(pid) = pending.pop() {
         // A pid that was reused during the walk could lead in a circle.
         if stats.contains_key(&pid) {
             continue;
         }
-        let stat = Stat::read(pid);
+        let stat = Stat::look(pid)?;
         // The kernel has given the children of one that runs no more to somebody else.
         if stat.as_ref().is_none_or(|stat| stat.is_alive) {
-            pending.extend(children_of(pid));
+            pending.extend(children_of(pid)?);
         }
         stats.extend(stat.map(|stat| (pid, stat)));
     }
+    Ok(())
 }
 
 /// Returns ourselves and our ancestors: they belong to no tree of ours, and orphans go to one of them.
@@ -147,13 +196,14 @@ pub(super) fn above() -> Vec<u32> {
 }
 
 /// Returns whether the process started with this marker in its environment.
-pub(super) fn has_marker(pid: u32, marker: &str) -> bool {
-    marker_of(pid).is_some_and(|found| found == marker)
+pub(super) fn has_marker(pid: u32, marker: &str) -> io::Result<bool> {
+    Ok(marker_of(pid)?.is_some_and(|found| found == marker))
 }
 
-/// Returns the marker that the process started with.
-pub(super) fn marker_of(pid: u32) -> Option<String> {
-    String::from_utf8(table::variable(pid, super::command::MARKER_VARIABLE)?).ok()
+/// Returns the marker that the process started with, if that may be read.
+pub(super) fn marker_of(pid: u32) -> io::Result<Option<String>> {
+    let marker = table::variable(pid, super::command::MARKER_VARIABLE)?;
+    Ok(marker.and_then(|marker| String::from_utf8(marker).ok()))
 }
 
 /// Picks the live processes of one tree out of `stats`.
@@ -161,7 +211,7 @@ fn attribute(
     stats: &[Stat],
     scope: &Scope<'_>,
     above: &[u32],
-    carries_marker: impl Fn(u32) -> bool,
+    mut carries_marker: impl FnMut(u32) -> bool,
 ) -> Vec<Stat> {
     let is_candidate = |stat: &&Stat| !above.contains(&stat.pid) && stat.parent != 2;
     let mut members: Vec<&Stat> = stats

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,8 @@ use crate::supervisor::place::Place;
 use crate::supervisor::record::{Live, Record};
 use crate::supervisor::timers::Timers;
 use crate::supervisor::{
-    ChildHistory, ChildInfo, ChildRef, Life, Planned, Recipes, ShutdownReport, SignalError, Supervisor, Tree,
+    ChildHistory, ChildInfo, ChildRef, EarlierExit, Life, Planned, Recipes, ShutdownReport, SignalError,
+    Supervisor, Tree,
 };
 
 /// What a supervisor actor is made from.
@@ -264,7 +265,10 @@ impl SupervisorState {
     fn on_message(&mut self, myself: &ActorRef<SupervisorMessage>, message: SupervisorMessage) {
         self.clock.read();
         match message {
-            SupervisorMessage::Begin => self.feed(myself, Input::Start),
+            SupervisorMessage::Begin => {
+                self.tell_earlier_exits();
+                self.feed(myself, Input::Start);
+            }
             SupervisorMessage::StartChild { spec, child, reply } => {
                 self.adopting = Some(child);
                 self.operate(myself, Operation::StartChild(spec), reply);
@@ -621,6 +625,32 @@ impl SupervisorState {
             Action::End { exit, failed_start } => self.end(myself, exit, failed_start),
         }
         None
+    }
+
+    /// Tells how those incarnations ended that an earlier life of the program began.
+    fn tell_earlier_exits(&mut self) {
+        if lock(&self.tree.earlier).is_empty() {
+            return;
+        }
+        let children: Vec<(ChildKey, bool)> =
+            self.policy.children().map(|child| (child.key, child.spec.autostart)).collect();
+        for (child, autostart) in children {
+            let Some(record) = self.policy.data_mut(child) else { continue };
+            let exits = lock(&self.tree.earlier).remove(record.path.as_str()).unwrap_or_default();
+            let next = match autostart {
+                true => Next::Restart { delay: Duration::ZERO, nth: 0, of: None },
+                false => Next::Rest,
+            };
+            for EarlierExit { incarnation, pid, report: end } in exits {
+                let report = ChildReport::Exited { exit: end.exit, next };
+                record.ended(Arc::new(end), incarnation, self.clock.unix_ms);
+                record.note_next(report);
+                let exit = record.exit_of(report);
+                log_report(&self.path, &record.path, incarnation, report, exit.as_deref());
+                let kind = EventKind::Child { incarnation, report, exit, pid };
+                self.tree.events.publish(&mut record.label, &record.path, self.clock.unix_ms, kind);
+            }
+        }
     }
 
     fn begin_start(
@@ -1035,6 +1065,11 @@ impl std::fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.0.as_str().is_empty() { "root" } else { self.0.as_str() })
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each critical section is one call, which leaves its data valid.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How many actions and inputs room is kept for between messages.

@@ -67,6 +67,12 @@ fn a_chain_of_processes_that_flees_from_its_killer_is_caught() {
 }
 
 #[test]
+fn a_tree_that_cannot_be_looked_at_is_not_taken_for_gone() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    scenario("subreaper_blind", dir.path()).succeed();
+}
+
+#[test]
 fn an_orphan_without_environment_belongs_to_its_last_known_ancestor() {
     let dir = tempfile::tempdir().expect("temporary directory");
     scenario("subreaper_last_ancestor", dir.path()).succeed();

@@ -1,8 +1,11 @@
 //! The numbered event stream of a tree.
 
-use xy_actors::event::stream::{Event, EventCursor, EventItem, EventStream};
+use xy_actors::event::stream::{Event, EventCursor, EventItem, EventKind, EventStream};
+use xy_actors::event::{ChildReport, Next};
+use xy_actors::exit::{Cause, Exit, ExitReport};
+use xy_actors::policy::Incarnation;
 use xy_actors::spec::{ChildSpec, Strategy};
-use xy_actors::supervisor::supervisor;
+use xy_actors::supervisor::{EarlierExit, supervisor};
 use xy_actors::testkit::{Journal, MockChild};
 
 use crate::support::{Mocks, flags};
@@ -36,6 +39,33 @@ async fn all(stream: &mut EventStream) -> Vec<String> {
         });
     }
     names
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_an_earlier_life_ended_is_told_first_and_once() {
+    let mocks = Mocks::new(&["a", "b"]);
+    let report = ExitReport::new(Exit::Killed, Cause::HostDied);
+    let lost = EarlierExit { incarnation: Incarnation::new(7), pid: Some(42), report: report.clone() };
+    let builder = mocks.builder(flags(Strategy::OneForOne, 5), &["a", "b"]);
+    // Nobody is there any more to be told the second.
+    let builder = builder.earlier_exit("b", lost.clone()).earlier_exit("gone", lost);
+    let tree = builder.start().await.expect("starts");
+    let last = tree.which_child("b").await.expect("there").last_exit.expect("it was told");
+    assert_eq!((last.incarnation.get(), &*last.report), (7, &report));
+    let mut events = tree.events(EventCursor::Seq(1));
+    let Some(EventItem::Event(first)) = events.next().await else { panic!("there are events") };
+    let EventKind::Child { incarnation, report: ChildReport::Exited { next, .. }, exit, pid } = first.kind
+    else {
+        panic!("{first:?}")
+    };
+    assert_eq!(
+        (first.path.as_str(), incarnation.get(), exit.as_deref(), pid),
+        ("b", 7, Some(&report), Some(42))
+    );
+    assert_eq!(next, Next::Restart { delay: std::time::Duration::ZERO, nth: 0, of: None });
+    tree.shutdown().await;
+    let exits = all(&mut events).await;
+    assert_eq!(exits.iter().filter(|name| name.ends_with("child_exited")).count(), 0, "{exits:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,5 @@
-//! Random SIGKILLs at servers, their helpers, the daemon and its guard, under load: nobody is left over, nobody runs
-//! twice, and everybody comes back.
+//! Random SIGKILLs at servers, their helpers, the daemon and its guard, and stops of servers that are checked, under load:
+//! nobody is left over, nobody runs twice, everybody comes back, and the end of each start is told once.
 //!
 //! `XY_CHAOS_KILLS` sets how many kills (25), `XY_CHAOS_SEED` which ones, and `XY_CHAOS_CGROUPS=1` lets the daemon use
 //! control groups; `tests/chaos/run` is the long form.
@@ -15,7 +15,7 @@ use xy_daemon::protocol::method::{
     Events, EventsParams, List, ListParams, Notification, State, Version, VersionParams,
 };
 
-use super::support::{World, pid_of, script};
+use super::support::{World, free_port, pid_of, script};
 
 const SERVERS: usize = 20;
 /// Main process, a helper in its session, and one in a session of its own.
@@ -47,6 +47,10 @@ impl Dice {
 enum Victim {
     Server,
     Helper,
+    /// A server that answers its liveness check no more, because it is stopped.
+    Suspended,
+    /// A server that is stopped and goes on before anybody minds.
+    Paused,
     Daemon,
     /// A daemon that had died so often in a row that its guard waited before it started it again.
     DaemonHeldBack,
@@ -56,22 +60,38 @@ enum Victim {
 impl Victim {
     fn roll(dice: &mut Dice) -> Self {
         match dice.below(100) {
-            0..40 => Self::Server,
-            40..80 => Self::Helper,
+            0..35 => Self::Server,
+            35..70 => Self::Helper,
+            70..75 => Self::Suspended,
+            75..80 => Self::Paused,
             80..92 => Self::Daemon,
             _ => Self::Guard,
         }
     }
 }
 
-/// The events of one life of the daemon, by child: each incarnation with how often it ended.
-type Ends = Arc<Mutex<BTreeMap<String, BTreeMap<u64, u32>>>>;
+/// What one life of the daemon tells, by child.
+#[derive(Debug, Default)]
+struct Told {
+    /// Each incarnation with how often it ended.
+    ends: BTreeMap<String, BTreeMap<u64, u32>>,
+    /// The incarnations of the life before whose end nobody saw.
+    lost: BTreeMap<String, Vec<u64>>,
+}
+
+type Ends = Arc<Mutex<Told>>;
 
 struct Chaos {
     world: World,
     dice: Dice,
     client: Client,
     ends: Vec<Ends>,
+    /// The ports of the servers that are checked, by number.
+    ports: BTreeMap<usize, u16>,
+    /// Nothing has happened since everybody was ready.
+    is_quiet: bool,
+    /// How many ends the next life told exactly.
+    lost: usize,
     /// How long it took until everybody was ready after a kill, by victim.
     times: BTreeMap<Victim, Vec<Duration>>,
 }
@@ -101,24 +121,46 @@ impl Chaos {
         if setting("XY_CHAOS_CGROUPS") == Some(1) {
             world = world.with_cgroups();
         }
+        let mut ports = BTreeMap::new();
         for number in 0..SERVERS {
             let file = |role: &str| world.path(&format!("{number}.{role}")).display().to_string();
             // Some write all the time, and the load on the log is theirs.
             let main =
                 if number % 4 == 0 { "spawn 2 chatter 1 until-child-ends" } else { "until-child-ends" };
+            // Some are asked how they are, and answer by a process that may be stopped.
+            let (serve, check) = if is_checked(number) {
+                let port = free_port();
+                ports.insert(number, port);
+                let check = format!(
+                    "port: {port}, ready: Http(path: \"/\"), \
+                     liveness: (probe: Http(path: \"/\"), interval: \"100ms\", timeout: \"1s\", failures: 2), "
+                );
+                (format!("spawn 2 serve {port}"), check)
+            } else {
+                (String::new(), String::new())
+            };
             let steps = format!(
-                "alone {} spawn 3 alone {} sleep-forever spawn 4 setsid alone {} sleep-forever {main}",
+                "alone {} {serve} spawn 3 alone {} sleep-forever spawn 4 setsid alone {} sleep-forever {main}",
                 file("main"),
                 file("helper"),
                 file("session"),
             );
             let restart =
                 r#"restart: (backoff_initial: "1ms", backoff_max: "50ms", max_retries_per_minute: 1000)"#;
-            world.write(&format!("s{number}"), &script(&steps, restart));
+            world.write(&format!("s{number}"), &script(&steps, &format!("{check}{restart}")));
         }
         world.start();
         let client = connect(&world, None).await;
-        let mut chaos = Self { world, dice: Dice(seed), client, ends: Vec::new(), times: BTreeMap::new() };
+        let mut chaos = Self {
+            world,
+            dice: Dice(seed),
+            client,
+            ends: Vec::new(),
+            ports,
+            is_quiet: false,
+            lost: 0,
+            times: BTreeMap::new(),
+        };
         chaos.follow().await;
         chaos.until_all_ready().await;
         chaos
@@ -135,8 +177,13 @@ impl Chaos {
             while let Ok(Some(next)) = events.next().await.map(Some) {
                 let Some(Notification::Event(event)) = next else { return };
                 let Some(incarnation) = event.incarnation else { continue };
-                let mut ends = ends.lock().expect("nobody panics with it");
-                let count = ends.entry(event.path).or_default().entry(incarnation).or_default();
+                let mut told = ends.lock().expect("nobody panics with it");
+                let cause = event.payload.get("cause").and_then(|cause| cause.as_str()).unwrap_or_default();
+                if cause.starts_with("the daemon died") {
+                    told.lost.entry(event.path).or_default().push(incarnation);
+                    continue;
+                }
+                let count = told.ends.entry(event.path).or_default().entry(incarnation).or_default();
                 if matches!(
                     event.event_type.as_str(),
                     "child_exited" | "child_stopped" | "child_start_failed"
@@ -157,18 +204,26 @@ impl Chaos {
                 let mains = self.mains().await;
                 self.dice.pick(&mains)
             }
-            Victim::Helper => {
+            Victim::Suspended => {
+                let ports: Vec<u16> = self.ports.values().copied().collect();
+                self.dice.pick(&ports).and_then(|port| self.serving(port))
+            }
+            Victim::Helper | Victim::Paused => {
                 let (mains, all) = (self.mains().await, self.world.processes());
                 let helpers: Vec<u32> = all.into_iter().filter(|pid| !mains.contains(pid)).collect();
                 self.dice.pick(&helpers)
             }
         };
         let start = Instant::now();
+        let signal = match victim {
+            Victim::Suspended | Victim::Paused => Signal::SIGSTOP,
+            _ => Signal::SIGKILL,
+        };
         // It may have ended on its own account, which makes this one harmless.
-        let Some(pid) = pid.filter(|pid| nix::sys::signal::kill(pid_of(*pid), Signal::SIGKILL).is_ok())
-        else {
+        let Some(pid) = pid.filter(|pid| nix::sys::signal::kill(pid_of(*pid), signal).is_ok()) else {
             return;
         };
+        let was_quiet = std::mem::take(&mut self.is_quiet);
         let mut victim = victim;
         let held_back = self.held_back();
         match victim {
@@ -190,9 +245,16 @@ impl Chaos {
             Victim::Daemon | Victim::DaemonHeldBack => {
                 self.client = connect(&self.world, Some(pid)).await;
                 self.follow().await;
+                self.tells_of_the_dead(was_quiet).await;
                 if self.held_back() > held_back {
                     victim = Victim::DaemonHeldBack;
                 }
+            }
+            // It is replaced because it does not answer; nobody helps it.
+            Victim::Suspended => until_gone(pid).await,
+            Victim::Paused => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let _gone = nix::sys::signal::kill(pid_of(pid), Signal::SIGCONT);
             }
             Victim::Server | Victim::Helper => {}
         }
@@ -203,6 +265,39 @@ impl Chaos {
         } else {
             tokio::time::sleep(Duration::from_millis(self.dice.below(30))).await;
         }
+    }
+
+    /// Returns the process that answers on a port.
+    fn serving(&self, port: u16) -> Option<u32> {
+        let wanted = format!("serve\0{port}\0");
+        let is_it = |pid: &u32| {
+            let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            arguments.split_once('\0').is_some_and(|(_, arguments)| arguments == wanted)
+        };
+        self.world.processes().into_iter().find(is_it)
+    }
+
+    /// With everybody ready when the daemon was killed, the next one tells of each server that its start ended, once.
+    async fn tells_of_the_dead(&mut self, was_quiet: bool) {
+        let [.., before, now] = self.ends.as_slice() else { return };
+        if !was_quiet {
+            return;
+        }
+        let deadline = Instant::now() + BACK;
+        while now.lock().expect("nobody panics with it").lost.len() < SERVERS {
+            assert!(Instant::now() < deadline, "not every end was told: {:?}", now.lock());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let (before, now) = (before.lock().expect("fine"), now.lock().expect("fine"));
+        for (child, lost) in &now.lost {
+            let last = before.ends.get(child).and_then(|ends| ends.last_key_value());
+            assert_eq!(
+                Some(lost.as_slice()),
+                last.map(|(last, _)| std::slice::from_ref(last)),
+                "{child}: the start that was running is told of, once"
+            );
+        }
+        self.lost += now.lost.len();
     }
 
     /// Returns how often a guard has waited so far.
@@ -222,6 +317,7 @@ impl Chaos {
         loop {
             let now = self.state().await;
             if now == Ok(()) {
+                self.is_quiet = true;
                 return;
             }
             assert!(Instant::now() < deadline, "not everybody came back: {now:?}");
@@ -237,8 +333,8 @@ impl Chaos {
             return Err(format!("{ready} of {SERVERS} ready"));
         }
         let running = self.world.processes();
-        // A fourth of the servers have one that writes.
-        let expected = SERVERS * ROLES.len() + SERVERS.div_ceil(4);
+        // A fourth of the servers have one that writes, and those that are checked one that answers.
+        let expected = SERVERS * ROLES.len() + SERVERS.div_ceil(4) + self.ports.len();
         if running.len() != expected {
             return Err(format!("{} processes instead of {expected}", running.len()));
         }
@@ -264,20 +360,31 @@ impl Chaos {
         assert_eq!(self.world.ended().await.code(), Some(0), "{}", self.world.said());
         assert_eq!(self.world.processes(), Vec::<u32>::new());
         let mut incarnations = 0;
-        for life in &self.ends {
-            for (child, counts) in life.lock().expect("nobody panics with it").iter() {
+        let mut unseen = 0;
+        for (number, life) in self.ends.iter().enumerate() {
+            let next = self.ends.get(number + 1).map(|next| next.lock().expect("nobody panics with it"));
+            for (child, counts) in &life.lock().expect("nobody panics with it").ends {
                 let last = counts.keys().next_back().copied();
                 for (incarnation, count) in counts {
-                    // The last one of a daemon that was killed ended untold.
-                    let is_right = *count == 1 || (*count == 0 && Some(*incarnation) == last);
-                    assert!(is_right, "incarnation {incarnation} of {child} has {count} terminal events");
+                    let lost = next.as_ref().and_then(|next| next.lost.get(child));
+                    let is_lost = lost.is_some_and(|lost| lost.contains(incarnation));
+                    // One that ends, or is about to begin, in the instant of the kill: what was told of it died, too.
+                    let is_unseen = *count == 0 && !is_lost && Some(*incarnation) == last && next.is_some();
+                    let is_right = *count + u32::from(is_lost) == 1 || is_unseen;
+                    assert!(
+                        is_right,
+                        "incarnation {incarnation} of {child} has {count} terminal events, lost {is_lost}"
+                    );
+                    unseen += u32::from(is_unseen);
                     incarnations += 1;
                 }
             }
         }
         println!(
-            "{incarnations} incarnations in {} lives of the daemon, 0 orphans, 0 doubles",
-            self.ends.len()
+            "{incarnations} incarnations in {} lives of the daemon, 0 orphans, 0 doubles, one terminal event each; {} by \
+             the daemon after the dead one, {unseen} in flight when it was killed among servers that were still restarting",
+            self.ends.len(),
+            self.lost
         );
         for (victim, times) in &mut self.times {
             times.sort_unstable();
@@ -290,6 +397,11 @@ impl Chaos {
             );
         }
     }
+}
+
+/// Returns whether a server is asked how it is.
+fn is_checked(number: usize) -> bool {
+    number % 5 == 1
 }
 
 /// Connects to a daemon that is not this one.

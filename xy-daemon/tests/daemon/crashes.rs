@@ -53,6 +53,41 @@ async fn a_killed_server_comes_back_and_nothing_of_the_old_start_is_left() {
 }
 
 #[tokio::test]
+async fn the_next_daemon_tells_of_each_server_that_the_dead_one_left_running() {
+    // A check in flight has the server's name, too, and is no start of it.
+    let more = format!(
+        "{QUICK}, liveness: (probe: Exec(command: \"sleep\", args: [\"60\"]), interval: \"10ms\", timeout: \"90s\")"
+    );
+    let mut world =
+        World::with(&[("web", script("sleep-forever", &more)), ("idle", script("sleep-forever", ""))])
+            .argument("--no-guard");
+    let client = world.boot().await;
+    let first = ready(&client, "web").await;
+    send(first, Signal::SIGKILL);
+    let second =
+        until_status(&client, "web", |now| now.summary.ready && now.summary.pid != Some(first)).await;
+    assert_eq!(second.incarnation, 2);
+    stop(&client, "idle").await;
+    let name = "web";
+    world.signal(Signal::SIGKILL);
+    world.ended().await;
+    let client = world.boot().await;
+    ready(&client, name).await;
+    let last = status(&client, name).await.summary.last_exit.expect("it ran before");
+    assert_eq!((last.cause.as_str(), last.incarnation), ("the daemon died; how this ended is not known", 2));
+    assert_eq!(status(&client, "idle").await.summary.last_exit, None, "it had been stopped");
+    let params = EventsParams { from: Some(1), follow: false };
+    let mut events = within("events", client.subscribe::<Events>(params)).await.expect("subscribed");
+    let mut told = Vec::new();
+    while let Some(Notification::Event(event)) = within("an event", events.next()).await.expect("connected") {
+        if event.event_type == "child_exited" {
+            told.push((event.path.clone(), event.incarnation));
+        }
+    }
+    assert_eq!(told, [(name.to_owned(), Some(2))]);
+}
+
+#[tokio::test]
 async fn a_server_whose_helper_lost_its_parent_is_replaced_whole() {
     let port = free_port();
     // main -> helper -> the holder of the port; the helper dies, then the main process.

@@ -7,6 +7,8 @@ mod chaos;
 mod crashes;
 mod dependencies;
 mod ends;
+mod exhaustion;
+mod faults;
 mod groups;
 mod guard;
 mod health;

@@ -192,6 +192,11 @@ impl World {
         send(self.pid(), signal);
     }
 
+    /// Returns how the daemon has ended, if it has.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.daemon.as_mut().expect("a daemon was started").try_wait().expect("it is our child")
+    }
+
     /// Waits for the daemon's own end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let daemon = self.daemon.as_mut().expect("a daemon was started");
@@ -253,7 +258,7 @@ pub(crate) fn processes_with(line: &str) -> Vec<u32> {
     .collect()
 }
 
-fn environment(pid: u32) -> Option<Vec<String>> {
+pub(crate) fn environment(pid: u32) -> Option<Vec<String>> {
     let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
     Some(bytes.split(|byte| *byte == 0).map(|entry| String::from_utf8_lossy(entry).into_owned()).collect())
 }

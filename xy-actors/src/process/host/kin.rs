@@ -7,6 +7,7 @@
 //! of the others.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::{Duration, Instant};
 
 use crate::process::sys;
@@ -94,20 +95,23 @@ impl Kin {
     }
 
     /// Looks who has come to us, and finds out whose they are.
-    pub(super) fn look(&mut self) {
-        let adopted = self.adopted();
+    ///
+    /// # Errors
+    /// If the system cannot say; then some of them may not be known.
+    pub(super) fn look(&mut self) -> io::Result<()> {
+        let adopted = self.adopted()?;
         // Somebody else has reaped these, which is not theirs to do; what we know of them may be wrong by now.
         self.orphans.retain(|pid, _| adopted.contains(pid));
         // Most often there is nobody, and this is looked at in every restart.
         if adopted.is_empty() {
-            return;
+            return Ok(());
         }
-        let Some(session) = Stat::read(std::process::id()).map(|stat| stat.session) else { return };
+        let Some(session) = Stat::look(std::process::id())?.map(|stat| stat.session) else { return Ok(()) };
         for pid in adopted {
             if matches!(self.orphans.get(&pid), Some(Orphan { owner: Owner::Tree(_), .. })) {
                 continue;
             }
-            let Some(stat) = Stat::read(pid) else { continue };
+            let Some(stat) = Stat::look(pid)? else { continue };
             // Whoever is in our session was started by another part of this program, which waits for it.
             if stat.session == session {
                 continue;
@@ -122,14 +126,15 @@ impl Kin {
                 });
                 continue;
             }
-            self.resolve(stat);
+            self.resolve(stat)?;
         }
+        Ok(())
     }
 
     /// Finds the owner of a live orphan that has none.
-    fn resolve(&mut self, stat: Stat) {
+    fn resolve(&mut self, stat: Stat) -> io::Result<()> {
         let marker =
-            tree::marker_of(stat.pid).filter(|marker| self.mains.values().any(|main| main == marker));
+            tree::marker_of(stat.pid)?.filter(|marker| self.mains.values().any(|main| main == marker));
         let owner = marker
             .or_else(|| self.mains.get(&stat.session).cloned())
             .or_else(|| self.mains.get(&stat.group).cloned())
@@ -148,6 +153,7 @@ impl Kin {
             *is_reported = true;
             tracing::warn!(pid, command = orphan.command, "an orphan came to us that belongs to no server");
         }
+        Ok(())
     }
 
     /// Returns the tree in which the process itself was seen before it lost its parent.
@@ -162,17 +168,18 @@ impl Kin {
     /// that another part of this program started with `std::process` is in ours and has an owner who waits for it.
     pub(super) fn reap(&mut self) {
         self.is_leader_gone = Stat::read(std::process::id()).is_none_or(|stat| stat.has_lost_first_thread);
-        self.look();
+        // Whoever was not seen now is reaped by a later look.
+        let _unseen = self.look();
         // We own each pid until here: nothing but a wait of ours frees it.
         self.orphans.retain(|pid, _| matches!(sys::reap_pid(*pid), Ok(None)));
     }
 
     /// Returns our children that are nobody's main process.
-    fn adopted(&self) -> Vec<u32> {
+    fn adopted(&self) -> io::Result<Vec<u32>> {
         let own = std::process::id();
         let mut adopted =
-            if self.is_leader_gone { tree::children_of(own) } else { tree::children_of_first_thread(own) };
+            if self.is_leader_gone { tree::children_of(own)? } else { tree::children_of_first_thread(own)? };
         adopted.retain(|pid| !self.mains.contains_key(pid));
-        adopted
+        Ok(adopted)
     }
 }

@@ -20,7 +20,7 @@ use crate::process::tree::{Identity, Reach, Scope, Stat, scan};
 const CHASE: u32 = 32;
 
 /// How long to wait for a process that cannot be watched before looking again.
-const RESCAN: Duration = Duration::from_millis(20);
+pub(super) const RESCAN: Duration = Duration::from_millis(20);
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -147,7 +147,7 @@ impl Main {
         let mut known = {
             let mut kin = lock(&self.host.spawner.kin);
             if reach == Reach::Children {
-                kin.look();
+                kin.look()?;
             }
             let mut known = kin.known(marker);
             let orphans = kin.orphans_of(marker);
@@ -162,9 +162,12 @@ impl Main {
         let found = scan(&scope, reach, |pid| self.host.is_main(pid))?;
         // One that this look missed, in the moment in which it changed its parent, stays known while it is there.
         let mut seen: Vec<Identity> = found.iter().map(Stat::identity).collect();
-        let missed = known.iter().filter(|identity| !seen.contains(identity) && identity.is_current());
-        let missed: Vec<Identity> = missed.copied().collect();
-        seen.extend(missed);
+        for identity in known.iter().filter(|identity| found.iter().all(|stat| stat.identity() != **identity))
+        {
+            if Stat::look(identity.pid)?.is_some_and(|stat| stat.identity() == *identity) {
+                seen.push(*identity);
+            }
+        }
         // The main process is known anyway, and is most often the only one.
         seen.retain(|identity| identity.pid != main);
         lock(&self.host.spawner.kin).set_known(marker, seen);
@@ -484,7 +487,21 @@ impl OsProcess {
         let mut seen = BTreeSet::new();
         let mut empty_passes = 0;
         let left: Vec<Stat> = loop {
-            let found = main.kill(reach).unwrap_or_default();
+            let found = match main.kill(reach) {
+                Ok(found) => found,
+                // Without a look nobody can say that nobody is left, so whoever asks must not take it for the end.
+                Err(error) if Instant::now() >= until => {
+                    tracing::error!(child = self.label(), reason = %error, "a tree cannot be looked at");
+                    let unseen = Member { pid: self.pid(), command: String::new(), escaped: false };
+                    let killed = killed.into_iter().map(|(_, member)| member).collect();
+                    return KillReport { killed, left: vec![unseen] };
+                }
+                Err(_) => {
+                    empty_passes = 0;
+                    tokio::time::sleep_until(until.min(Instant::now() + RESCAN)).await;
+                    continue;
+                }
+            };
             for stat in &found {
                 if seen.insert(stat.identity()) {
                     killed.push((stat.identity(), main.member(stat)));

@@ -22,6 +22,7 @@ use super::{Host, LiveProcess, SpawnError, lock};
 use crate::process::cgroup::Leaf;
 use crate::process::command::{PreparedCommand, diagnose};
 use crate::process::ledger::MainProcess;
+use crate::process::settings;
 use crate::process::sys::{self, ChildStack, ExecRequest, SpawnFailure, SpawnStep};
 use crate::process::tree::{Identity, Stat};
 
@@ -31,6 +32,7 @@ pub(super) enum Job {
     Spawn {
         host: Arc<Host>,
         label: String,
+        incarnation: Option<u64>,
         command: Arc<PreparedCommand>,
         reply: oneshot::Sender<Result<(Guard, ProcessOutput), SpawnError>>,
     },
@@ -134,12 +136,12 @@ fn run(inbox: &Receiver<Job>, mut state: State) {
 impl State {
     fn perform(&mut self, job: Job) {
         match job {
-            Job::Spawn { host, label, command, reply } => {
+            Job::Spawn { host, label, incarnation, command, reply } => {
                 if reply.is_closed() {
                     return;
                 }
                 // A reply that cannot be delivered comes back, and dropping it ends the process.
-                let _ = reply.send(self.spawn(host, label, &command));
+                let _ = reply.send(self.spawn(host, label, incarnation, &command));
             }
             Job::Bury { main, done } => self.burials.push(Burial { main, done, empty_passes: 0 }),
             Job::Forget { pid, marker } => lock(&self.kin).forget(pid, &marker),
@@ -155,9 +157,10 @@ impl State {
         &mut self,
         host: Arc<Host>,
         label: String,
+        incarnation: Option<u64>,
         command: &PreparedCommand,
     ) -> Result<(Guard, ProcessOutput), SpawnError> {
-        host.with_ledger(|ledger| ledger.intent(&command.marker, &label));
+        host.with_ledger(|ledger| ledger.intent(&command.marker, &label, incarnation));
         match self.create(&host, command) {
             Ok((spawned, output, leaf)) => {
                 let pid = spawned.pid;
@@ -166,8 +169,11 @@ impl State {
                 let start_time = Stat::read(pid).map_or(0, |stat| stat.start_time);
                 let live = LiveProcess { pid, label, marker: command.marker.clone(), start_time };
                 let inode = sys::process_inode(spawned.exit_fd.as_fd());
-                let main = MainProcess { identity: Identity { pid, start_time }, inode };
-                host.with_ledger(|ledger| ledger.born(&live.marker, main));
+                // One that could not be looked at is found by its marker alone; a wrong time would spare it.
+                if start_time > 0 {
+                    let main = MainProcess { identity: Identity { pid, start_time }, inode };
+                    host.with_ledger(|ledger| ledger.born(&live.marker, main));
+                }
                 lock(&host.live).insert(pid, live.clone());
                 Ok((Guard::new(Main::new(host, live, spawned.exit_fd, leaf)), output))
             }
@@ -198,6 +204,9 @@ impl State {
         let (stderr, child_stderr) = pipe().map_err(descriptors)?;
         let notify = command.notify_fd.map(|number| pipe().map(|ends| (ends, i32::from(number))));
         let notify = notify.transpose().map_err(descriptors)?;
+        if settings::is_reserved(child_stderr.as_fd()) {
+            return Err(descriptors(io::Error::from_raw_os_error(libc::EMFILE)));
+        }
         let leaf = host.groups.as_ref().and_then(|groups| groups.leaf(&command.marker));
         let (leaf, leaf_dir) = leaf.unzip();
         let mut request = ExecRequest {

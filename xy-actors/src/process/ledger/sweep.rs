@@ -1,6 +1,7 @@
 //! The sweep at start: ends what an earlier host left, and nothing else.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,6 +24,9 @@ pub struct SweepReport {
     pub killed: Vec<SweptProcess>,
     /// Processes of an earlier host that did not end in time.
     pub left: Vec<SweptProcess>,
+    /// The starts of children that an earlier host began and of whose end it wrote nothing, because it died or the machine
+    /// did. None of them runs any more, unless it is among `left`.
+    pub lost: Vec<LostIncarnation>,
     /// How many children were written down as unfinished without any process of theirs being alive.
     pub stale: usize,
     /// Where a ledger that could not be read completely was moved.
@@ -43,6 +47,26 @@ pub struct SweptProcess {
     pub marker: String,
 }
 
+/// A start of a child whose end nobody saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostIncarnation {
+    /// The child's path.
+    pub label: String,
+    /// Which start of it.
+    pub incarnation: u64,
+    /// Its main process, if the earlier host came to write it down.
+    pub pid: Option<u32>,
+}
+
+impl LostIncarnation {
+    /// Returns what is lost with an entry; nothing with that of a command beside the child.
+    pub(super) fn of(entry: &Entry) -> Option<Self> {
+        let pid = entry.main.map(|main| main.identity.pid);
+        Some(Self { label: entry.label.clone(), incarnation: entry.incarnation?, pid })
+    }
+}
+
 /// A live process that the ledger accounts for, held so that its pid cannot come to mean another.
 struct Survivor {
     identity: Identity,
@@ -52,7 +76,10 @@ struct Survivor {
 
 /// Ends every process in a control group of the earlier host, and every one that carries the marker of an unfinished
 /// entry, until two passes in a row find none.
-pub(super) fn sweep(unfinished: &BTreeMap<String, Entry>, cgroup: Option<&Path>) -> SweepReport {
+///
+/// # Errors
+/// If the system cannot say who is there. Then nothing may be started: it might run twice.
+pub(super) fn sweep(unfinished: &BTreeMap<String, Entry>, cgroup: Option<&Path>) -> io::Result<SweepReport> {
     let mut report = SweepReport::default();
     let deadline = Instant::now() + LIMIT;
     for (marker, stat, is_left) in cgroup.map(|base| cgroup::sweep(base, deadline)).unwrap_or_default() {
@@ -61,13 +88,13 @@ pub(super) fn sweep(unfinished: &BTreeMap<String, Entry>, cgroup: Option<&Path>)
         if is_left { report.left.push(swept) } else { report.killed.push(swept) }
     }
     if unfinished.is_empty() {
-        return report;
+        return Ok(report);
     }
     let mut seen: BTreeMap<Identity, SweptProcess> = BTreeMap::new();
     let mut empty_passes = 0;
     let mut left = Vec::new();
     while empty_passes < 2 {
-        let survivors = survivors(unfinished);
+        let survivors = tree::insist(deadline, || survivors(unfinished))?;
         left = survivors.iter().map(|survivor| survivor.identity).collect();
         if survivors.is_empty() {
             empty_passes += 1;
@@ -91,46 +118,53 @@ pub(super) fn sweep(unfinished: &BTreeMap<String, Entry>, cgroup: Option<&Path>)
     for (identity, process) in seen {
         if left.contains(&identity) { report.left.push(process) } else { report.killed.push(process) }
     }
-    report
+    Ok(report)
 }
 
 /// Finds the processes to end, with their identity checked after they were opened.
-fn survivors(unfinished: &BTreeMap<String, Entry>) -> Vec<Survivor> {
+fn survivors(unfinished: &BTreeMap<String, Entry>) -> io::Result<Vec<Survivor>> {
     let above = tree::above();
-    let Ok(stats) = tree::everything() else { return Vec::new() };
+    let stats = tree::everything()?;
     let mut survivors: Vec<Survivor> = Vec::new();
     for stat in stats.iter().filter(|stat| !above.contains(&stat.pid)) {
-        if let Some(survivor) = survivor(stat, unfinished) {
+        if let Some(survivor) = survivor(stat, unfinished)? {
             survivors.push(survivor);
         }
     }
-    survivors
+    Ok(survivors)
 }
 
-fn survivor(stat: &Stat, unfinished: &BTreeMap<String, Entry>) -> Option<Survivor> {
+fn survivor(stat: &Stat, unfinished: &BTreeMap<String, Entry>) -> io::Result<Option<Survivor>> {
     // A zombie of the dead host lingers until init reaps it; it runs no more. Kernel threads have no environment.
     if !stat.is_alive || stat.parent == 2 {
-        return None;
+        return Ok(None);
     }
     // Another user's environment cannot be read, so only our own processes come this far; root looks at everybody's, for
     // a service may have changed its user.
-    let (marker, entry) = unfinished.get_key_value(&tree::marker_of(stat.pid)?)?;
-    let process = sys::open_process(stat.pid).ok()?;
+    let marker = tree::marker_of(stat.pid)?;
+    let Some((marker, entry)) = marker.and_then(|marker| unfinished.get_key_value(&marker)) else {
+        return Ok(None);
+    };
+    let process = match sys::open_process(stat.pid) {
+        Ok(process) => process,
+        Err(error) if tree::could_not_look(&error) => return Err(error),
+        Err(_) => return Ok(None),
+    };
     // If the pid changes hands from here on, these checks may see the later process, but a signal through `process`
     // reaches the one opened or nobody.
-    let now = Stat::read(stat.pid)?;
-    let is_same = now.start_time == stat.start_time && tree::has_marker(stat.pid, marker);
+    let Some(now) = Stat::look(stat.pid)? else { return Ok(None) };
+    let is_same = now.start_time == stat.start_time && tree::has_marker(stat.pid, marker)?;
     let is_main_reused = entry.main.is_some_and(|main| {
         let inode = sys::process_inode(process.as_fd());
         let is_another = main.inode.is_some() && inode.is_some() && main.inode != inode;
         main.identity.pid == stat.pid && (main.identity.start_time != stat.start_time || is_another)
     });
     if !is_same || is_main_reused || !now.is_alive {
-        return None;
+        return Ok(None);
     }
     let (command, label) = (now.command, entry.label.clone());
     let swept = SweptProcess { pid: stat.pid, command, label, marker: marker.clone() };
-    Some(Survivor { identity: stat.identity(), process, swept })
+    Ok(Some(Survivor { identity: stat.identity(), process, swept }))
 }
 
 /// Waits until the process has ended, but not beyond the deadline.

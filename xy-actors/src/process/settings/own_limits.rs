@@ -1,5 +1,6 @@
 //! The limits of this process itself: room for many descriptors, no core file, and the original values for the children.
 
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
@@ -9,6 +10,19 @@ use super::{Resource, ResourceLimit};
 
 /// What the limits were before [`prepare_own_limits`] changed them.
 static ORIGINAL: OnceLock<Vec<ResourceLimit>> = OnceLock::new();
+
+/// How many descriptors are not given to new processes, so that whoever is in control still has some: for connections,
+/// for looks at processes, for files that are read on request.
+const RESERVED: u64 = 16;
+
+/// Returns whether a descriptor that was just opened is one of the last this process may have.
+///
+/// The system gives the lowest free number, so a number near the limit says how many are left. Nothing that can wait is
+/// to be opened then: these are kept for control.
+pub fn is_reserved(descriptor: BorrowedFd<'_>) -> bool {
+    let number = u64::try_from(descriptor.as_raw_fd()).unwrap_or(0);
+    getrlimit(Kind::RLIMIT_NOFILE).is_ok_and(|(soft, _)| number >= soft.saturating_sub(RESERVED))
+}
 
 /// A limit of this process could not be changed.
 #[derive(Debug, thiserror::Error)]

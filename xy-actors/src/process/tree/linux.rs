@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::sync::OnceLock;
 
-use super::Stat;
+use super::{Stat, seen};
 
 /// Parses `/proc/PID/stat`. The name is in parentheses and may itself contain `) `, so the last one ends it.
 fn parse(text: &[u8]) -> Option<Stat> {
@@ -40,10 +40,10 @@ const STAT_LIMIT: usize = 2048;
 ///
 /// A thorough look reads every process there is, so this is one read instead of the five of [`fs::read`], which cannot
 /// know the size.
-pub(super) fn read(pid: u32) -> Option<Stat> {
+pub(super) fn read(pid: u32) -> io::Result<Option<Stat>> {
     let mut text = [0; STAT_LIMIT];
-    let length = fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut text).ok()?;
-    parse(text.get(..length)?)
+    let length = fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut text));
+    Ok(seen(length)?.and_then(|length| parse(text.get(..length)?)))
 }
 
 /// Returns the pid of every process.
@@ -62,34 +62,36 @@ pub(in super::super) fn lists_children() -> bool {
 }
 
 /// Returns the children of the first thread of a process, zombies included: those it forked itself, and orphans.
-pub(in super::super) fn children_of_first_thread(pid: u32) -> Vec<u32> {
+pub(in super::super) fn children_of_first_thread(pid: u32) -> io::Result<Vec<u32>> {
     if !lists_children() {
         return children_of(pid);
     }
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    let text = seen(fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")))?.unwrap_or_default();
+    Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 /// Returns the children of a process, zombies included.
-pub(in super::super) fn children_of(pid: u32) -> Vec<u32> {
-    if !lists_children() {
-        let stats = pids().unwrap_or_default().into_iter().filter_map(read);
-        return stats.filter(|stat| stat.parent == pid).map(|stat| stat.pid).collect();
-    }
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+pub(in super::super) fn children_of(pid: u32) -> io::Result<Vec<u32>> {
     let mut children = Vec::new();
+    if !lists_children() {
+        for other in pids()? {
+            children.extend(read(other)?.filter(|stat| stat.parent == pid).map(|stat| stat.pid));
+        }
+        return Ok(children);
+    }
+    let Some(threads) = seen(fs::read_dir(format!("/proc/{pid}/task")))? else { return Ok(children) };
     for thread in threads.flatten() {
-        let Ok(text) = fs::read_to_string(thread.path().join("children")) else { continue };
+        let Some(text) = seen(fs::read_to_string(thread.path().join("children")))? else { continue };
         children.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
     }
-    children
+    Ok(children)
 }
 
 /// Returns a variable of the environment that the process started with. Needs the right to inspect it.
-pub(super) fn variable(pid: u32, name: &str) -> Option<Vec<u8>> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+pub(super) fn variable(pid: u32, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let Some(environment) = seen(fs::read(format!("/proc/{pid}/environ")))? else { return Ok(None) };
     let mut entries = environment.split(|byte| *byte == 0);
-    entries.find_map(|entry| Some(entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec()))
+    Ok(entries.find_map(|entry| Some(entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec())))
 }
 
 /// Returns what tells this boot from every other.
