@@ -204,7 +204,7 @@ rows! {
     "T24" topics an_exit_during_a_stop_is_consumed still "A child that crashes while it is stopped is neither restarted nor counted." same;
     "T25" topics a_dynamic_supervisor_takes_full_specs_up_to_its_bound still "Children of mixed kinds under one bound (Elixir's DynamicSupervisor)." adapted "count_children answers as simple_one_for_one does";
     "T26" answers dead_keys_are_answered_by_what_is_asked still "Ending what is gone is no error, asking about it is." same;
-    "T27" rules unlinked_child timed "The crash of a child that removed its link goes unnoticed." same;
+    "T27" rules unlinked_child still "The crash of a child that removed its link goes unnoticed; terminate_child works all the same." adapted "Only an actor has a link; it goes on counting as active";
     "T28" none unknown_call still "An unknown call crashes the supervisor." not_applicable "Messages are typed";
     "T29" rules blocking_start timed "Children start one at a time, in order; while a start runs, the supervisor serves no call." adapted "A start holds up the later ones and nothing else: every call is answered and every exit seen meanwhile";
 

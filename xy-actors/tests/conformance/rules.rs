@@ -141,11 +141,14 @@ pub(crate) async fn unlinked_child() {
         }
         let child = tree.which_child("loose").await.expect("child");
         assert_eq!((child.state, child.restarts), (State::Running, 0), "whether it lives or not");
-        let before = Instant::now();
-        let stopped = tree.terminate_child("loose").await;
-        println!("{fails} {:?} {stopped:?}", before.elapsed());
+        let StopOutcome::Stopped(report) = tree.terminate_child("loose").await.expect("stops") else {
+            panic!("it was taken to run")
+        };
+        let exit = if fails { Exit::Killed } else { Exit::Shutdown };
+        assert_eq!(report.exit, exit, "one that lives obeys, of one that is gone the reason is lost");
         key(tree.restart_child("loose").await);
     }
+    assert!(tree.shutdown().await.is_clean());
 }
 
 pub(crate) async fn what_is_no_child_ends_nothing() {
