@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
 
 use crate::child::{
@@ -743,12 +743,14 @@ impl SupervisorState {
     fn stop(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
         let record = self.policy.data_mut(child)?;
         record.stop_asked = true;
+        watch_again(&record.live, self.place.supervisor(), child, incarnation);
         if record.live.stop() { None } else { self.missing(child, incarnation) }
     }
 
     fn kill(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
         let record = self.policy.data_mut(child)?;
         record.kill_asked = true;
+        watch_again(&record.live, self.place.supervisor(), child, incarnation);
         if record.live.kill() { None } else { self.missing(child, incarnation) }
     }
 
@@ -970,6 +972,21 @@ fn limit_text<T>(policy: &Policy<T>, child: ChildKey, path: &TreePath, exit: Opt
         _ => ("", 0),
     };
     format!("restart intensity{limit} exceeded by child `{id}`: {gap}{}", &cause[start..])
+}
+
+/// Sees to it that the end of an actor that removed its link is noticed: one that lives is linked again, one that is gone
+/// is told of. What it may have told itself before arrives first, as events overtake messages, and makes that stale.
+fn watch_again(live: &Live, supervisor: &Supervisor, child: ChildKey, incarnation: Incarnation) {
+    let Some(actor) = live.actor() else { return };
+    let cell = supervisor.cell();
+    if actor.try_get_supervisor().is_some_and(|linked| linked.get_id() == cell.get_id()) {
+        return;
+    }
+    if actor.get_status() < ActorStatus::Stopping {
+        return actor.link(cell);
+    }
+    let report = Box::new(ExitReport::new(Exit::Killed, Cause::Aborted));
+    supervisor.tell(SupervisorMessage::Exited { child, incarnation, report });
 }
 
 fn refuse(reply: oneshot::Sender<Reply>, refusal: Refusal) {

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use xy_actors::child::actor;
 use xy_actors::exit::{Cause, Exit};
 use xy_actors::policy::{Refusal, State};
-use xy_actors::spec::{ChildSpec, SupervisorSpec};
+use xy_actors::spec::{ChildSpec, Strategy, SupervisorSpec};
 use xy_actors::supervisor::{OperationError, SignalError, Supervisor, supervisor};
 use xy_actors::testkit::{MockStop, TestTree};
 
-use crate::support::{World, mock, permanent, pool, started, temporary, transient};
+use crate::support::{World, flags, mock, permanent, pool, started, temporary, transient};
 
 #[tokio::test(start_paused = true)]
 async fn waiting_ends_when_the_child_is_as_wanted_is_gone_or_its_supervisor_is() {
@@ -98,6 +100,75 @@ async fn children_of_a_pool_have_no_ids_whatever_is_asked() {
     tree.pause(key, None).await.expect("by key");
     tree.stop(key, None).await.expect("by key");
     assert_eq!(tree.counts().await, [1, 0, 0, 0]);
+}
+
+/// An actor that knows which tree it is of.
+struct Clerk(&'static str);
+
+enum Order {
+    Name(RpcReplyPort<&'static str>),
+    Fail,
+}
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for Order {}
+
+#[cfg_attr(feature = "async-trait", ractor::async_trait)]
+impl Actor for Clerk {
+    type Msg = Order;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Order>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(&self, _: ActorRef<Order>, order: Order, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        match order {
+            Order::Name(reply) => Ok(reply.send(self.0)?),
+            Order::Fail => Err("told to".into()),
+        }
+    }
+}
+
+async fn tree_of_clerks(name: &'static str) -> TestTree {
+    let clerk = move || actor(move || (Clerk(name), ()));
+    let group = supervisor(flags(Strategy::OneForOne, 5)).child(permanent("clerk"), clerk());
+    let tree = Supervisor::builder(flags(Strategy::OneForOne, 5))
+        .child(permanent("clerk"), clerk())
+        .child(ChildSpec::supervisor("group"), group);
+    TestTree::new(tree.start().await.expect("starts"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_trees_with_equal_names_never_meet() {
+    let (mut first, mut second) = (tree_of_clerks("first").await, tree_of_clerks("second").await);
+    let name = async |tree: &TestTree, path: &str| {
+        tree.addr(path).call(Duration::from_secs(1), Order::Name).await.map_err(drop)
+    };
+    assert_eq!(first.happened(), second.happened(), "they are alike");
+    for path in ["clerk", "group/clerk"] {
+        assert_eq!((name(&first, path).await, name(&second, path).await), (Ok("first"), Ok("second")));
+        first.addr(path).send(Order::Fail).await.expect("lives");
+        first.expect("child_ready", path).await;
+        assert_eq!((name(&first, path).await, name(&second, path).await), (Ok("first"), Ok("second")));
+    }
+    let key = first.which_child("clerk").await.expect("child").key;
+    assert_eq!(second.which_child("clerk").await.expect("child").key, key, "keys are the tree's own too");
+    first.terminate_child(key).await.expect("stops");
+    first.child_supervisor("group").await.expect("a supervisor").kill().await;
+    first.expect("child_ready", "group").await;
+    assert_eq!(first.shutdown().await.exit, Exit::Shutdown);
+    assert_eq!(name(&first, "clerk").await, Err(()));
+    assert_eq!(second.happened(), [""; 0], "none of all that");
+    let last = second.event_log().latest();
+    assert_eq!(second.states().await, "clerk:running group:running");
+    let (_, leaf) = second.lookup("group/clerk").await.expect("is there");
+    assert_eq!((leaf.incarnation.get(), leaf.restarts), (1, 0));
+    assert_eq!(name(&second, "group/clerk").await, Ok("second"));
+    second.addr("clerk").send(Order::Fail).await.expect("lives");
+    let event = second.expect("child_exited", "clerk").await;
+    assert_eq!(event.seq, last + 1, "numbered by their own tree");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,16 +6,26 @@
 //! does.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::Path;
 
 /// What xy makes of a row.
-enum Verdict {
+pub(crate) enum Verdict {
     Same,
     /// How it differs.
     Adapted(&'static str),
     /// Why it has no test.
     NotApplicable(&'static str),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Same => f.write_str("same"),
+            Self::Adapted(how) => write!(f, "adapted: {how}"),
+            Self::NotApplicable(why) => write!(f, "not applicable: {why}"),
+        }
+    }
 }
 
 struct Row {
@@ -29,13 +39,13 @@ struct Row {
 
 macro_rules! verdict {
     (same) => {
-        Verdict::Same
+        $crate::rows::Verdict::Same
     };
     (adapted $how:literal) => {
-        Verdict::Adapted($how)
+        $crate::rows::Verdict::Adapted($how)
     };
     (not_applicable $why:literal) => {
-        Verdict::NotApplicable($why)
+        $crate::rows::Verdict::NotApplicable($why)
     };
 }
 
@@ -56,6 +66,8 @@ macro_rules! row_test {
         }
     };
 }
+
+pub(crate) use {row_test, verdict};
 
 macro_rules! rows {
     ($($number:literal $group:ident $case:ident $clock:ident $claim:literal $verdict:ident $($words:literal)?;)*) => {
@@ -192,9 +204,9 @@ rows! {
     "T24" topics an_exit_during_a_stop_is_consumed still "A child that crashes while it is stopped is neither restarted nor counted." same;
     "T25" topics a_dynamic_supervisor_takes_full_specs_up_to_its_bound still "Children of mixed kinds under one bound (Elixir's DynamicSupervisor)." adapted "count_children answers as simple_one_for_one does";
     "T26" answers dead_keys_are_answered_by_what_is_asked still "Ending what is gone is no error, asking about it is." same;
-    "T27" none unlinked_child still "The crash of a child that removed its link goes unnoticed." not_applicable "A child is watched by its own end, not by a link that it could remove";
+    "T27" rules unlinked_child still "The crash of a child that removed its link goes unnoticed; terminate_child works all the same." adapted "Only an actor has a link; it goes on counting as active";
     "T28" none unknown_call still "An unknown call crashes the supervisor." not_applicable "Messages are typed";
-    "T29" none blocking_start still "While a start runs, the supervisor serves no call." not_applicable "A supervisor never blocks; shown in the supervision tests";
+    "T29" rules blocking_start timed "Children start one at a time, in order; while a start runs, the supervisor serves no call." adapted "A start holds up the later ones and nothing else: every call is answered and every exit seen meanwhile";
 
     "T30" topics an_ignored_significant_child_is_not_left still "A significant child that was ignored is not waited for." same;
     "T31" topics killed_is_abnormal still "A kill is an abnormal exit." same;
@@ -279,39 +291,51 @@ fn no_row_is_skipped() {
     }
 }
 
-/// Returns the page that is made from the rows.
+/// Returns whether there is a row of this name that declares its test.
+pub(crate) fn is_tested(group: &str, case: &str) -> bool {
+    let is_it = |row: &&Row| (row.group, row.case) == (group, case);
+    ROWS.iter().find(is_it).is_some_and(|row| !matches!(row.verdict, Verdict::NotApplicable(_)))
+}
+
+/// Says how many verdicts there are of each kind.
+pub(crate) fn counts<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> String {
+    let (mut same, mut adapted, mut skipped) = (0, 0, 0);
+    for verdict in verdicts {
+        match verdict {
+            Verdict::Same => same += 1,
+            Verdict::Adapted(_) => adapted += 1,
+            Verdict::NotApplicable(_) => skipped += 1,
+        }
+    }
+    format!("{same} same, {adapted} adapted, {skipped} not applicable.")
+}
+
+/// Returns the page that is made from the rows and the rules.
 fn page() -> String {
     let mut page = String::from(
         "# Conformance with OTP\n\n\
          Each case of the suite of OTP's own `supervisor`, in this project's words, and what xy makes of it. A row that is\n\
-         the same or adapted has a test of the same name in `xy-actors/tests/conformance`. This page is made from the list\n\
-         in `rows.rs` there: `XY_WRITE_DOCS=1 cargo test -p xy-actors --features testkit --test conformance` rewrites it.\n",
+         the same or adapted has a test of the same name in `xy-actors/tests/conformance`; a rule, at the end, names its\n\
+         tests. This page is made from the lists in `rows.rs` and `rule_rows.rs` there: `XY_WRITE_DOCS=1 cargo test -p\n\
+         xy-actors --features testkit --test conformance` rewrites it.\n",
     );
     for (prefix, title) in SECTIONS {
         let rows = || {
             ROWS.iter().filter(move |row| row.number.trim_end_matches(|c: char| c.is_ascii_digit()) == prefix)
         };
-        let count = |is: fn(&Verdict) -> bool| rows().filter(|row| is(&row.verdict)).count();
-        let same = count(|verdict| matches!(verdict, Verdict::Same));
-        let adapted = count(|verdict| matches!(verdict, Verdict::Adapted(_)));
-        let skipped = count(|verdict| matches!(verdict, Verdict::NotApplicable(_)));
+        let counts = counts(rows().map(|row| &row.verdict));
         let written = write!(
             page,
-            "\n## {title}\n\n{same} same, {adapted} adapted, {skipped} not applicable.\n\n\
+            "\n## {title}\n\n{counts}\n\n\
              | # | case | what has to hold | in xy |\n|---|---|---|---|\n"
         );
         written.expect("a string takes everything");
         for Row { number, case, claim, verdict, .. } in rows() {
-            let verdict = match verdict {
-                Verdict::Same => "same".to_owned(),
-                Verdict::Adapted(how) => format!("adapted: {how}"),
-                Verdict::NotApplicable(why) => format!("not applicable: {why}"),
-            };
             let written = writeln!(page, "| {number} | `{case}` | {claim} | {verdict} |");
             written.expect("a string takes everything");
         }
     }
-    page
+    page + &crate::rule_rows::section()
 }
 
 #[test]
