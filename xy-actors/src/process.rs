@@ -38,10 +38,10 @@ pub use self::child::{ProcessChild, process};
 use self::health::Liveness;
 use self::readiness::{LogPattern, ProbeHeader, ProbeTimes, StatusSet};
 
-pub use self::command::{SpawnError, SpawnErrorKind};
+pub use self::command::{SpawnError, SpawnErrorKind, is_withheld};
 pub use self::host::{
     HostError, HostOptions, KillReport, LiveProcess, Member, OsProcess, Ownership, ProcessExit, ProcessHost,
-    ProcessOutput,
+    ProcessOutput, TreeUsage,
 };
 pub use self::ledger::{LostIncarnation, SweepReport, SweptProcess};
 pub use self::settings::ProcessSettings;

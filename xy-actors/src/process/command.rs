@@ -194,7 +194,7 @@ pub(super) fn random_marker() -> Result<String, SpawnError> {
 
 /// Returns whether an inherited variable belongs to this process and must not reach a child: sockets and keep-alives of
 /// the service manager would be answered twice, and tokens are secrets.
-fn is_ours(key: &OsStr) -> bool {
+pub fn is_withheld(key: &OsStr) -> bool {
     let key = key.as_bytes();
     key == MARKER_VARIABLE.as_bytes()
         || key == b"NOTIFY_SOCKET"
@@ -307,7 +307,7 @@ fn environment(
     let belongs_to_another_user = |key: &OsStr| is_another_user && key.as_bytes().starts_with(b"XDG_");
     let mut environment: Vec<_> = inherited
         .filter(|(key, _)| {
-            !is_ours(key)
+            !is_withheld(key)
                 && settings.env_base.keeps(key.as_bytes())
                 && !belongs_to_another_user(key)
                 && !laid_over.contains_key(key)

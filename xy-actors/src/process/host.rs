@@ -23,9 +23,11 @@ mod adoption;
 mod kin;
 mod process;
 mod spawner;
+mod usage;
 
 pub use self::process::{KillReport, Member, OsProcess, ProcessExit, ProcessOutput};
 use self::spawner::{Job, Spawner};
+pub use self::usage::TreeUsage;
 use super::cgroup::Groups;
 use super::command::{self, PreparedCommand};
 use super::ledger::{Ledger, OpenError, SweepReport};

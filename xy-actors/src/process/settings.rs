@@ -69,7 +69,7 @@ pub enum EnvBase {
 
 impl EnvBase {
     /// Returns whether a variable is inherited.
-    pub(super) fn keeps(self, key: &[u8]) -> bool {
+    pub fn keeps(self, key: &[u8]) -> bool {
         match self {
             Self::Inherit => true,
             Self::Clean => {
