@@ -78,6 +78,8 @@ pub struct ServerConfig {
     pub process: ProcessSpec,
     /// How much of its output is kept.
     pub log: LogSettings,
+    /// By which `@tag` means it, sorted.
+    pub tags: Vec<String>,
     /// What its file says about those it waits for; the spec has them resolved.
     pub depends_on: Vec<DependsOn>,
     /// The file.
@@ -243,6 +245,23 @@ impl Config {
         }
         settle(&mut config, &Self::default());
         Ok(config)
+    }
+
+    /// Reads the text of one server file that is, or is to be, at `path`.
+    ///
+    /// # Errors
+    /// What is wrong with the name or the text. Ports of other servers are not looked at.
+    pub fn server(
+        name: &str,
+        path: &Path,
+        text: &str,
+        settings: &Settings,
+        options: &LoadOptions,
+    ) -> Result<Vec<ServerConfig>, Vec<ConfigError>> {
+        let shown = shown_from_source(path);
+        checked_name(name, &shown)?;
+        let origin = Origin { name, source: path, settings, options };
+        Ok(check::server(origin, &shown, text)?.servers)
     }
 
     /// Returns every mistake found, in the order of the files.
@@ -461,14 +480,21 @@ fn load_server(
     settings: &Settings,
     options: &LoadOptions,
 ) -> Result<Described, Vec<ConfigError>> {
-    if !is_name(name) {
-        let error = ConfigError::of_file(shown, format!("`{name}` is not a server name"));
-        return Err(vec![error.with_hint(
-            "a name is 1 to 64 characters of `a-z`, `0-9`, `_` and `-` and does not begin with `-`",
-        )]);
-    }
+    checked_name(name, shown)?;
     file::read(path, shown, options.trust)
         .and_then(|text| check::server(Origin { name, source: path, settings, options }, shown, &text))
+}
+
+fn checked_name(name: &str, shown: &Path) -> Result<(), Vec<ConfigError>> {
+    if is_name(name) {
+        return Ok(());
+    }
+    let error = ConfigError::of_file(shown, format!("`{name}` is not a server name"));
+    Err(vec![
+        error.with_hint(
+            "a name is 1 to 64 characters of `a-z`, `0-9`, `_` and `-` and does not begin with `-`",
+        ),
+    ])
 }
 
 /// Returns whether a text is a server name: `[a-z0-9_][a-z0-9_-]{0,63}`.

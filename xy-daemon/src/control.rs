@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use xy_actors::child::StartErrorKind;
 use xy_actors::event::stream::{EventCursor, unix_ms};
 use xy_actors::exit::Cause;
@@ -28,20 +29,28 @@ use xy_actors::supervisor::{ChildInfo, LastExit, OperationError, SignalError, St
 
 use crate::config::{Config, LoadError, LoadOptions, RejectedFile, ServerConfig};
 use crate::daemon::DaemonSignal;
+use crate::history::History;
+use crate::intent::Intent;
 use crate::protocol::PROTOCOL_VERSION;
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::method::{
-    self, Diagnostics, EventsParams, Failed, Killed, KilledProcess, ListParams, ListResult, LogsParams,
-    OperationParams, PauseResult, ReloadParams, ReloadResult, Reloaded, RestartResult, ResumeResult,
-    ServerSummary, ShutdownParams, ShutdownResult, SignalParams, SignalResult, StartResult, StatusParams,
-    StatusResult, StopResult, Targets, Transition, VersionParams, VersionResult,
+    self, AddParams, AddResult, Diagnostics, DisableResult, EnableResult, EventsParams, Failed, Killed,
+    KilledProcess, ListParams, ListResult, LogsParams, OperationParams, PauseResult, ReloadParams,
+    ReloadResult, Reloaded, RemoveParams, RemoveResult, RestartResult, ResumeResult, ServerSummary,
+    ServerUsage, ShowParams, ShowResult, ShutdownParams, ShutdownResult, SignalParams, SignalResult,
+    StartResult, StatusParams, StatusResult, StopResult, Targets, Transition, UsageParams, UsageResult,
+    VersionParams, VersionResult, WhyParams, WhyResult,
 };
 use crate::reload;
 use crate::rpc::{Service, Subscription};
 
+mod adhoc;
 mod apply;
+mod select;
+mod show;
 mod subscription;
 mod tree;
+mod why;
 mod words;
 
 pub(crate) use tree::add_children;
@@ -66,6 +75,11 @@ struct Inner {
     logs: LogHub,
     source: Source,
     in_force: Mutex<InForce>,
+    /// The servers that were added for the daemon's life, which no file describes.
+    adhoc: Mutex<BTreeMap<String, ServerConfig>>,
+    history: History,
+    /// What keeps the history; taken by who waits for its end.
+    noting: Mutex<Option<JoinHandle<()>>>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
     signals: mpsc::Sender<DaemonSignal>,
@@ -89,6 +103,8 @@ pub struct Source {
     pub config_dir: PathBuf,
     /// How it is read.
     pub options: LoadOptions,
+    /// What operators said about which servers are started.
+    pub intent: Intent,
 }
 
 impl Source {
@@ -100,9 +116,14 @@ impl Source {
     /// # Cancel safety
     /// Cancel safe: reading changes nothing.
     pub async fn load(&self) -> Result<Config, LoadError> {
-        let Self { config_dir, options } = self.clone();
+        let Self { config_dir, options, intent } = self.clone();
         let directory = config_dir.clone();
-        let loaded = tokio::task::spawn_blocking(move || Config::load(&config_dir, &options)).await;
+        let loaded = tokio::task::spawn_blocking(move || {
+            let mut config = Config::load(&config_dir, &options)?;
+            intent.apply(&mut config);
+            Ok(config)
+        })
+        .await;
         loaded.unwrap_or_else(|error| {
             Err(LoadError::Directory { path: directory, source: std::io::Error::other(error) })
         })
@@ -145,7 +166,13 @@ impl Control {
         place: Place,
     ) -> Self {
         let in_force = InForce::of(config.clone());
+        let kept = !place.state_dir.as_os_str().is_empty();
+        let history = History::open(kept.then(|| place.state_dir.join("history")).as_deref());
+        let noting = tokio::spawn(history.clone().follow(root.events(EventCursor::Seq(1))));
         Self(Arc::new(Inner {
+            adhoc: Mutex::default(),
+            history,
+            noting: Mutex::new(Some(noting)),
             root,
             host,
             logs,
@@ -156,6 +183,18 @@ impl Control {
             started_at_unix_ms: unix_ms(),
             place,
         }))
+    }
+
+    /// Waits until the end of the tree is in the history. To be called when the tree has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe, but a second call waits for nothing.
+    pub(crate) async fn finish(&self) {
+        let noting = self.0.noting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(noting) = noting {
+            // A panic in it has been reported by the runtime.
+            let _panicked = noting.await;
+        }
     }
 
     fn diagnostics(&self) -> Diagnostics {
@@ -189,6 +228,10 @@ impl Control {
         self.in_force().config.servers.get(name).and_then(|server| server.process.port)
     }
 
+    fn tags_of(&self, name: &str) -> Vec<String> {
+        self.in_force().config.servers.get(name).map(|server| server.tags.clone()).unwrap_or_default()
+    }
+
     fn log_settings_of(&self, name: &str) -> Option<LogSettings> {
         self.in_force().config.servers.get(name).map(|server| server.log)
     }
@@ -207,6 +250,7 @@ impl Control {
             restart_count: child.restarts,
             last_exit: child.last_exit.as_ref().map(last_exit),
             next: words::next(child),
+            tags: self.tags_of(child.path.as_str()),
         }
     }
 
@@ -214,6 +258,7 @@ impl Control {
     async fn names(&self, targets: Targets) -> Result<Vec<String>, RpcError> {
         match targets {
             Targets::Names(names) => {
+                let names = self.matching(names);
                 let mut unique: Vec<String> = Vec::with_capacity(names.len());
                 for name in names.into_iter().flat_map(|name| self.instances_of(name)) {
                     if !unique.contains(&name) {
@@ -256,7 +301,12 @@ impl Control {
     }
 
     /// Performs an operation on each server at the same time; returns what each came to, in the order of the names.
-    async fn each<T, F, Fut>(&self, params: OperationParams, operation: F) -> Result<Vec<Row<T>>, RpcError>
+    async fn each<T, F, Fut>(
+        &self,
+        verb: &str,
+        params: OperationParams,
+        operation: F,
+    ) -> Result<Vec<Row<T>>, RpcError>
     where
         T: Send + 'static,
         F: Fn(Supervisor, String, Option<String>) -> Fut + Clone + Send + 'static,
@@ -266,6 +316,9 @@ impl Control {
         let names = self.names(targets).await?;
         let mut tasks = Vec::with_capacity(names.len());
         for name in names {
+            if self.in_force().has(&name) {
+                self.0.history.asked(&name, verb, reason.as_deref(), unix_ms());
+            }
             let (control, operation) = (self.clone(), operation.clone());
             let (path, reason) = (name.clone(), reason.clone());
             // In a task of its own the operation goes on when its client is gone or does not wait.
@@ -335,7 +388,8 @@ impl Control {
     /// Not cancel safe: call it in a task of its own, as the socket does.
     pub async fn reload(&self, dry_run: bool) -> Result<ReloadResult, LoadError> {
         let _one_at_a_time = self.0.reloading.lock().await;
-        let config = self.0.source.load().await?;
+        let mut config = self.0.source.load().await?;
+        self.keep_adhoc(&mut config);
         let plan = reload::plan(&self.in_force().config, &config);
         let result = words::reload_result(&plan);
         if !dry_run {
@@ -467,7 +521,7 @@ impl Service for Control {
     }
 
     async fn start(&self, params: OperationParams) -> Result<StartResult, RpcError> {
-        let rows = self.each(params, tree::start).await?;
+        let rows = self.each("start", params, tree::start).await?;
         let mut result = StartResult::default();
         for Row { name, result: row } in rows {
             match row {
@@ -480,7 +534,7 @@ impl Service for Control {
     }
 
     async fn stop(&self, params: OperationParams) -> Result<StopResult, RpcError> {
-        let rows = self.each(params, tree::stop).await?;
+        let rows = self.each("stop", params, tree::stop).await?;
         let mut result = StopResult::default();
         for Row { name, result: row } in rows {
             match row {
@@ -508,7 +562,7 @@ impl Service for Control {
 
     async fn restart(&self, params: OperationParams) -> Result<RestartResult, RpcError> {
         let rows = self
-            .each(params, |owner, id, reason| async move { Ok(owner.restart(id, reason).await?) })
+            .each("restart", params, |owner, id, reason| async move { Ok(owner.restart(id, reason).await?) })
             .await?;
         let mut result = RestartResult::default();
         for Row { name, result: row } in rows {
@@ -521,24 +575,28 @@ impl Service for Control {
     }
 
     async fn pause(&self, params: OperationParams) -> Result<PauseResult, RpcError> {
-        let rows = self.each(params, tree::pause).await?;
+        let rows = self.each("pause", params, tree::pause).await?;
         let (paused, failed) = split(rows);
         Ok(PauseResult { paused, failed })
     }
 
     async fn resume(&self, params: OperationParams) -> Result<ResumeResult, RpcError> {
-        let rows = self.each(params, tree::resume).await?;
+        let rows = self.each("resume", params, tree::resume).await?;
         let (resumed, failed) = split(rows);
         Ok(ResumeResult { resumed, failed })
     }
 
     async fn signal(&self, params: SignalParams) -> Result<SignalResult, RpcError> {
-        let SignalParams { targets, signal, reason: _ } = params;
-        let number = xy_actors::process::StopSignal::from(signal).number();
+        let SignalParams { targets, signal, reason } = params;
+        let signal = xy_actors::process::StopSignal::from(signal);
+        let number = signal.number();
+        let verb = format!("signal {}", words::signal(signal));
         let rows = self
-            .each(OperationParams::new(targets), move |owner, id, _| async move {
-                Ok(owner.signal(id, number).await?)
-            })
+            .each(
+                &verb,
+                OperationParams { reason, ..OperationParams::new(targets) },
+                move |owner, id, _| async move { Ok(owner.signal(id, number).await?) },
+            )
             .await?;
         let (signaled, failed) = split(rows);
         Ok(SignalResult { signaled, failed })
@@ -556,6 +614,52 @@ impl Service for Control {
                 Err(RpcError::new(ErrorKind::InternalError, "the reload failed inside the daemon"))
             }
         }
+    }
+
+    async fn enable(&self, params: OperationParams) -> Result<EnableResult, RpcError> {
+        let (enabled, failed) = self.set_enabled("enable", params, true).await?;
+        Ok(EnableResult { enabled, failed })
+    }
+
+    async fn disable(&self, params: OperationParams) -> Result<DisableResult, RpcError> {
+        let (disabled, failed) = self.set_enabled("disable", params, false).await?;
+        Ok(DisableResult { disabled, failed })
+    }
+
+    async fn add(&self, params: AddParams) -> Result<AddResult, RpcError> {
+        self.add_server(params).await
+    }
+
+    async fn remove(&self, params: RemoveParams) -> Result<RemoveResult, RpcError> {
+        self.remove_server(params.name).await
+    }
+
+    async fn usage(&self, _params: UsageParams) -> Result<UsageResult, RpcError> {
+        let host = self.0.host.clone();
+        // It reads many files.
+        let usage = tokio::task::spawn_blocking(move || host.usage()).await.unwrap_or_default();
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let mut servers: Vec<ServerUsage> = usage
+            .into_iter()
+            .map(|(name, pid, usage)| ServerUsage {
+                name,
+                pid,
+                cpu_ms: millis(usage.cpu),
+                memory_bytes: usage.memory_bytes,
+                processes: usage.processes,
+                age_ms: millis(usage.age),
+            })
+            .collect();
+        servers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(UsageResult { servers })
+    }
+
+    async fn why(&self, params: WhyParams) -> Result<WhyResult, RpcError> {
+        self.explain(params.name).await
+    }
+
+    async fn show(&self, params: ShowParams) -> Result<ShowResult, RpcError> {
+        self.show_server(params.name).await
     }
 
     async fn logs(&self, params: LogsParams) -> Result<Box<dyn Subscription>, RpcError> {

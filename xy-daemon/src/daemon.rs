@@ -24,6 +24,7 @@ use xy_actors::supervisor::{EarlierExit, SpawnTreeError, Supervisor};
 use crate::config::{Config, LoadError, LoadOptions, Trust};
 use crate::control::{Control, Place, Source, add_children, killed};
 use crate::instance::{InstanceLock, LockError};
+use crate::intent::Intent;
 use crate::protocol::method::Killed;
 use crate::rpc;
 use crate::service::ServiceManager;
@@ -253,6 +254,7 @@ pub async fn run(
     };
     let strangers = host.end_strangers().await;
     keep_alive.abort();
+    control.finish().await;
     logs.flush().await;
     drop(close);
     // A panic in the accept loop has been reported by the runtime; the socket is gone either way.
@@ -285,7 +287,8 @@ fn source(options: &RunOptions) -> Source {
         trust: if options.servers_dir.is_some() { Trust::Unchecked } else { Trust::Checked },
         ..LoadOptions::new(home)
     };
-    Source { config_dir: options.config_dir.clone(), options: load }
+    let intent = Intent::open(&options.state_dir.join("intent"));
+    Source { config_dir: options.config_dir.clone(), options: load, intent }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RunError> {

@@ -11,7 +11,11 @@ pub mod control;
 #[cfg(feature = "server")]
 pub mod daemon;
 #[cfg(feature = "server")]
+mod history;
+#[cfg(feature = "server")]
 pub mod instance;
+#[cfg(feature = "server")]
+pub mod intent;
 #[cfg(feature = "client")]
 pub mod paths;
 pub mod protocol;

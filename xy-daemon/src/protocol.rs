@@ -10,6 +10,7 @@ pub mod frame;
 pub mod json;
 pub mod message;
 pub mod method;
+pub mod pattern;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -265,6 +265,7 @@ fn difference(old: &ServerConfig, new: &ServerConfig) -> Option<ChangeKind> {
     policy.note(rules.autostart != new_rules.autostart, "autostart");
     policy.note(rules.depends_on != new_rules.depends_on, "depends_on");
     policy.note(old.log != new.log, "log");
+    policy.note(old.tags != new.tags, "tags");
 
     if !process.0.is_empty() {
         process.0.append(&mut policy.0);

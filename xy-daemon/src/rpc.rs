@@ -27,11 +27,13 @@ use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::frame::{FrameError, FrameReader, MAX_LINE};
 use crate::protocol::message::{Id, Incoming, Outgoing, Refused, Request, Response};
 use crate::protocol::method::{
-    CancelParams, CancelResult, Events, EventsCancel, EventsParams, Gap, List, ListParams, ListResult, Logs,
-    LogsCancel, LogsParams, Notification, OperationParams, Pause, PauseResult, Reload, ReloadParams,
-    ReloadResult, Restart, RestartResult, Resume, ResumeResult, Shutdown, ShutdownParams, ShutdownResult,
-    Signal, SignalParams, SignalResult, Start, StartResult, Status, StatusParams, StatusResult, Stop,
-    StopResult, SubscribeResult, Subscribed, SubscriptionId, Version, VersionParams, VersionResult,
+    Add, AddParams, AddResult, CancelParams, CancelResult, Disable, DisableResult, Enable, EnableResult,
+    Events, EventsCancel, EventsParams, Gap, List, ListParams, ListResult, Logs, LogsCancel, LogsParams,
+    Notification, OperationParams, Pause, PauseResult, Reload, ReloadParams, ReloadResult, Remove,
+    RemoveParams, RemoveResult, Restart, RestartResult, Resume, ResumeResult, Show, ShowParams, ShowResult,
+    Shutdown, ShutdownParams, ShutdownResult, Signal, SignalParams, SignalResult, Start, StartResult, Status,
+    StatusParams, StatusResult, Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Usage,
+    UsageParams, UsageResult, Version, VersionParams, VersionResult, Why, WhyParams, WhyResult,
 };
 use crate::socket::Listener;
 
@@ -86,6 +88,34 @@ pub trait Service: Send + Sync + 'static {
     fn resume(&self, params: OperationParams) -> impl Future<Output = Result<ResumeResult, RpcError>> + Send;
     /// Answers [`Signal`].
     fn signal(&self, params: SignalParams) -> impl Future<Output = Result<SignalResult, RpcError>> + Send;
+    /// Answers [`Enable`].
+    fn enable(&self, _: OperationParams) -> impl Future<Output = Result<EnableResult, RpcError>> + Send {
+        async { Err(unsupported(Enable::NAME)) }
+    }
+    /// Answers [`Disable`].
+    fn disable(&self, _: OperationParams) -> impl Future<Output = Result<DisableResult, RpcError>> + Send {
+        async { Err(unsupported(Disable::NAME)) }
+    }
+    /// Answers [`Add`].
+    fn add(&self, _: AddParams) -> impl Future<Output = Result<AddResult, RpcError>> + Send {
+        async { Err(unsupported(Add::NAME)) }
+    }
+    /// Answers [`Remove`].
+    fn remove(&self, _: RemoveParams) -> impl Future<Output = Result<RemoveResult, RpcError>> + Send {
+        async { Err(unsupported(Remove::NAME)) }
+    }
+    /// Answers [`Usage`].
+    fn usage(&self, _: UsageParams) -> impl Future<Output = Result<UsageResult, RpcError>> + Send {
+        async { Err(unsupported(Usage::NAME)) }
+    }
+    /// Answers [`Why`].
+    fn why(&self, _: WhyParams) -> impl Future<Output = Result<WhyResult, RpcError>> + Send {
+        async { Err(unsupported(Why::NAME)) }
+    }
+    /// Answers [`Show`].
+    fn show(&self, _: ShowParams) -> impl Future<Output = Result<ShowResult, RpcError>> + Send {
+        async { Err(unsupported(Show::NAME)) }
+    }
     /// Answers [`Reload`].
     fn reload(&self, params: ReloadParams) -> impl Future<Output = Result<ReloadResult, RpcError>> + Send;
     /// Opens the source for [`Logs`]. When it ends, the subscriber is told with `log_end`.
@@ -105,6 +135,10 @@ pub trait Service: Send + Sync + 'static {
         &self,
         params: ShutdownParams,
     ) -> impl Future<Output = Result<ShutdownResult, RpcError>> + Send;
+}
+
+fn unsupported(method: &str) -> RpcError {
+    RpcError::new(ErrorKind::Unsupported, format!("`{method}` does not exist for this daemon"))
 }
 
 /// A source of notifications with a cursor of its own, so that its speed is its subscriber's.
@@ -455,6 +489,13 @@ impl<S: Service> Connection<S> {
             Pause::NAME => result::<Pause>(service.pause(request.params()?).await),
             Resume::NAME => result::<Resume>(service.resume(request.params()?).await),
             Signal::NAME => result::<Signal>(service.signal(request.params()?).await),
+            Enable::NAME => result::<Enable>(service.enable(request.params()?).await),
+            Disable::NAME => result::<Disable>(service.disable(request.params()?).await),
+            Add::NAME => result::<Add>(service.add(request.params()?).await),
+            Remove::NAME => result::<Remove>(service.remove(request.params()?).await),
+            Usage::NAME => result::<Usage>(service.usage(request.params()?).await),
+            Why::NAME => result::<Why>(service.why(request.params()?).await),
+            Show::NAME => result::<Show>(service.show(request.params()?).await),
             Reload::NAME => result::<Reload>(service.reload(request.params()?).await),
             Logs::NAME => Ok(Outcome::Source(Topic::Logs, service.logs(request.params()?).await?)),
             LogsCancel::NAME => result::<LogsCancel>(self.cancel(Topic::Logs, request.params()?).await),

@@ -278,6 +278,17 @@ impl<'a> Checker<'a> {
         Some(StopCommand { command, args, grace })
     }
 
+    /// Reads tags, sorted and each once.
+    fn tags(&mut self, mut tags: Vec<String>) -> Vec<String> {
+        for tag in tags.iter().filter(|tag| !is_name(tag)) {
+            let message = format!("`{tag}` is not a tag, which is made as the name of a server is");
+            self.error_with_hint("tags", message, "use `a-z`, `0-9`, `_` and `-`; the `@` is not part of it");
+        }
+        tags.sort();
+        tags.dedup();
+        tags
+    }
+
     /// Makes the copies of a server, or leaves it as it is.
     fn instances(&mut self, server: ServerConfig, count: Option<u32>) -> Vec<ServerConfig> {
         const KEY: &str = "instances";
@@ -337,6 +348,7 @@ impl<'a> Checker<'a> {
         let depends_on = self.depends_on(std::mem::take(&mut shape.depends_on), group);
         let log = self.log(&shape.log, origin.settings.log);
         let instances = self.number("instances", shape.instances, 1, instances::MOST);
+        let tags = self.tags(std::mem::take(&mut shape.tags));
         let process = ProcessSpec { stop_command, ..self.process(shape, origin.options) };
         let server = ServerConfig {
             name: name.to_owned(),
@@ -345,6 +357,7 @@ impl<'a> Checker<'a> {
             child,
             process,
             log,
+            tags,
             depends_on,
             source: origin.source.to_owned(),
         };

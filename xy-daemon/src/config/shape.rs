@@ -84,6 +84,8 @@ pub(super) struct ProcessShape {
     #[serde(default)]
     pub(super) oom_score_adj: Option<i64>,
     #[serde(default)]
+    pub(super) tags: Vec<String>,
+    #[serde(default)]
     pub(super) instances: Option<i64>,
     #[serde(default)]
     pub(super) port: Option<i64>,

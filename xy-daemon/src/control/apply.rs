@@ -218,7 +218,7 @@ fn spec_at<'a>(config: &'a Config, path: &str) -> Option<&'a ChildSpec> {
 }
 
 /// An operation inside a reload that did not come about: its child has just gone another way.
-fn note_failure<T>(path: &str, result: Result<T, OperationError>) {
+pub(super) fn note_failure<T>(path: &str, result: Result<T, OperationError>) {
     if let Err(error) = result {
         tracing::warn!(child = path, reason = %error, "reload");
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use xy_actors::event::ChildReport;
 use xy_actors::event::Next;
 use xy_actors::event::stream::{Event, EventItem, EventKind, EventStream};
-use xy_actors::exit::ExitReport;
+use xy_actors::exit::{Cause, ExitReport};
 use xy_actors::log::{LogItem, LogLine, LogReader, Stream};
 
 use crate::protocol::method::{self, Gap, LogStream, Notification};
@@ -141,6 +141,11 @@ fn child_payload(report: &ChildReport, exit: Option<&ExitReport>, pid: Option<u3
     }
     if let Some(report) = exit {
         put("cause", json!(report.to_string()));
+        match &report.cause {
+            Cause::ExitCode { code } => put("code", json!(code)),
+            Cause::Signal { signal, .. } => put("signal", json!(signal)),
+            _ => None,
+        };
         if !report.killed.is_empty() {
             put("killed", json!(report.killed));
         }

@@ -131,11 +131,12 @@ fn idle_rows(config: &Config, path: &str, rows: &mut Vec<ServerSummary>) {
     let Some(group) = config.groups.get(path) else { return };
     for id in &group.members {
         let path = format!("{path}/{id}");
-        let (spec, port): (&ChildSpec, _) = match (config.servers.get(&path), config.groups.get(&path)) {
-            (Some(server), _) => (&server.child, server.process.port),
-            (None, Some(group)) => (&group.child, None),
-            (None, None) => continue,
-        };
+        let (spec, port, tags): (&ChildSpec, _, _) =
+            match (config.servers.get(&path), config.groups.get(&path)) {
+                (Some(server), _) => (&server.child, server.process.port, server.tags.clone()),
+                (None, Some(group)) => (&group.child, None, Vec::new()),
+                (None, None) => continue,
+            };
         rows.push(ServerSummary {
             name: path.clone(),
             group: spec.child_type == ChildType::Supervisor,
@@ -149,6 +150,7 @@ fn idle_rows(config: &Config, path: &str, rows: &mut Vec<ServerSummary>) {
             restart_count: 0,
             last_exit: None,
             next: None,
+            tags,
         });
         idle_rows(config, &path, rows);
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use xy_actors::policy::State;
+use xy_actors::process::StopSignal;
 use xy_actors::supervisor::ChildInfo;
 
 use super::{errors_of, reloaded};
@@ -29,6 +30,19 @@ pub(super) fn next(child: &ChildInfo) -> Option<String> {
         }
         State::Running if !child.ready => child.waits_for.as_ref().map(|what| format!("not ready: {what}")),
         _ => None,
+    }
+}
+
+/// Returns a signal's name as configuration files have it.
+pub(super) fn signal(signal: StopSignal) -> &'static str {
+    match signal {
+        StopSignal::Term => "TERM",
+        StopSignal::Int => "INT",
+        StopSignal::Hup => "HUP",
+        StopSignal::Quit => "QUIT",
+        StopSignal::Usr1 => "USR1",
+        StopSignal::Usr2 => "USR2",
+        StopSignal::Kill => "KILL",
     }
 }
 

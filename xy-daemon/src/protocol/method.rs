@@ -1,5 +1,6 @@
 //! One type per method of the control protocol, with its parameters, its result and its notifications.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::Error as _;
@@ -45,10 +46,24 @@ methods! {
     Pause = "pause": OperationParams => PauseResult;
     /// Lifts a pause.
     Resume = "resume": OperationParams => ResumeResult;
+    /// Remembers that servers are started with the daemon, whatever their files say.
+    Enable = "enable": OperationParams => EnableResult;
+    /// Remembers that servers are not started with the daemon; what runs goes on.
+    Disable = "disable": OperationParams => DisableResult;
     /// Sends a signal to the process groups of servers.
     Signal = "signal": SignalParams => SignalResult;
     /// Reads the configuration again and applies what changed.
     Reload = "reload": ReloadParams => ReloadResult;
+    /// Adds a server: by a file of its own, or for the daemon's life.
+    Add = "add": AddParams => AddResult;
+    /// Stops a server and forgets it, with the file that describes it alone.
+    Remove = "remove": RemoveParams => RemoveResult;
+    /// Says what the process trees of the servers use.
+    Usage = "usage": UsageParams => UsageResult;
+    /// Says why a server is as it is: its last ends with their causes, also those under an earlier daemon.
+    Why = "why": WhyParams => WhyResult;
+    /// Says what a server is run with, and where each of its variables comes from.
+    Show = "show": ShowParams => ShowResult;
     /// Subscribes to a server's output.
     Logs = "logs": LogsParams => SubscribeResult;
     /// Ends a subscription to output.
@@ -103,6 +118,9 @@ pub struct ServerSummary {
     pub last_exit: Option<LastExit>,
     /// What happens next by itself and when, in words, for instance "restart 3 of 5 in 1.6 s".
     pub next: Option<String>,
+    /// Its tags, by which `@tag` means it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
 }
 
 /// How an incarnation ended.
@@ -471,6 +489,217 @@ pub struct Reloaded {
     pub name: String,
     /// Why, and what was done.
     pub reason: String,
+}
+
+/// The result of [`Enable`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnableResult {
+    /// Those that the next daemon starts.
+    pub enabled: Vec<String>,
+    /// Those that there are none of.
+    pub failed: Vec<Failed>,
+}
+
+/// The result of [`Disable`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisableResult {
+    /// Those that the next daemon does not start.
+    pub disabled: Vec<String>,
+    /// Those that there are none of.
+    pub failed: Vec<Failed>,
+}
+
+/// The parameters of [`Add`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddParams {
+    /// The new server.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+    /// The program.
+    pub command: String,
+    /// Its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Variables laid over the environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// The directory it runs in; the daemon's default if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// The TCP port it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Whether it is never restarted automatically.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
+    /// Whether no file is written, so that it is forgotten with the daemon.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub temporary: bool,
+    /// Whether it is only added, and not started. One of a file is then not started with the daemon either.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+}
+
+/// The result of [`Add`]. It is being started, unless it was to stay down; [`Start`] waits until it is ready.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddResult {
+    /// The servers, more than one if the name has instances.
+    pub added: Vec<String>,
+    /// The file, if one was written.
+    pub file: Option<String>,
+}
+
+/// The parameters of [`Remove`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveParams {
+    /// The server, or the name of its file.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+}
+
+/// The result of [`Remove`], answered when all processes are gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveResult {
+    /// The servers, more than one if the name has instances.
+    pub removed: Vec<String>,
+    /// The file that was deleted, if there was one.
+    pub file: Option<String>,
+}
+
+/// The parameters of [`Usage`]: none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsageParams {}
+
+/// The result of [`Usage`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageResult {
+    /// The servers that run, by name.
+    pub servers: Vec<ServerUsage>,
+}
+
+/// What the process tree of one server uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerUsage {
+    /// The server.
+    pub name: String,
+    /// The process id of its main process, which tells one start from the next.
+    pub pid: u32,
+    /// Processor time in milliseconds since `age_ms` ago, by all processes.
+    pub cpu_ms: u64,
+    /// Resident memory in bytes; what several processes share counts for each.
+    pub memory_bytes: u64,
+    /// How many processes it has.
+    pub processes: u32,
+    /// How long ago its main process started, in milliseconds.
+    pub age_ms: u64,
+}
+
+/// The parameters of [`Why`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhyParams {
+    /// The server.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+}
+
+/// The result of [`Why`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyResult {
+    /// What [`List`] says about it.
+    pub server: ServerSummary,
+    /// Its last ends, the latest first.
+    pub exits: Vec<PastExit>,
+    /// What was asked of it, the latest first.
+    pub asked: Vec<Asked>,
+    /// What probably helps, the most likely first.
+    pub advice: Vec<String>,
+    /// Why the server's file was rejected, while the last valid configuration stays in force.
+    pub config_error: Option<String>,
+}
+
+/// One end of a server, or a start that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastExit {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// When the incarnation started, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at_unix_ms: Option<u64>,
+    /// The number of the incarnation; it begins again with each daemon.
+    pub incarnation: u64,
+    /// The event: `child_exited`, `child_start_failed`, `child_stopped` or `child_leaked`.
+    pub event: String,
+    /// What policy decided by.
+    pub exit: Exit,
+    /// The cause in words.
+    pub cause: String,
+    /// What followed, in words; `None` after a stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// The last lines it wrote, as far as the log still has them, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<String>,
+}
+
+/// Something that an operator asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// The operation, for instance `stop` or `signal HUP`.
+    pub operation: String,
+    /// Why, if that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The parameters of [`Show`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShowParams {
+    /// The server.
+    #[serde(deserialize_with = "name")]
+    pub name: String,
+}
+
+/// The result of [`Show`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShowResult {
+    /// The server.
+    pub name: String,
+    /// Its file; `None` for one that was added for the daemon's life.
+    pub file: Option<String>,
+    /// What is in force, by the keys of server files, defaults included.
+    pub settings: Vec<Setting>,
+    /// The variables that its next start gets, by name.
+    pub environment: Vec<Variable>,
+}
+
+/// One setting in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// The key path, for instance `restart.policy`.
+    pub key: String,
+    /// The value as people write it.
+    pub value: String,
+}
+
+/// One variable of a server's environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value; `None` if it is, or looks like, a secret, or is made at each start.
+    pub value: Option<String>,
+    /// Where it comes from, in words: `xyd`, `server file`, the path of an environment file, `xy`.
+    pub source: String,
 }
 
 /// The parameters of [`Logs`].

@@ -109,6 +109,7 @@ pub(crate) fn summary(name: &str) -> ServerSummary {
         restart_count: 0,
         last_exit: None,
         next: None,
+        tags: Vec::new(),
     }
 }
 

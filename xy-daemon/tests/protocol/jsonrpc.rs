@@ -314,7 +314,7 @@ async fn every_method_is_dispatched() {
         assert_error(&answer, -32602, "invalid_params", &json!(1));
         assert_eq!(answer["error"]["data"]["parameter"], "bogus", "{method}: {answer}");
     }
-    for method in ["", "List", "list ", "rpc.list", "why", "add"] {
+    for method in ["", "List", "list ", "rpc.list", "explain", "create"] {
         let answer = raw.ask(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#)).await;
         assert_error(&answer, -32601, "method_not_found", &json!(1));
     }

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use xy_daemon::protocol::Method;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 use xy_daemon::protocol::method::{
-    Event, Events, EventsCancel, Gap, List, LogLine, Logs, LogsCancel, METHODS, Pause, Reload, Restart,
-    Resume, Shutdown, Signal, Start, State, Status, StatusResult, Stop, Subscribed, Targets, Version,
+    Add, Disable, Enable, Event, Events, EventsCancel, Gap, List, LogLine, Logs, LogsCancel, METHODS, Pause,
+    Reload, Remove, Restart, Resume, Show, Shutdown, Signal, Start, State, Status, StatusResult, Stop,
+    Subscribed, Targets, Usage, Version, Why,
 };
 
 /// Decodes and encodes again; nothing may be lost or added.
@@ -45,8 +46,15 @@ fn methods_are_written_as_in_their_files() {
     check::<Restart>(include_str!("wire/restart.json"), &mut checked);
     check::<Pause>(include_str!("wire/pause.json"), &mut checked);
     check::<Resume>(include_str!("wire/resume.json"), &mut checked);
+    check::<Enable>(include_str!("wire/enable.json"), &mut checked);
+    check::<Disable>(include_str!("wire/disable.json"), &mut checked);
     check::<Signal>(include_str!("wire/signal.json"), &mut checked);
     check::<Reload>(include_str!("wire/reload.json"), &mut checked);
+    check::<Add>(include_str!("wire/add.json"), &mut checked);
+    check::<Remove>(include_str!("wire/remove.json"), &mut checked);
+    check::<Usage>(include_str!("wire/usage.json"), &mut checked);
+    check::<Why>(include_str!("wire/why.json"), &mut checked);
+    check::<Show>(include_str!("wire/show.json"), &mut checked);
     check::<Logs>(include_str!("wire/logs.json"), &mut checked);
     check::<LogsCancel>(include_str!("wire/logs_cancel.json"), &mut checked);
     check::<Events>(include_str!("wire/events.json"), &mut checked);

@@ -1,0 +1,132 @@
+//! Which servers are to be started with the daemon, where an operator said otherwise than the server's file.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::Config;
+
+/// Why what was said could not be kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[error("`{}` cannot be written", path.display())]
+pub struct IntentError {
+    /// The file.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// What operators said, by server; kept in a file. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    path: PathBuf,
+    said: Arc<Mutex<BTreeMap<String, bool>>>,
+}
+
+impl Intent {
+    /// Reads what was said from a file; there may be none. One that cannot be read is set aside.
+    ///
+    /// Blocking.
+    pub fn open(path: &Path) -> Self {
+        let said = match fs::read(path) {
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
+                let aside = path.with_extension("bad");
+                tracing::warn!(path = %path.display(), %error, "which servers are disabled cannot be read");
+                // If that fails too, the next change overwrites it.
+                _ = fs::rename(path, aside);
+                BTreeMap::new()
+            }),
+            Err(_) => BTreeMap::new(),
+        };
+        Self { path: path.to_owned(), said: Arc::new(Mutex::new(said)) }
+    }
+
+    fn said(&self) -> MutexGuard<'_, BTreeMap<String, bool>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what was said of a server, if anything.
+    pub fn of(&self, name: &str) -> Option<bool> {
+        self.said().get(name).copied()
+    }
+
+    /// Keeps whether a server is to be started with the daemon; `None` leaves it to its file again.
+    ///
+    /// # Errors
+    /// If the file cannot be written; then nothing has changed.
+    pub fn set(&self, name: &str, enabled: Option<bool>) -> Result<(), IntentError> {
+        let mut said = self.said();
+        let mut new = said.clone();
+        match enabled {
+            Some(enabled) => drop(new.insert(name.to_owned(), enabled)),
+            None => drop(new.remove(name)),
+        }
+        if new != *said {
+            self.write(&new).map_err(|source| IntentError { path: self.path.clone(), source })?;
+            *said = new;
+        }
+        Ok(())
+    }
+
+    fn write(&self, said: &BTreeMap<String, bool>) -> io::Result<()> {
+        let new = self.path.with_extension("new");
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(said)?)?;
+        file.sync_all()?;
+        fs::rename(new, &self.path)
+    }
+
+    /// Lays what was said over a configuration.
+    pub fn apply(&self, config: &mut Config) {
+        let said = self.said();
+        for (name, server) in &mut config.servers {
+            if let Some(enabled) = said.get(name) {
+                server.child.autostart = *enabled;
+            }
+        }
+        for (name, group) in &mut config.groups {
+            if let Some(enabled) = said.get(name) {
+                group.child.autostart = *enabled;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_is_found_again_until_it_is_taken_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("intent");
+        let intent = Intent::open(&path);
+        intent.set("a", Some(false)).unwrap();
+        intent.set("b", Some(true)).unwrap();
+        intent.set("b", None).unwrap();
+        let again = Intent::open(&path);
+        assert_eq!((again.of("a"), again.of("b")), (Some(false), None));
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_refused_and_changes_nothing() {
+        let intent = Intent::open(Path::new("/nonexistent/intent"));
+        assert!(intent.set("a", Some(false)).is_err());
+        assert_eq!(intent.of("a"), None);
+    }
+
+    #[test]
+    fn a_file_that_is_not_ours_is_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("intent");
+        fs::write(&path, "not json").unwrap();
+        assert_eq!(Intent::open(&path).of("a"), None);
+        assert!(path.with_extension("bad").exists());
+    }
+}
