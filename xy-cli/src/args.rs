@@ -1,18 +1,22 @@
 //! The command line: every verb, flag and help text of `xyctl`.
 
+mod complete;
 mod daemon;
 mod duration;
 mod moment;
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use xy_daemon::protocol::method::{OperationParams, SignalName, Targets};
+use clap_complete::engine::ArgValueCompleter;
+use xy_daemon::protocol::method::{OperationParams, SignalName, SignalParams, Targets};
 
 use crate::error::exit_code;
+use crate::habits::{self, Translated};
 
 pub(crate) use self::daemon::{
     DaemonArgs, DaemonCommand, DaemonInstallArgs, DaemonLogsArgs, DaemonStartArgs, DaemonStopArgs,
@@ -68,14 +72,23 @@ pub(crate) enum ColorChoice {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List all servers
+    /// List servers, their state and what they use
     #[command(visible_aliases = ["ls", "ps"], after_help = LIST_HELP)]
-    List,
+    List(ListArgs),
     /// Say everything about one server; without a name, list all
-    #[command(after_help = STATUS_HELP)]
+    #[command(visible_alias = "describe", after_help = STATUS_HELP)]
     Status(StatusArgs),
-    /// Print what a server wrote, and follow it
-    #[command(after_help = LOGS_HELP)]
+    /// Say why a server is as it is: its last ends, the lines before each, what happens next and what to try
+    #[command(after_help = WHY_HELP)]
+    Why(WhyArgs),
+    /// Show what a server is run with, and where each of its variables comes from
+    #[command(after_help = SHOW_HELP)]
+    Show(ShowArgs),
+    /// Watch and control everything on the full screen
+    #[command(after_help = TOP_HELP)]
+    Top,
+    /// Print what servers wrote, and follow it
+    #[command(visible_alias = "log", after_help = LOGS_HELP)]
     Logs(LogsArgs),
     /// Print what happened to the servers, and follow it
     #[command(after_help = EVENTS_HELP)]
@@ -95,9 +108,30 @@ pub(crate) enum Command {
     /// Lift a pause
     #[command(after_help = RESUME_HELP)]
     Resume(HoldArgs),
+    /// Wait until servers are ready, healthy, stopped, or have ended once
+    #[command(after_help = WAIT_HELP)]
+    Wait(WaitArgs),
+    /// Start servers with the daemon, whatever their files say
+    #[command(after_help = ENABLE_HELP)]
+    Enable(EnableArgs),
+    /// Do not start servers with the daemon, whatever their files say
+    #[command(after_help = DISABLE_HELP)]
+    Disable(EnableArgs),
     /// Send a signal to all processes of servers
     #[command(after_help = SIGNAL_HELP)]
     Signal(SignalArgs),
+    /// Write a server file and start the server
+    #[command(after_help = ADD_HELP)]
+    Add(AddArgs),
+    /// Run a command as a server until the daemon ends, without a file
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Stop a server and delete its file
+    #[command(visible_aliases = ["remove", "delete"], after_help = RM_HELP)]
+    Rm(RmArgs),
+    /// Check the configuration without a daemon: mistakes, missing programs, ports in use
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArgs),
     /// Read the server files again and apply what changed
     #[command(after_help = RELOAD_HELP)]
     Reload(ReloadArgs),
@@ -114,13 +148,23 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Print the versions of xyctl and of the daemon
     Version,
+    /// Print what a shell needs to complete commands and the names of servers
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    #[command(after_help = MAN_HELP)]
+    Man(ManArgs),
 }
 
 /// The verbs by purpose, in the order of the help.
 const GROUPS: &[(&str, &[&str])] = &[
-    ("See what runs", &["list", "status", "logs", "events"]),
-    ("Act on servers", &["start", "stop", "restart", "pause", "resume", "signal"]),
-    ("Configuration and daemon", &["up", "daemon", "import", "reload", "shutdown", "version"]),
+    ("See what runs", &["list", "status", "why", "show", "top", "logs", "events"]),
+    (
+        "Act on servers",
+        &["start", "stop", "restart", "pause", "resume", "wait", "enable", "disable", "signal"],
+    ),
+    ("Configuration", &["add", "run", "rm", "import", "check", "reload"]),
+    ("Daemon and tools", &["up", "daemon", "shutdown", "version", "completions", "man"]),
 ];
 
 const EXAMPLES: &str = "\
@@ -138,14 +182,39 @@ Exit codes:
   3   the configuration is invalid, or a reload rejected files
   64  the command line is wrong
 
-`xyctl COMMAND --help` says more about a command.";
+`xyctl COMMAND --help` says more about a command, `xyctl help exit-codes` about the codes.";
+
+/// What `xyctl help exit-codes` prints.
+const EXIT_CODES: &str = "\
+Exit codes of xyctl:
+  0   What was asked for is so. Stopping what does not run, starting what runs and a follower that is interrupted are
+      success as well.
+  1   The operation failed, for all or for some of the servers; what failed is named on standard error, or with --json in
+      `failed`. Also a `wait` that took longer than its --timeout.
+  2   No daemon can be reached, or it went away before it had answered.
+  3   The configuration is invalid: also a reload that rejected a file, and a `check` that found an error.
+  64  The command line is wrong (EX_USAGE of sysexits).
+
+`xyctl run --attach` ends with the code of the command it ran, or 128 and the number of the signal that ended it.
+
+Exit codes of xyd:
+  0   ended as asked
+  3   the configuration is invalid
+  64  the command line is wrong
+  70  the daemon failed
+  75  another instance runs
+";
 
 const LIST_HELP: &str = "\
-A server is `starting` until it is ready for the first time and `restarting` after it ended by itself. RESTARTS counts \
+CPU and MEM are of the whole process tree: the share of one processor since its start, or with -w since the table before, \
+    and resident memory, in which what several processes share counts for each. With --json each server has its `usage`. \
+    A server is `starting` until it is ready for the first time and `restarting` after it ended by itself. RESTARTS counts \
     automatic restarts since it was last started by hand. NEXT says what happens by itself, and when.
 
 Examples:
   xyctl list
+  xyctl list -w                 the same, live
+  xyctl list 'web-*' @mcp       some of them
   xyctl list --json | jq -r '.servers[] | select(.state == \"failed\").name'";
 
 const STATUS_HELP: &str = "\
@@ -153,8 +222,96 @@ Examples:
   xyctl status search           state, last exit and its cause, changes of state, last lines of standard error
   xyctl status search --json";
 
+const WHY_HELP: &str = "\
+What is told survives a restart of the daemon.
+
+Examples:
+  xyctl why search
+  xyctl why search --json";
+
+const SHOW_HELP: &str = "\
+Values of variables and options whose names speak of secrets are not shown, nor are addresses with a password.
+
+Examples:
+  xyctl show search
+  xyctl show search --json | jq -r '.environment[] | select(.name == \"PATH\").value'";
+
+const TOP_HELP: &str = "\
+Keys: up and down (or k and j) choose a server, s starts it, x stops it, r restarts it, p pauses it or lifts that, / filters \
+    by name, l and e show its log or the events, PageUp and PageDown scroll, ? helps, q ends.
+
+Examples:
+  xyctl top";
+
+const WAIT_HELP: &str = "\
+`ready` is a server that runs and has been ready once since its start, `healthy` one that is so now, `stopped` one of which \
+    no process is left and that nothing starts by itself, `exit` one whose present process has ended. A server that gave \
+    up ends waiting for `ready` and `healthy` with exit code 1.
+
+Examples:
+  xyctl wait search files
+  xyctl wait --for healthy --timeout 30s @mcp
+  xyctl wait --for exit migration";
+
+const ENABLE_HELP: &str = "\
+What is said here is remembered until it is said otherwise, and wins over `autostart` in the server's file.
+
+Examples:
+  xyctl enable search
+  xyctl enable --now search     and start it";
+
+const DISABLE_HELP: &str = "\
+What is said here is remembered until it is said otherwise, and wins over `autostart` in the server's file. What runs goes \
+    on, unless with --now.
+
+Examples:
+  xyctl disable search
+  xyctl disable --now search    and stop it";
+
+const ADD_HELP: &str = "\
+The file is NAME.ron in the directory of server files; edit it for everything else, and `xyctl reload`. The command runs \
+    in the current directory, unless --dir says otherwise.
+
+Examples:
+  xyctl add files -- files-mcp --http --port 8421
+  xyctl add web --port 8080 --env LOG=debug --tag mcp -- npx -y web-mcp";
+
+const RUN_HELP: &str = "\
+The command is restarted if it fails, as any other server is. With --attach it is not: its output goes to standard output \
+    and standard error, Ctrl-C stops it, and the exit code is its own, or 128 and the number of the signal that ended it.
+
+Examples:
+  xyctl run web -- npx -y web-mcp
+  xyctl run --attach migration -- ./migrate --all";
+
+const RM_HELP: &str = "\
+Its processes are stopped first. Its log stays.
+
+Examples:
+  xyctl rm search";
+
+const CHECK_HELP: &str = "\
+What is wrong in a file is an error, with exit code 3. What would keep a valid server from starting now is a warning: a \
+    program or its interpreter that is not there, a directory that is missing, a port that is in use.
+
+Examples:
+  xyctl check                   the configured directory
+  xyctl check ./servers         the files NAME.ron in a directory";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  source <(xyctl completions bash)                                      in ~/.bashrc
+  source <(xyctl completions zsh)                                       in ~/.zshrc
+  xyctl completions fish > ~/.config/fish/completions/xyctl.fish";
+
+const MAN_HELP: &str = "\
+Examples:
+  xyctl man | man -l -          read the page of xyctl
+  xyctl man ./man1              write the pages of all commands to a directory";
+
 const LOGS_HELP: &str = "\
-Standard output and standard error of the server both go to standard output, byte for byte. On a terminal, control \
+The lines of several servers are merged by their time, each after the name of its server. \
+    Standard output and standard error of the server both go to standard output, byte for byte. On a terminal, control \
     characters are shown as escapes. Lines that are not available any more are counted on standard error, or with --json \
     by an object of type `log_gap`. Starts, exits and other remarks stand between the lines on a terminal, not in a pipe. \
     A time is RFC 3339, a date with or without a time of day in this zone, or how long ago (`10m`, `2h ago`, `7d`). With \
@@ -162,6 +319,7 @@ Standard output and standard error of the server both go to standard output, byt
 
 Examples:
   xyctl logs search             the latest lines
+  xyctl logs -f search files    what both write, as it comes
   xyctl logs -f -n 0 search     only what comes from now on
   xyctl logs --stream search    with `out |` or `err |` before each line
   xyctl logs --previous search  what it wrote before its last restart
@@ -174,6 +332,7 @@ Events are numbered; `--from` takes up where an earlier call ended. With --json 
 Examples:
   xyctl events                  what the daemon still remembers
   xyctl events -f               only what happens from now on
+  xyctl events --since 10m      what happened in the last ten minutes
   xyctl events -f --from 120    number 120 and everything after it";
 
 const START_HELP: &str = "\
@@ -207,11 +366,11 @@ Examples:
   xyctl resume --all";
 
 const SIGNAL_HELP: &str = "\
-Signals: HUP, INT, QUIT, KILL, TERM, USR1, USR2, with or without SIG. A server that ends by it is restarted as after any \
+The signal is the last word, or that of -s. Signals: HUP, INT, QUIT, KILL, TERM, USR1, USR2, with or without SIG. A server that ends by it is restarted as after any \
     other exit; `xyctl stop` is for ending it.
 
 Examples:
-  xyctl signal --signal HUP search
+  xyctl signal search HUP
   xyctl signal -s USR1 search files";
 
 const RELOAD_HELP: &str = "\
@@ -249,12 +408,12 @@ Examples:
 #[derive(Debug, Args)]
 #[group(id = "targets", required = true, multiple = false)]
 pub(crate) struct TargetArgs {
-    /// The servers; a server of a group is GROUP/NAME
-    #[arg(value_name = "NAME")]
-    names: Vec<String>,
+    /// The servers; a server of a group is GROUP/NAME, `web-*` are those of matching names, `@tag` those of a tag
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::servers))]
+    pub(crate) names: Vec<String>,
     /// Every server
     #[arg(long)]
-    all: bool,
+    pub(crate) all: bool,
 }
 
 impl TargetArgs {
@@ -315,30 +474,226 @@ impl HoldArgs {
 /// The arguments of `signal`.
 #[derive(Debug, Args)]
 pub(crate) struct SignalArgs {
-    #[command(flatten)]
-    pub(crate) targets: TargetArgs,
+    /// The servers, and the signal unless -s names it
+    #[arg(value_name = "NAME", required_unless_present = "all", add = ArgValueCompleter::new(complete::servers))]
+    names: Vec<String>,
+    /// Every server
+    #[arg(long)]
+    all: bool,
     /// The signal
     #[arg(short, long, value_name = "SIGNAL", value_parser = signal)]
-    pub(crate) signal: SignalName,
+    signal: Option<SignalName>,
     /// Why, for the server's history
     #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: Option<String>,
+    reason: Option<String>,
+}
+
+impl SignalArgs {
+    /// Returns the arguments as the protocol names them.
+    ///
+    /// # Errors
+    /// Says what is missing or too much.
+    pub(crate) fn params(&self) -> Result<SignalParams, String> {
+        let mut names = self.names.clone();
+        let signal = match self.signal {
+            Some(signal) => signal,
+            None => {
+                let last = names.pop().ok_or("the signal is missing, as in `xyctl signal NAME HUP`")?;
+                signal(&last).map_err(|expected| format!("`{last}` is no signal: {expected}"))?
+            }
+        };
+        let targets = match (self.all, names.is_empty()) {
+            (true, true) => Targets::All,
+            (false, false) => Targets::Names(names),
+            (true, false) => return Err("names and `--all` do not go together".to_owned()),
+            (false, true) => return Err("name the servers, as in `xyctl signal NAME HUP`".to_owned()),
+        };
+        Ok(SignalParams { targets, signal, reason: self.reason.clone() })
+    }
+}
+
+/// The arguments of `list`.
+#[derive(Debug, Args, Default)]
+pub(crate) struct ListArgs {
+    /// Only these servers; names, `web-*` or `@tag`
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::servers))]
+    pub(crate) names: Vec<String>,
+    /// Show the table again whenever something changes, until Ctrl-C; on a terminal also every second
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Leave out CPU and memory, which take the daemon some milliseconds per thousand processes to read
+    #[arg(long)]
+    pub(crate) no_usage: bool,
 }
 
 /// The arguments of `status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
+    /// The servers
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::servers))]
+    pub(crate) names: Vec<String>,
+}
+
+/// The arguments of `why`.
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
     /// The server
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::servers))]
+    pub(crate) name: String,
+}
+
+/// The arguments of `show`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The server
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::servers))]
+    pub(crate) name: String,
+}
+
+/// The arguments of `wait`.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    #[command(flatten)]
+    pub(crate) targets: TargetArgs,
+    /// What to wait for
+    #[arg(long = "for", value_name = "STATE", value_enum, default_value_t)]
+    pub(crate) goal: Goal,
+    /// Wait at most this long (`90`, `2m`, `1m30s`)
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// What `wait` waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Goal {
+    /// It runs and has been ready since its start.
+    #[default]
+    Ready,
+    /// It runs and is ready now.
+    Healthy,
+    /// Nothing of it runs, and nothing starts it by itself.
+    Stopped,
+    /// Its present process has ended.
+    Exit,
+}
+
+/// The arguments of `enable` and `disable`.
+#[derive(Debug, Args)]
+pub(crate) struct EnableArgs {
+    #[command(flatten)]
+    targets: TargetArgs,
+    /// Start, or stop, them now as well
+    #[arg(long)]
+    pub(crate) now: bool,
+    /// Why, for the server's history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+impl EnableArgs {
+    /// Returns the arguments as the protocol names them.
+    pub(crate) fn params(&self) -> OperationParams {
+        OperationParams { reason: self.reason.clone(), ..OperationParams::new(self.targets.targets()) }
+    }
+}
+
+/// What `add` and `run` make a server of.
+#[derive(Debug, Args)]
+pub(crate) struct RecipeArgs {
+    /// The new server's name
     #[arg(value_name = "NAME")]
-    pub(crate) name: Option<String>,
+    pub(crate) name: String,
+    /// The program and its arguments
+    #[arg(value_name = "COMMAND", required = true, last = true)]
+    pub(crate) command: Vec<String>,
+    /// A variable of its environment
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// The directory it runs in [default: the current one]
+    #[arg(short = 'C', long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The TCP port it serves; it is ready when it listens there
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// A tag, by which `@TAG` means it
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+}
+
+/// The arguments of `add`.
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    /// Do not start it, neither now nor with the daemon
+    #[arg(long, conflicts_with = "no_wait")]
+    pub(crate) stopped: bool,
+    /// Return at once instead of waiting until it is ready
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+/// The arguments of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    /// Stay until it ends, print what it writes, and return its exit code
+    #[arg(short, long, conflicts_with = "no_wait")]
+    pub(crate) attach: bool,
+    /// Return at once instead of waiting until it is ready
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+/// The arguments of `rm`.
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// The servers
+    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete::servers))]
+    pub(crate) names: Vec<String>,
+}
+
+/// The arguments of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// A directory of server files [default: servers in $XDG_CONFIG_HOME/xy, else in ~/.config/xy]
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub(crate) directory: Option<PathBuf>,
+}
+
+/// The arguments of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell: bash, elvish, fish, powershell or zsh
+    #[arg(value_name = "SHELL", value_parser = ["bash", "elvish", "fish", "powershell", "zsh"])]
+    pub(crate) shell: String,
+}
+
+/// The arguments of `man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Where to write the pages of all commands; without it, the page of xyctl goes to standard output
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub(crate) directory: Option<PathBuf>,
+}
+
+fn variable(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE"),
+    }
 }
 
 /// The arguments of `logs`.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// The server
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
+    /// The servers; names, `web-*` or `@tag`
+    #[arg(value_name = "NAME", required_unless_present = "all", add = ArgValueCompleter::new(complete::servers))]
+    pub(crate) names: Vec<String>,
+    /// Every server
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) all: bool,
     /// How many of the latest lines come first [default: the daemon's]
     #[arg(short = 'n', long, visible_alias = "lines", value_name = "N")]
     pub(crate) tail: Option<u64>,
@@ -371,6 +726,12 @@ pub(crate) struct EventsArgs {
     /// The number of the first event wanted
     #[arg(long, value_name = "SEQ")]
     pub(crate) from: Option<u64>,
+    /// Only events that are not older than this
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    pub(crate) since: Option<u64>,
+    /// Only events about these servers; names, `web-*`, or a group
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete::servers))]
+    pub(crate) names: Vec<String>,
 }
 
 /// The arguments of `reload`.
@@ -443,6 +804,19 @@ pub(crate) enum Parsed {
 
 /// Reads the arguments; help, version and errors are printed here.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
+    let arguments = match habits::translate(arguments.into_iter().collect()) {
+        Translated::Words(words) => words,
+        Translated::Topic => {
+            // Help into a closed pipe is no failure.
+            _ = io::stdout().write_all(EXIT_CODES.as_bytes());
+            return Parsed::Exit(exit_code::SUCCESS);
+        }
+        Translated::Answer(answer) => {
+            // There is nowhere to report that standard error is gone.
+            _ = writeln!(io::stderr(), "error: {answer}");
+            return Parsed::Exit(exit_code::USAGE);
+        }
+    };
     let parsed = command()
         .try_get_matches_from(arguments)
         .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
@@ -460,7 +834,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
 }
 
 /// Builds the definitions with the verbs grouped in the help.
-fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     let command = Cli::command();
     let mut groups = String::new();
     for (title, verbs) in GROUPS {
@@ -473,7 +847,7 @@ fn command() -> clap::Command {
             let aliases: Vec<_> = found.get_visible_aliases().collect();
             let also =
                 if aliases.is_empty() { String::new() } else { format!(" (also {})", aliases.join(", ")) };
-            groups.push_str(&format!("  {verb:<9} {about}{also}\n"));
+            groups.push_str(&format!("  {verb:<11} {about}{also}\n"));
         }
         groups.push('\n');
     }
@@ -482,6 +856,11 @@ fn command() -> clap::Command {
             "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}{{options}}{{after-help}}"
         ))
         .after_help(EXAMPLES)
+}
+
+/// Returns whether a word is the name or number of a signal.
+pub(crate) fn is_signal(word: &str) -> bool {
+    signal(word).is_ok()
 }
 
 fn signal(text: &str) -> Result<SignalName, String> {

@@ -1,22 +1,33 @@
 //! From a parsed command line to the module that carries it out.
 
+mod add;
+mod check;
+mod completions;
 mod daemon;
+mod enable;
 mod events;
 mod import;
 mod list;
 mod logs;
+mod man;
 mod operation;
 mod pause;
 mod reload;
 mod restart;
 mod resume;
+mod rm;
+mod run;
+mod show;
 mod shutdown;
 mod signal;
 mod start;
 mod status;
 mod stop;
+mod top;
 mod up;
 mod version;
+mod wait;
+mod why;
 
 use crate::args::{Cli, Command};
 use crate::error::CommandError;
@@ -27,8 +38,11 @@ use crate::session::Session;
 pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandError> {
     let session = &mut Session::new(cli.global.socket.as_deref(), output);
     match &cli.command {
-        Command::List => list::run(session).await,
+        Command::List(args) => list::run(args, session).await,
         Command::Status(args) => status::run(args, session).await,
+        Command::Why(args) => why::run(args, session).await,
+        Command::Show(args) => show::run(args, session).await,
+        Command::Top => top::run(session).await,
         Command::Logs(args) => logs::run(args, session).await,
         Command::Events(args) => events::run(args, session).await,
         Command::Start(args) => start::run(args, session).await,
@@ -36,12 +50,21 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandErr
         Command::Restart(args) => restart::run(args, session).await,
         Command::Pause(args) => pause::run(args, session).await,
         Command::Resume(args) => resume::run(args, session).await,
+        Command::Wait(args) => wait::run(args, session).await,
+        Command::Enable(args) => enable::enable(args, session).await,
+        Command::Disable(args) => enable::disable(args, session).await,
         Command::Signal(args) => signal::run(args, session).await,
+        Command::Add(args) => add::run(args, session).await,
+        Command::Run(args) => run::run(args, session).await,
+        Command::Rm(args) => rm::run(args, session).await,
+        Command::Check(args) => check::run(args, session).await,
         Command::Reload(args) => reload::run(args, session).await,
         Command::Daemon(args) => daemon::run(args, session).await,
         Command::Shutdown(args) => shutdown::run(args, session).await,
         Command::Import(args) => import::run(args, session),
         Command::Up(args) => up::run(args, session).await,
         Command::Version => version::run(session).await,
+        Command::Completions(args) => completions::run(args, session.output),
+        Command::Man(args) => man::run(args, session.output),
     }
 }

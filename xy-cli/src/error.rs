@@ -4,9 +4,11 @@ use std::io;
 use std::path::PathBuf;
 
 use xy_daemon::client::ClientError;
+use xy_daemon::config::LoadError;
 use xy_daemon::daemon::RunError;
 use xy_daemon::paths::DirectoriesError;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
+use xy_daemon::protocol::pattern::is_pattern;
 
 pub(crate) use self::import::ImportError;
 pub(crate) use self::lifecycle::LifecycleError;
@@ -45,7 +47,7 @@ pub(crate) enum CommandError {
     #[error(transparent)]
     Directories(#[from] DirectoriesError),
     /// No server has this name.
-    #[error("server not found: `{name}`")]
+    #[error("{}", not_found(name))]
     ServerNotFound {
         /// What was asked for.
         name: String,
@@ -85,6 +87,27 @@ pub(crate) enum CommandError {
     /// The daemon in this process did not start, or failed.
     #[error(transparent)]
     Daemon(#[from] RunError),
+    /// The command line is wrong in a way that its definitions cannot say.
+    #[error("{0}")]
+    Usage(String),
+    /// A file cannot be written.
+    #[error("`{}` cannot be written", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration cannot be loaded at all.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The full screen cannot be used.
+    #[error("the full screen cannot be used")]
+    Screen(#[source] io::Error),
+    /// The full screen needs a terminal.
+    #[error("standard output is not a terminal")]
+    NoTerminal,
     /// Ctrl-C could not be listened to.
     #[error("listening to signals failed")]
     Signals(#[source] io::Error),
@@ -101,7 +124,8 @@ impl CommandError {
             }
             Self::Lifecycle(error) => error.exit_code(),
             Self::Import(ImportError::Unreadable { .. }) => exit_code::CONFIG,
-            Self::Directory { .. } => exit_code::CONFIG,
+            Self::Directory { .. } | Self::Load(_) => exit_code::CONFIG,
+            Self::Usage(_) => exit_code::USAGE,
             Self::Daemon(error) if error.exit_code() == DAEMON_CONFIG => exit_code::CONFIG,
             _ => exit_code::FAILED,
         }
@@ -120,7 +144,7 @@ impl CommandError {
             }
             Self::Lifecycle(error) => error.hint(),
             Self::Import(error) => error.hint().map(ToOwned::to_owned),
-            Self::ServerNotFound { nearest, .. } => Some(not_found_hint(nearest.as_deref())),
+            Self::ServerNotFound { name, nearest } => Some(not_found_hint(name, nearest.as_deref())),
             Self::Result { .. } => {
                 Some("compare the versions of `xyctl` and the daemon with `xyctl version`".to_owned())
             }
@@ -129,14 +153,28 @@ impl CommandError {
                  `--socket` a second one can run"
                     .to_owned(),
             ),
+            Self::NoTerminal => Some("`xyctl list -w` and `xyctl events -f` work everywhere".to_owned()),
+            Self::Usage(_) | Self::Write { .. } | Self::Load(_) | Self::Screen(_) => None,
             Self::Directory { .. } | Self::Daemon(_) | Self::Output(_) | Self::Runtime(_) | Self::Signals(_) => None,
         }
     }
 }
 
+/// Says that there is no server of a name, or none that a pattern means.
+pub(crate) fn not_found(name: &str) -> String {
+    if is_pattern(name) {
+        format!("no server matches `{name}`")
+    } else {
+        format!("server not found: `{name}`")
+    }
+}
+
 /// Returns what to do about a name that no server has.
-pub(crate) fn not_found_hint(nearest: Option<&str>) -> String {
+pub(crate) fn not_found_hint(name: &str, nearest: Option<&str>) -> String {
     match nearest {
+        _ if is_pattern(name) => {
+            "`xyctl list` shows the servers, `xyctl list --json` also their tags".to_owned()
+        }
         Some(nearest) => format!("did you mean `{nearest}`?"),
         None => "`xyctl list` shows the servers; `xyctl reload` reads new files".to_owned(),
     }

@@ -3,6 +3,7 @@
 mod args;
 mod command;
 mod error;
+mod habits;
 mod output;
 mod session;
 
@@ -13,6 +14,8 @@ use crate::error::CommandError;
 use crate::output::Output;
 
 fn main() -> ExitCode {
+    // A shell that asks for completions says so by a variable; answering ends the process.
+    clap_complete::CompleteEnv::with_factory(args::command).complete();
     let cli = match args::parse(std::env::args_os()) {
         Parsed::Run(cli) => cli,
         Parsed::Exit(code) => return code.into(),

@@ -28,6 +28,8 @@ pub(crate) struct Output {
     settings: Settings,
     /// Whether the reader of the results is gone.
     is_closed: bool,
+    /// Whether lines are written over earlier ones.
+    is_screen: bool,
 }
 
 /// What an output needs to know about where it goes.
@@ -67,6 +69,12 @@ pub(crate) enum Style {
     Busy,
     /// Needs somebody.
     Bad,
+    /// One of several, told apart by color.
+    Cyan,
+    /// Another one.
+    Magenta,
+    /// Another one.
+    Blue,
 }
 
 impl Output {
@@ -93,7 +101,12 @@ impl Output {
 
     /// Creates an output whose results go to `results`.
     pub(crate) fn new(results: impl Write + Send + 'static, settings: Settings) -> Self {
-        Self { results: BufWriter::with_capacity(BUFFER, Box::new(results)), settings, is_closed: false }
+        Self {
+            results: BufWriter::with_capacity(BUFFER, Box::new(results)),
+            settings,
+            is_closed: false,
+            is_screen: false,
+        }
     }
 
     /// Creates another output of this process with the same settings, for another thread.
@@ -106,9 +119,21 @@ impl Output {
         self.settings.format == Format::Json
     }
 
+    /// Returns whether results are colored.
+    pub(crate) fn is_colored(&self) -> bool {
+        self.settings.color
+    }
+
     /// Returns whether results go to a terminal, which control characters would reach.
     pub(crate) fn is_terminal(&self) -> bool {
         self.settings.is_terminal
+    }
+
+    /// Returns how many characters a line of the terminal has that results go to, if they go to one.
+    pub(crate) fn width(&self) -> Option<usize> {
+        let (columns, _) =
+            self.settings.is_terminal.then(|| ratatui::crossterm::terminal::size().ok()).flatten()?;
+        (columns > 0).then_some(usize::from(columns))
     }
 
     /// Returns whether nobody reads the results any more (`xyctl logs | head`).
@@ -121,7 +146,20 @@ impl Output {
     /// Writes a line for people.
     pub(crate) fn line(&mut self, text: &str) -> Result<(), CommandError> {
         self.bytes(text.as_bytes())?;
-        self.bytes(b"\n")
+        // A shorter line in the place of a longer one would leave its end.
+        self.bytes(if self.is_screen { b"\x1b[K\n" } else { b"\n" })
+    }
+
+    /// Begins a picture of the whole screen in the place of the one before.
+    pub(crate) fn begin_screen(&mut self) -> Result<(), CommandError> {
+        self.is_screen = true;
+        self.bytes(b"\x1b[H")
+    }
+
+    /// Ends it: what is left of an earlier one goes.
+    pub(crate) fn end_screen(&mut self) -> Result<(), CommandError> {
+        self.is_screen = false;
+        self.bytes(b"\x1b[J")
     }
 
     /// Writes bytes as they are.
@@ -207,6 +245,13 @@ impl Output {
         self.message(Style::Dim, "", text);
     }
 
+    /// Writes bytes of somebody else to standard error as they are.
+    pub(crate) fn raw_message(&mut self, bytes: &[u8]) {
+        _ = self.flush();
+        // There is nowhere to report that standard error is gone.
+        _ = io::stderr().write_all(bytes);
+    }
+
     fn message(&mut self, style: Style, label: &str, text: &str) {
         // Results that are already there come first where both go to one terminal. If that fails, so does the next
         // write, which reports it.
@@ -233,6 +278,9 @@ fn paint(color: bool, style: Style, text: &str) -> Cow<'_, str> {
         Style::Good => "32",
         Style::Busy => "33",
         Style::Bad => "1;31",
+        Style::Cyan => "36",
+        Style::Magenta => "35",
+        Style::Blue => "34",
     };
     if color && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m").into() } else { text.into() }
 }

@@ -8,7 +8,8 @@ use xy_daemon::client::{Client, ClientError};
 use xy_daemon::paths::{Directories, socket_override};
 use xy_daemon::protocol::Method;
 use xy_daemon::protocol::error::ErrorKind;
-use xy_daemon::protocol::method::{List, ListParams};
+use xy_daemon::protocol::method::{List, ListParams, ServerSummary};
+use xy_daemon::protocol::pattern;
 
 use crate::error::CommandError;
 use crate::output::Output;
@@ -64,6 +65,43 @@ impl<'a> Session<'a> {
     pub(crate) async fn connect(&self) -> Result<Client, CommandError> {
         Ok(Client::connect(&self.socket()?).await?)
     }
+}
+
+/// Servers by names, patterns and tags, as far as the daemon lists them.
+#[derive(Debug, Clone)]
+pub(crate) struct Selection(Vec<String>);
+
+impl Selection {
+    /// Creates a selection; no names mean every server.
+    pub(crate) fn of(names: &[String]) -> Self {
+        Self(names.to_vec())
+    }
+
+    /// Returns whether every server is meant.
+    pub(crate) fn is_all(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns whether a server is meant.
+    pub(crate) fn means(&self, server: &ServerSummary) -> bool {
+        self.is_all() || self.0.iter().any(|name| means(name, server))
+    }
+
+    /// Returns the names and patterns that mean none of these servers.
+    pub(crate) fn missing(&self, servers: &[ServerSummary]) -> Vec<String> {
+        let is_missing = |name: &&String| !servers.iter().any(|server| means(name, server));
+        self.0.iter().filter(is_missing).cloned().collect()
+    }
+}
+
+/// Returns whether a name or pattern means a server; a file's name means each of its instances.
+fn means(name: &str, server: &ServerSummary) -> bool {
+    let is_instance = || {
+        let number = server.name.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let is_child = || server.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+    pattern::matches(name, &server.name, &server.tags) || is_instance() || is_child()
 }
 
 /// Calls a method and keeps the text of its result.

@@ -1,4 +1,6 @@
-//! `xyctl logs`: a server's output, line by line.
+//! `xyctl logs`: the output of servers, line by line.
+
+mod merged;
 
 use std::future;
 
@@ -6,30 +8,36 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use xy_daemon::client::{Client, ClientError, Subscription};
 use xy_daemon::protocol::method::{
-    Gap, LogLine, LogStream, Logs, LogsParams, Notification, Version, VersionParams,
+    Gap, List, ListParams, LogLine, LogStream, Logs, LogsParams, Notification, Version, VersionParams,
 };
+use xy_daemon::protocol::pattern;
 
 use crate::args::LogsArgs;
 use crate::error::{CommandError, exit_code};
 use crate::output::text::{count, from_base64, neutral_line};
 use crate::output::{Output, Style, reader_gone};
-use crate::session::{Session, explain};
+use crate::session::{Selection, Session, explain, nearest};
 
 /// Runs the command.
 pub(super) async fn run(args: &LogsArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
     let client = session.connect().await?;
-    let params = LogsParams {
-        name: args.name.clone(),
-        tail: args.tail,
-        follow: args.follow,
-        since_unix_ms: args.since,
-        until_unix_ms: args.until,
-        previous: args.previous,
-        grep: args.grep.clone(),
+    let name = match &args.names[..] {
+        // The daemon knows best whether there is one of that name.
+        [name] if !pattern::is_pattern(name) => name,
+        names => return several(args, names, &client, session).await,
     };
-    let mut lines = match client.subscribe::<Logs>(params).await {
+    let mut lines = match client.subscribe::<Logs>(params(args, name)).await {
         Ok(lines) => lines,
-        Err(error) => return Err(explain(&client, &args.name, error.into()).await),
+        Err(error) => {
+            // It may be the name of a file with instances, or of a group.
+            let error = explain(&client, name, error.into()).await;
+            if matches!(error, CommandError::ServerNotFound { .. })
+                && !meant(&args.names, &client).await?.0.is_empty()
+            {
+                return several(args, &args.names, &client, session).await;
+            }
+            return Err(error);
+        }
     };
     let output = &mut *session.output;
     let mut printer = Printer { prefix: args.stream, open: None };
@@ -39,9 +47,48 @@ pub(super) async fn run(args: &LogsArgs, session: &mut Session<'_>) -> Result<u8
     printer.close(output)?;
     output.flush()?;
     if args.follow && end == End::Source {
-        ended(&client, &args.name, output).await?;
+        ended(&client, name, output).await?;
     }
     Ok(exit_code::SUCCESS)
+}
+
+fn params(args: &LogsArgs, name: &str) -> LogsParams {
+    LogsParams {
+        tail: args.tail,
+        follow: args.follow,
+        since_unix_ms: args.since,
+        until_unix_ms: args.until,
+        previous: args.previous,
+        grep: args.grep.clone(),
+        ..LogsParams::new(name)
+    }
+}
+
+/// Returns the servers that are meant, and the names that mean none.
+async fn meant(names: &[String], client: &Client) -> Result<(Vec<String>, Vec<String>), CommandError> {
+    let servers = client.call::<List>(ListParams {}).await?.servers;
+    let selection = Selection::of(names);
+    let meant = servers.iter().filter(|server| selection.means(server)).map(|server| server.name.clone());
+    Ok((merged::unique(meant), selection.missing(&servers)))
+}
+
+async fn several(
+    args: &LogsArgs,
+    names: &[String],
+    client: &Client,
+    session: &mut Session<'_>,
+) -> Result<u8, CommandError> {
+    let (servers, missing) = meant(names, client).await?;
+    let mut code = exit_code::SUCCESS;
+    for name in missing {
+        let nearest = nearest(client, &name).await;
+        session.output.error(&CommandError::ServerNotFound { name, nearest });
+        code = exit_code::FAILED;
+    }
+    if !servers.is_empty() {
+        merged::run(args, &servers, session).await?;
+    }
+    Ok(code)
 }
 
 /// Why nothing more is printed.

@@ -5,7 +5,7 @@ use xy_daemon::client::Client;
 use xy_daemon::protocol::error::ErrorKind;
 use xy_daemon::protocol::method::{Failed, Killed, KilledProcess};
 
-use crate::error::{CommandError, exit_code, not_found_hint};
+use crate::error::{CommandError, exit_code, not_found, not_found_hint};
 use crate::output::Style;
 use crate::output::text::neutral;
 use crate::session::{Session, nearest};
@@ -72,8 +72,8 @@ impl<'a> Report<'a> {
 async fn report_failed(failed: &Failed, client: &Client, session: &mut Session<'_>) {
     let Failed { name, kind, message } = failed;
     if *kind == ErrorKind::ServerNotFound {
-        let hint = not_found_hint(nearest(client, name).await.as_deref());
-        session.output.problem(&format!("server not found: `{name}`"), Some(&hint));
+        let hint = not_found_hint(name, nearest(client, name).await.as_deref());
+        session.output.problem(&not_found(name), Some(&hint));
         return;
     }
     let hint = match kind {

@@ -3,7 +3,7 @@
 use xy_daemon::protocol::method::{Status, StatusParams, StatusResult, Wanted};
 
 use super::list;
-use crate::args::StatusArgs;
+use crate::args::{ListArgs, StatusArgs};
 use crate::error::{CommandError, exit_code};
 use crate::output::text::{neutral, neutral_line};
 use crate::output::time::{self, Clock};
@@ -15,7 +15,10 @@ const TRANSITIONS: usize = 8;
 
 /// Runs the command.
 pub(super) async fn run(args: &StatusArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
-    let Some(name) = &args.name else { return list::run(session).await };
+    let [name] = &args.names[..] else {
+        // Of several a table says more at a glance.
+        return list::run(&ListArgs { names: args.names.clone(), ..ListArgs::default() }, session).await;
+    };
     let client = session.connect().await?;
     let answer = match call::<Status>(&client, StatusParams::new(name)).await {
         Ok(answer) => answer,
@@ -70,7 +73,7 @@ fn write(
 
     if !status.children.is_empty() {
         heading("children", output)?;
-        list::table("  ", &status.children, output)?;
+        list::table("  ", &status.children, None, output)?;
     }
     if !status.transitions.is_empty() {
         heading("changes of state", output)?;

@@ -61,6 +61,12 @@ pub(crate) fn line(event: &Event, clock: &Clock, output: &Output) -> String {
     )
 }
 
+/// Says what happened, and whether somebody is needed.
+pub(crate) fn words(event: &Event) -> (String, bool) {
+    let (text, style) = describe(event);
+    (text, style == Style::Bad)
+}
+
 fn describe(event: &Event) -> (String, Style) {
     let facts = Facts::read(&event.payload);
     match event.event_type.as_str() {

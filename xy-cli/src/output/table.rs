@@ -1,4 +1,6 @@
-//! Tables without lines, aligned by content and never cut.
+//! Tables without lines, aligned by content; cut only at the edge of a terminal.
+
+use std::borrow::Cow;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table as Layout};
@@ -54,8 +56,10 @@ impl Table {
     /// Writes the table, each line after `indent`.
     pub(crate) fn write(&self, indent: &str, output: &mut Output) -> Result<(), CommandError> {
         let header = self.header.iter().map(|title| ((*title).to_owned(), Style::Bold)).collect();
+        let width = output.width().map(|width| width.saturating_sub(indent.len()));
         for (line, cells) in self.lines().iter().zip(std::iter::once(&header).chain(&self.rows)) {
-            let painted = painted(line, cells, output);
+            let line = width.map_or(Cow::Borrowed(line.as_str()), |width| cut(line, width));
+            let painted = painted(&line, cells, output);
             output.line(&format!("{indent}{painted}"))?;
         }
         Ok(())
@@ -73,6 +77,17 @@ impl Table {
             column.set_cell_alignment(if *right { CellAlignment::Right } else { CellAlignment::Left });
         }
         layout.lines().map(|line| line.trim_end().to_owned()).collect()
+    }
+}
+
+/// Cuts a line that a terminal would wrap.
+fn cut(line: &str, width: usize) -> Cow<'_, str> {
+    match line.char_indices().nth(width) {
+        Some(_) if width > 0 => {
+            let end = line.char_indices().nth(width - 1).map_or(line.len(), |(end, _)| end);
+            Cow::Owned(format!("{}…", &line[..end]))
+        }
+        _ => Cow::Borrowed(line),
     }
 }
 
@@ -96,6 +111,13 @@ fn painted(line: &str, cells: &[(String, Style)], output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_cut_where_a_terminal_ends_and_not_before() {
+        assert_eq!(cut("four", 4), "four");
+        assert_eq!(cut("fünfte", 5), "fünf…");
+        assert_eq!(cut("x", 0), "x");
+    }
 
     #[test]
     fn columns_are_aligned_and_no_cell_is_empty_or_cut() {

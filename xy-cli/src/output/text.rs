@@ -59,6 +59,22 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
     text
 }
 
+/// Writes a number of bytes in three digits: `912K`, `48.2M`, `1.3G`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut amount = bytes as f64 / 1024.0;
+    let mut units = ["K", "M", "G", "T"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    for larger in units {
+        if amount < 999.5 {
+            break;
+        }
+        amount /= 1024.0;
+        unit = larger;
+    }
+    if amount < 99.95 && unit != "K" { format!("{amount:.1}{unit}") } else { format!("{amount:.0}{unit}") }
+}
+
 /// Reads base64 (RFC 4648, padded); `None` if the text is not that.
 pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
     let text = text.as_bytes();
@@ -116,6 +132,21 @@ mod tests {
             (1_000_000, "1,000,000 lines"),
         ] {
             assert_eq!(count(number, "line"), text);
+        }
+    }
+
+    #[test]
+    fn bytes_have_three_digits() {
+        for (number, text) in [
+            (0, "0K"),
+            (4096, "4K"),
+            (1_023 << 10, "1.0M"),
+            (48 << 20, "48.0M"),
+            (512 << 20, "512M"),
+            (3 << 30, "3.0G"),
+            (5 << 50, "5120T"),
+        ] {
+            assert_eq!(bytes(number), text, "{number}");
         }
     }
 

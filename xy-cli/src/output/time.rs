@@ -47,6 +47,12 @@ impl Clock {
         Self { zone: TimeZone::system() }
     }
 
+    /// Creates a clock of UTC.
+    #[cfg(test)]
+    pub(crate) fn utc() -> Self {
+        Self { zone: TimeZone::UTC }
+    }
+
     /// Writes the time of day: `12:03:01`.
     pub(crate) fn time(&self, unix_ms: u64) -> String {
         self.format(unix_ms, "%H:%M:%S")

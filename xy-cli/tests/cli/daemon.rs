@@ -60,6 +60,7 @@ impl Daemon {
         is_bound.recv().expect("the daemon binds");
         let daemon = Self { mock, directory, thread: Some(thread) };
         daemon.answer::<List>(json!({ "servers": [server("files"), server("search")] }));
+        daemon.answer::<Usage>(json!({ "servers": [] }));
         daemon
     }
 
@@ -202,6 +203,9 @@ impl Service for Mock {
     }
     async fn signal(&self, params: SignalParams) -> Result<SignalResult, RpcError> {
         self.reply::<xy_daemon::protocol::method::Signal>(params).await
+    }
+    async fn usage(&self, params: UsageParams) -> Result<UsageResult, RpcError> {
+        self.reply::<Usage>(params).await
     }
     async fn reload(&self, params: ReloadParams) -> Result<ReloadResult, RpcError> {
         self.reply::<Reload>(params).await

@@ -1,10 +1,15 @@
-//! `xyctl` as a process against a daemon whose answers are scripted, or the real one: standard output, standard error and exit code.
+//! `xyctl` as a process: standard output, standard error and exit code, against a daemon whose answers are scripted, and
+//! against a real one with real servers.
 
 mod daemon;
+mod end_to_end;
 mod errors;
 mod lifecycle;
 mod operations;
 mod queries;
+mod real;
 mod streams;
+mod tools;
+mod top;
 mod up;
 mod xyctl;

@@ -1,7 +1,7 @@
 //! Verbs that only ask.
 
 use serde_json::{Value, json};
-use xy_daemon::protocol::method::{List, Status};
+use xy_daemon::protocol::method::{List, Status, Usage};
 
 use crate::daemon::{Daemon, nowhere, server, server_with};
 use crate::xyctl;
@@ -17,11 +17,16 @@ fn list_is_a_table_of_aligned_words() {
         })),
         server_with("web", json!({ "paused": true })),
     ] }));
+    daemon.answer::<Usage>(json!({ "servers": [
+        { "name": "files", "pid": 4242, "cpu_ms": 500, "memory_bytes": 48 << 20, "processes": 2, "age_ms": 10_000 },
+        // Of a process that has ended meanwhile.
+        { "name": "web", "pid": 4241, "cpu_ms": 500, "memory_bytes": 48 << 20, "processes": 2, "age_ms": 10_000 },
+    ] }));
     let table = "\
-NAME    STATE       READY   PID     UP  RESTARTS  PORT  NEXT
-files   running     yes    4242  3m12s         0  8421  -
-search  restarting  no        -      -         3     -  restart 3 of 5 in 1.6 s
-web     running     yes    4242  3m12s         0  8421  paused
+NAME    STATE       READY   PID     UP  RESTARTS   CPU    MEM  PORT  NEXT
+files   running     yes    4242  3m12s         0  5.0%  48.0M  8421  -
+search  restarting  no        -      -         3     -      -     -  restart 3 of 5 in 1.6 s
+web     running     yes    4242  3m12s         0     -      -  8421  paused
 ";
     for verb in ["list", "ls", "ps", "status"] {
         daemon.xyctl(&[verb]).is(0, table, "");
@@ -32,7 +37,7 @@ web     running     yes    4242  3m12s         0  8421  paused
 fn list_without_servers_says_so_apart_from_the_result() {
     let daemon = Daemon::start();
     daemon.answer::<List>(json!({ "servers": [] }));
-    daemon.xyctl(&["list"]).is(0, "", "no servers are configured\n");
+    daemon.xyctl(&["list"]).is(0, "", "no servers are configured; `xyctl add NAME -- COMMAND` adds one\n");
     daemon.xyctl(&["list", "--json"]).is(0, "{\"servers\":[]}\n", "");
 }
 

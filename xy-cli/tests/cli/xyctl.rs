@@ -40,12 +40,23 @@ pub(crate) fn start(socket: &Path, arguments: &[&str]) -> Child {
 
 /// Starts the binary with its home in `home`.
 pub(crate) fn start_in(home: &Path, socket: &Path, arguments: &[&str]) -> Child {
+    start_in_with(home, socket, arguments, &[])
+}
+
+/// Starts the binary with its home in `home` and more variables in its environment.
+pub(crate) fn start_in_with(
+    home: &Path,
+    socket: &Path,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> Child {
     Command::new(env!("CARGO_BIN_EXE_xyctl"))
         .args(arguments)
         .env_clear()
         .env("XY_SOCKET", socket)
         .env("HOME", home)
         .env("TZ", "UTC")
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -75,6 +86,13 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
 
 fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().try_into().expect("a process id fits"))
+}
+
+/// Says that a test proves nothing here, where somebody sees it.
+pub(crate) fn skipped(why: &str) {
+    use std::io::Write as _;
+    // Not captured by the test runner.
+    _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
 /// Runs the binary to its end.

@@ -1,0 +1,311 @@
+//! Each command against a real daemon with real servers.
+
+use std::io::{BufRead, BufReader};
+
+use serde_json::{Value, json};
+
+use crate::real::RealDaemon;
+use crate::xyctl::{self, finish, signal};
+
+/// Runs until it is told to end, and says so.
+const SLEEPER: &str = r#"Process(command: "sh", args: ["-c", "echo up; exec sleep 1000"], tags: ["blue"])"#;
+
+/// Fails at once, once a second, twice at most.
+const CRASHER: &str = r#"Process(
+    command: "sh",
+    args: ["-c", "echo working; echo no database >&2; exit 3"],
+    restart: (backoff_initial: "10ms", backoff_max: "10ms", max_retries_per_minute: 1),
+)"#;
+
+/// Would run, and is not started.
+const RESTING: &str =
+    r#"Process(command: "sleep", args: ["1000"], autostart: false, tags: ["blue", "idle"])"#;
+
+/// Starts a daemon of one server of each kind, and waits until nothing changes any more.
+fn settled() -> RealDaemon {
+    let daemon = RealDaemon::start(&[("api", SLEEPER), ("crash", CRASHER), ("web", RESTING)]);
+    daemon.ok(&["wait", "api", "--timeout", "30"]);
+    daemon.ok(&["wait", "--for", "stopped", "crash", "--timeout", "30"]);
+    daemon
+}
+
+fn names<'a>(list: &'a Value, member: &str) -> Vec<&'a str> {
+    list[member].as_array().unwrap().iter().map(|server| server["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_list_says_what_runs_what_it_uses_and_what_is_next() {
+    let daemon = settled();
+    daemon.snapshot(
+        "list",
+        &[
+            &["list"],
+            &["ls", "--no-usage", "@blue"],
+            &["list", "w*", "nobody"],
+            &["status", "api", "web"],
+            &["list", "--json", "--no-usage", "web"],
+        ],
+    );
+    let list = daemon.json(&["list"]);
+    assert_eq!(names(&list, "servers"), ["api", "crash", "web"]);
+    let usage = &list["servers"][0]["usage"];
+    assert_eq!(usage["processes"], 1, "{list}");
+    assert!(usage["memory_bytes"].as_u64().unwrap() > 4096, "{list}");
+    assert!(list["servers"][2].get("usage").is_none(), "{list}");
+}
+
+#[test]
+fn a_live_list_is_written_again_when_something_changes() {
+    let daemon = settled();
+    let mut child = daemon.spawn(&["list", "-w", "--no-usage", "web"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    let mut until = |what: &str, lines: &mut BufReader<_>| {
+        while !said.contains(what) {
+            assert_ne!(BufRead::read_line(lines, &mut said).unwrap(), 0, "{said}");
+        }
+    };
+    until("stopped", &mut lines);
+    daemon.ok(&["start", "web"]);
+    until("running", &mut lines);
+    signal(&child, nix::sys::signal::Signal::SIGINT);
+    assert_eq!(finish(child).code, Some(0));
+}
+
+#[test]
+fn operations_take_names_patterns_and_tags_and_are_idempotent() {
+    let daemon = settled();
+    daemon.snapshot(
+        "operations",
+        &[
+            &["start", "@idle", "api"],
+            &["start", "web", "--no-wait"],
+            &["restart", "a*", "--reason", "new version"],
+            &["stop", "@blue", "nobody", "z*", "--reason", "moving the database"],
+            &["stop", "web"],
+            &["signal", "web", "HUP"],
+            &["signal", "HUP", "web"],
+            &["start", "crash"],
+            &["pause", "web"],
+            &["resume", "--all"],
+            &["stop", "all"],
+            &["stop", "web", "--json"],
+        ],
+    );
+}
+
+#[test]
+fn waiting_ends_when_it_is_so_or_never_will_be_or_in_time() {
+    let daemon = settled();
+    daemon.snapshot(
+        "wait",
+        &[
+            &["wait", "api"],
+            &["wait", "--for", "healthy", "api", "--json"],
+            &["wait", "--for", "stopped", "web", "crash"],
+            &["wait", "crash", "--timeout", "30"],
+            &["wait", "web", "--timeout", "0"],
+            &["wait", "nobody"],
+            &["is-active", "api"],
+        ],
+    );
+    let mut waiting = daemon.spawn(&["wait", "--for", "exit", "api", "--timeout", "30"]);
+    // Nobody can tell when it has begun to wait, so there is an end until it has seen one.
+    while waiting.try_wait().unwrap().is_none() {
+        daemon.ok(&["restart", "api"]);
+    }
+    finish(waiting).is(0, "api: ended\n", "");
+}
+
+#[test]
+fn why_tells_the_last_ends_with_their_lines_and_survives_the_daemon() {
+    let mut daemon = settled();
+    daemon.ok(&["restart", "api", "--reason", "new version"]);
+    daemon.snapshot("why", &[&["why", "crash"], &["why", "api"], &["why", "web"], &["why", "carsh"]]);
+    let before = daemon.json(&["why", "crash"]);
+    let exit = &before["exits"][0];
+    assert_eq!(
+        (&exit["cause"], &exit["lines"]),
+        (&json!("exit code 3"), &json!(["working", "no database"])),
+        "{before}"
+    );
+    // Nothing starts it again, so that its past is that of the daemon before.
+    daemon.ok(&["disable", "crash"]);
+    daemon.restart();
+    let after = daemon.json(&["why", "crash"]);
+    assert_eq!(after["exits"], before["exits"]);
+}
+
+#[test]
+fn show_tells_what_is_run_and_hides_secrets() {
+    let daemon = RealDaemon::start(&[(
+        "api",
+        r#"Process(command: "sleep", args: ["1000", "--token", "hidden-1"], env: {"API_TOKEN": "hidden-2", "MODE": "test"}, env_base: Clean)"#,
+    )]);
+    daemon.snapshot("show", &[&["show", "api"], &["show", "nobody"]]);
+    let show = daemon.json(&["show", "api"]);
+    assert!(!show.to_string().contains("hidden-"), "{show}");
+    let mode = show["environment"].as_array().unwrap().iter().find(|one| one["name"] == "MODE").unwrap();
+    assert_eq!(mode, &json!({ "name": "MODE", "value": "test", "source": "server file" }));
+}
+
+#[test]
+fn logs_of_several_servers_are_merged_by_their_time() {
+    let daemon = RealDaemon::start(&[
+        ("one", r#"Process(command: "sh", args: ["-c", "echo first; exec sleep 1000"], autostart: false)"#),
+        (
+            "two",
+            r#"Process(command: "sh", args: ["-c", "echo second; echo bad >&2; exec sleep 1000"], autostart: false)"#,
+        ),
+    ]);
+    daemon.ok(&["start", "one"]);
+    assert!(daemon.ok(&["logs", "one"]).text().contains("first"));
+    daemon.ok(&["start", "two"]);
+    assert!(daemon.ok(&["logs", "two", "--grep", "bad"]).text().contains("bad"));
+    daemon.snapshot(
+        "logs",
+        &[
+            &["logs", "two", "one"],
+            &["logs", "*", "--stream", "--grep", "e"],
+            &["logs", "all", "-n", "1"],
+            &["logs", "one", "nobody"],
+            &["logs", "z*"],
+        ],
+    );
+}
+
+#[test]
+fn events_begin_at_a_number_or_a_time_and_can_be_of_some_servers() {
+    let daemon = settled();
+    daemon.ok(&["stop", "api"]);
+    let lines = |arguments: &[&str]| daemon.ok(arguments).text().lines().count();
+    let all = lines(&["events"]);
+    assert!(all > 5, "{all}");
+    assert_eq!(lines(&["events", "--from", "3"]), all - 2);
+    assert_eq!(lines(&["events", "--since", "1h"]), all);
+    assert_eq!(lines(&["events", "--since", "2999-01-01"]), 0);
+    let of_api = lines(&["events", "api"]);
+    assert!(of_api > 0 && of_api < all, "{of_api} of {all}");
+    assert_eq!(lines(&["events", "a*"]), of_api);
+}
+
+#[test]
+fn servers_are_added_and_removed_with_their_files() {
+    let mut daemon = RealDaemon::start(&[]);
+    daemon.snapshot(
+        "add",
+        &[
+            &["list"],
+            &["add", "web", "--tag", "blue", "--env", "A=b c", "--", "sleep", "1000"],
+            &["add", "web", "--", "sleep", "1000"],
+            &["add", "Web", "--", "sleep", "1000"],
+            &["add", "later", "--stopped", "--", "sleep", "1000"],
+            &["add", "missing", "--", "no-such-program"],
+            &["run", "job", "--", "sleep", "1000"],
+            &["reload", "--dry-run"],
+            &["rm", "missing", "nobody"],
+            &["list", "--no-usage"],
+        ],
+    );
+    let file = std::fs::read_to_string(daemon.servers().join("web.ron")).unwrap();
+    assert!(file.contains(r#"env: {"A": "b c"}"#), "{file}");
+    daemon.restart();
+    // What had no file is gone with the daemon.
+    assert_eq!(names(&daemon.json(&["list"]), "servers"), ["later", "web"]);
+    daemon.ok(&["rm", "web", "later"]);
+    assert_eq!(std::fs::read_dir(daemon.servers()).unwrap().count(), 0);
+    assert_eq!(daemon.json(&["list"]), json!({ "servers": [] }));
+}
+
+#[test]
+fn an_attached_command_returns_its_own_code_and_leaves_nothing() {
+    let daemon = RealDaemon::start(&[]);
+    let run = daemon.xyctl(&["run", "--attach", "job", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    run.is(7, "out\n", "err\n");
+    let run = daemon.xyctl(&["run", "-a", "job", "--", "sh", "-c", "kill -KILL $$"]);
+    assert_eq!(run.code, Some(137), "{run:?}");
+    assert_eq!(daemon.json(&["list"]), json!({ "servers": [] }));
+    let mut child = daemon.spawn(&["run", "-a", "job", "--", "sh", "-c", "echo up; exec sleep 1000"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    signal(&child, nix::sys::signal::Signal::SIGINT);
+    assert_eq!(finish(child).code, Some(143));
+    assert_eq!(daemon.json(&["list"]), json!({ "servers": [] }));
+}
+
+#[test]
+fn which_servers_are_enabled_is_remembered_by_the_next_daemon() {
+    let mut daemon = settled();
+    daemon.snapshot(
+        "enable",
+        &[&["disable", "--now", "api"], &["enable", "web", "nobody"], &["disable", "crash", "--json"]],
+    );
+    daemon.restart();
+    daemon.ok(&["wait", "web", "--timeout", "30"]);
+    let list = daemon.json(&["list"]);
+    let states: Vec<_> =
+        list["servers"].as_array().unwrap().iter().map(|server| server["state"].clone()).collect();
+    assert_eq!(states, ["stopped", "stopped", "running"]);
+}
+
+#[test]
+fn a_reload_is_planned_before_it_is_done() {
+    let daemon = settled();
+    daemon.write("web", r#"Process(command: "sleep", args: ["2000"], autostart: false)"#);
+    daemon.write("new", r#"Process(command: "sleep", args: ["1000"], autostart: false)"#);
+    daemon.write("bad", r#"Process(comand: "sleep")"#);
+    std::fs::remove_file(daemon.servers().join("crash.ron")).unwrap();
+    daemon.snapshot(
+        "reload",
+        &[&["reload", "--dry-run"], &["list", "--no-usage"], &["reload"], &["list", "--no-usage"]],
+    );
+}
+
+#[test]
+fn check_finds_what_is_wrong_without_a_daemon() {
+    let home = tempfile::tempdir().unwrap();
+    let servers = home.path().join("servers");
+    std::fs::create_dir(&servers).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = home.path().join("script");
+    std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let write = |name: &str, text: String| std::fs::write(servers.join(name), text).unwrap();
+    write("bad.ron", "Process(\n    command: \"sh\",\n    prot: 80,\n)".to_owned());
+    write("good.ron", "Process(command: \"sh\")".to_owned());
+    write("missing.ron", "Process(\n    command: \"no-such-program\",\n)".to_owned());
+    write("taken.ron", format!("Process(\n    command: \"sh\",\n    port: {port},\n)"));
+    write("script.ron", format!("Process(command: {:?})", script.display().to_string()));
+    let socket = home.path().join("xyd.sock");
+    let check = |arguments: &[&str]| {
+        let mut command = vec!["check", servers.to_str().unwrap()];
+        command.extend(arguments);
+        finish(xyctl::start_in_with(home.path(), &socket, &command, &[("PATH", "/usr/bin:/bin")]))
+    };
+    let run = check(&[]);
+    let text = run.text().replace(&port.to_string(), "PORT").replace(home.path().to_str().unwrap(), "HOME");
+    // Which keys there are is pinned elsewhere.
+    let (before, keys) = text.split_once(", expected one of ").expect("it says what is expected");
+    let (_, after) = keys.split_once('\n').expect("more lines follow");
+    assert_eq!(format!("{before}\n{after}"), CHECKED);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(3), ""));
+    let found: Value = serde_json::from_slice(&check(&["--json"]).stdout).unwrap();
+    assert_eq!(found["servers"], json!(["good", "missing", "script", "taken"]));
+    assert_eq!(found["errors"][0]["line"], 3, "{found}");
+    std::fs::remove_file(servers.join("bad.ron")).unwrap();
+    // What may be there a minute later is no error.
+    assert_eq!(check(&[]).code, Some(0));
+}
+
+const CHECKED: &str = "\
+error: HOME/servers/bad.ron:3:5: prot: unknown key `prot`
+  hint: did you mean `port`?
+warning: HOME/servers/missing.ron:2:5: command: there is no program `no-such-program` in PATH
+warning: HOME/servers/script.ron:1:9: command: `HOME/script` needs its interpreter: there is no program `/no/such/interpreter`
+warning: HOME/servers/taken.ron:3:5: port: port PORT is in use by another program
+  hint: `ss -ltnp 'sport = :PORT'` names it
+4 servers valid, 1 file rejected in HOME/servers
+";
