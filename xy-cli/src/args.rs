@@ -246,7 +246,7 @@ Examples:
 const WAIT_HELP: &str = "\
 `ready` is a server that runs and has been ready once since its start, `healthy` one that is so now, `stopped` one of which \
     no process is left and that nothing starts by itself, `exit` one whose present process has ended. A server that gave \
-    up ends waiting for `ready` and `healthy` with exit code 1.
+    up ends waiting for `ready` and `healthy` with exit code 1. With --json: {done: [NAME], failed: [{name, kind, message}]}.
 
 Examples:
   xyctl wait search files
@@ -285,14 +285,15 @@ Examples:
   xyctl run --attach migration -- ./migrate --all";
 
 const RM_HELP: &str = "\
-Its processes are stopped first. Its log stays.
+Its processes are stopped first. Its log stays. With --json: {removed: [NAME], failed: [{name, message}]}.
 
 Examples:
   xyctl rm search";
 
 const CHECK_HELP: &str = "\
 What is wrong in a file is an error, with exit code 3. What would keep a valid server from starting now is a warning: a \
-    program or its interpreter that is not there, a directory that is missing, a port that is in use.
+    program or its interpreter that is not there, a directory that is missing, a port that is in use. With --json: {servers: \
+    [NAME], errors: [..], warnings: [..]}, of which each has file, line, column, key, message and hint.
 
 Examples:
   xyctl check                   the configured directory

@@ -12,6 +12,7 @@ mod logs;
 mod man;
 mod operation;
 mod pause;
+mod progress;
 mod reload;
 mod restart;
 mod resume;

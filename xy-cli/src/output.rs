@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) color: bool,
     /// Whether messages are colored.
     pub(crate) color_messages: bool,
+    /// Whether messages go to a terminal that can take a line back.
+    pub(crate) has_progress: bool,
 }
 
 /// Who reads the results.
@@ -95,6 +97,9 @@ impl Output {
             is_terminal,
             color: wanted(is_terminal),
             color_messages: wanted(err.is_terminal()),
+            has_progress: err.is_terminal()
+                && !json
+                && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb"),
         };
         Self::new(out, settings)
     }
@@ -245,6 +250,23 @@ impl Output {
         self.message(Style::Dim, "", text);
     }
 
+    /// Returns whether it can be shown how far something is.
+    pub(crate) fn has_progress(&self) -> bool {
+        self.settings.has_progress
+    }
+
+    /// Shows how far something is in the place of what was shown before; nothing takes that away.
+    pub(crate) fn progress(&mut self, text: &str) {
+        if self.settings.has_progress {
+            // A line that is wrapped could not be taken back.
+            let columns =
+                ratatui::crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns));
+            let text: String = text::neutral(text).chars().take(columns.saturating_sub(1)).collect();
+            // There is nowhere to report that standard error is gone.
+            _ = io::stderr().write_all(format!("\r\x1b[K{text}").as_bytes());
+        }
+    }
+
     /// Writes bytes of somebody else to standard error as they are.
     pub(crate) fn raw_message(&mut self, bytes: &[u8]) {
         _ = self.flush();
@@ -319,7 +341,13 @@ mod tests {
     }
 
     fn output(results: impl Write + Send + 'static, color: bool) -> Output {
-        let settings = Settings { format: Format::Text, is_terminal: false, color, color_messages: false };
+        let settings = Settings {
+            format: Format::Text,
+            is_terminal: false,
+            color,
+            color_messages: false,
+            has_progress: false,
+        };
         Output::new(results, settings)
     }
 

@@ -271,7 +271,13 @@ mod tests {
 
     fn printed(is_terminal: bool, line: LogLine) -> Vec<u8> {
         let written = Written::default();
-        let settings = Settings { format: Format::Text, is_terminal, color: false, color_messages: false };
+        let settings = Settings {
+            format: Format::Text,
+            is_terminal,
+            color: false,
+            color_messages: false,
+            has_progress: false,
+        };
         let mut output = Output::new(written.clone(), settings);
         Printer { prefix: false, open: None }.print(Notification::Log(line), &mut output).unwrap();
         output.flush().unwrap();

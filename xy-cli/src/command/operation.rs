@@ -77,9 +77,7 @@ async fn report_failed(failed: &Failed, client: &Client, session: &mut Session<'
         return;
     }
     let hint = match kind {
-        ErrorKind::NotReady | ErrorKind::SpawnFailed => {
-            Some(format!("`xyctl status {name}` and `xyctl logs {name}` say more"))
-        }
+        ErrorKind::NotReady | ErrorKind::SpawnFailed => Some(format!("`xyctl why {name}` says more")),
         ErrorKind::Timeout => Some(format!("it goes on; `xyctl status {name}` says how far it is")),
         ErrorKind::NotRunning => Some(format!("start it with `xyctl start {name}`")),
         _ => None,

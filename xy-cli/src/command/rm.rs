@@ -1,7 +1,7 @@
 //! `xyctl rm`: stops servers and deletes their files.
 
 use serde_json::json;
-use xy_daemon::protocol::method::{Remove, RemoveParams, RemoveResult};
+use xy_daemon::protocol::method::{Remove, RemoveParams};
 
 use crate::args::RmArgs;
 use crate::error::{CommandError, exit_code};
@@ -13,7 +13,8 @@ use crate::session::{Session, explain};
 pub(super) async fn run(args: &RmArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
     let client = session.connect().await?;
     let mut code = exit_code::SUCCESS;
-    let mut all = RemoveResult::default();
+    let mut removed = Vec::new();
+    let mut failed = Vec::new();
     for name in &args.names {
         match client.call::<Remove>(RemoveParams { name: name.clone() }).await {
             Ok(result) => {
@@ -25,18 +26,21 @@ pub(super) async fn run(args: &RmArgs, session: &mut Session<'_>) -> Result<u8, 
                         session.output.line(&line)?;
                     }
                 }
-                all.removed.extend(result.removed);
-                all.file = result.file.or(all.file);
+                removed.extend(result.removed);
             }
             Err(error) => {
                 let error = explain(&client, name, error.into()).await;
                 code = error.exit_code();
-                session.output.error(&error);
+                if session.output.is_json() {
+                    failed.push(json!({ "name": name, "message": error.to_string() }));
+                } else {
+                    session.output.error(&error);
+                }
             }
         }
     }
     if session.output.is_json() {
-        session.output.json(&json!({ "removed": all.removed }))?;
+        session.output.json(&json!({ "removed": removed, "failed": failed }))?;
     }
     Ok(code)
 }

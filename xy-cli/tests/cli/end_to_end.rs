@@ -8,7 +8,8 @@ use crate::real::RealDaemon;
 use crate::xyctl::{self, finish, signal};
 
 /// Runs until it is told to end, and says so.
-const SLEEPER: &str = r#"Process(command: "sh", args: ["-c", "echo up; exec sleep 1000"], tags: ["blue"])"#;
+const SLEEPER: &str =
+    r#"Process(command: "sh", args: ["-c", "echo up; exec sleep 1000"], ready: Log("up"), tags: ["blue"])"#;
 
 /// Fails at once, once a second, twice at most.
 const CRASHER: &str = r#"Process(
@@ -151,22 +152,22 @@ fn show_tells_what_is_run_and_hides_secrets() {
 
 #[test]
 fn logs_of_several_servers_are_merged_by_their_time() {
-    let daemon = RealDaemon::start(&[
-        ("one", r#"Process(command: "sh", args: ["-c", "echo first; exec sleep 1000"], autostart: false)"#),
-        (
-            "two",
-            r#"Process(command: "sh", args: ["-c", "echo second; echo bad >&2; exec sleep 1000"], autostart: false)"#,
-        ),
-    ]);
-    daemon.ok(&["start", "one"]);
-    assert!(daemon.ok(&["logs", "one"]).text().contains("first"));
-    daemon.ok(&["start", "two"]);
-    assert!(daemon.ok(&["logs", "two", "--grep", "bad"]).text().contains("bad"));
+    // Each is ready when its line has been read, so that the lines come in the order of the starts.
+    let server = |words: &str| {
+        format!(
+            r#"Process(command: "sh", args: ["-c", "{words}; exec sleep 1000"], ready: Log("."), autostart: false)"#
+        )
+    };
+    let (one, two, three) = (server("echo first"), server("echo second"), server("echo third >&2"));
+    let daemon = RealDaemon::start(&[("one", &one), ("two", &two), ("three", &three)]);
+    for name in ["one", "two", "three"] {
+        daemon.ok(&["start", name]);
+    }
     daemon.snapshot(
         "logs",
         &[
             &["logs", "two", "one"],
-            &["logs", "*", "--stream", "--grep", "e"],
+            &["logs", "*", "--stream", "--grep", "d$"],
             &["logs", "all", "-n", "1"],
             &["logs", "one", "nobody"],
             &["logs", "z*"],
@@ -212,7 +213,11 @@ fn servers_are_added_and_removed_with_their_files() {
     daemon.restart();
     // What had no file is gone with the daemon.
     assert_eq!(names(&daemon.json(&["list"]), "servers"), ["later", "web"]);
-    daemon.ok(&["rm", "web", "later"]);
+    let run = daemon.xyctl(&["rm", "web", "nobody", "later", "--json"]);
+    assert_eq!(run.code, Some(1));
+    let document: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(document["removed"], json!(["web", "later"]));
+    assert_eq!(document["failed"][0]["name"], "nobody");
     assert_eq!(std::fs::read_dir(daemon.servers()).unwrap().count(), 0);
     assert_eq!(daemon.json(&["list"]), json!({ "servers": [] }));
 }

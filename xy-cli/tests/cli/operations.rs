@@ -64,7 +64,7 @@ fn one_failed_server_makes_the_exit_code_1_and_does_not_hide_the_others() {
         1,
         "a: started\n",
         "error: b: `bb` was not found\\nin PATH\n\
-         hint: `xyctl status b` and `xyctl logs b` say more\n\
+         hint: `xyctl why b` says more\n\
          error: server not found: `serach`\n\
          hint: did you mean `search`?\n",
     );

@@ -157,6 +157,28 @@ fn a_terminal_gets_colors() {
 }
 
 #[test]
+fn an_operation_on_many_says_on_one_line_how_far_it_is() {
+    let daemon = RealDaemon::start(&[]);
+    let go = |name: &str| daemon.servers().parent().unwrap().join(format!("go-{name}"));
+    for name in ["api", "web"] {
+        let wait = format!(
+            "until test -e {}; do sleep 0.05; done; echo is ready; exec sleep 1000",
+            go(name).display()
+        );
+        let server = r#"Process(command: "sh", args: ["-c", "?"], ready: Log("is ready"), autostart: false)"#;
+        daemon.write(name, &server.replace('?', &wait));
+    }
+    daemon.ok(&["reload"]);
+    let Some(terminal) = Terminal::open(&daemon, "start --all") else { return };
+    terminal.shows("0 of 2 ready, waiting for api, web");
+    std::fs::write(go("api"), "").unwrap();
+    terminal.shows("1 of 2 ready, waiting for web");
+    std::fs::write(go("web"), "").unwrap();
+    let screen = terminal.shows("ended with 0");
+    assert!(screen.contains("api: started\nweb: started\n") && !screen.contains("waiting"), "{screen}");
+}
+
+#[test]
 fn without_a_terminal_there_is_no_full_screen() {
     let daemon = RealDaemon::start(&[]);
     daemon.xyctl(&["top"]).is(
