@@ -60,6 +60,9 @@ use subscription::{EventSubscription, LogSubscription};
 /// How many lines `logs` begins with, unless told otherwise.
 const DEFAULT_TAIL: u64 = 100;
 
+/// How long the last events may take to be noted.
+const NOTING_TIME: Duration = Duration::from_secs(1);
+
 /// How many of the latest lines are searched for those of standard error, and how many of these `status` shows.
 const STDERR_SEARCHED: usize = 400;
 const STDERR_SHOWN: usize = 10;
@@ -185,16 +188,18 @@ impl Control {
         }))
     }
 
-    /// Waits until the end of the tree is in the history. To be called when the tree has ended.
+    /// Waits until the end of the tree is in the history, and forgets those of whom nothing is to be left. To be called
+    /// when the tree has ended.
     ///
     /// # Cancel safety
     /// Cancel safe, but a second call waits for nothing.
     pub(crate) async fn finish(&self) {
         let noting = self.0.noting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(noting) = noting {
-            // A panic in it has been reported by the runtime.
-            let _panicked = noting.await;
+            // A panic in it has been reported by the runtime. The end of the daemon is worth more than its notes.
+            let _panicked = tokio::time::timeout(NOTING_TIME, noting).await;
         }
+        self.forget_adhoc();
     }
 
     fn diagnostics(&self) -> Diagnostics {

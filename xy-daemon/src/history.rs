@@ -79,6 +79,8 @@ struct Past {
     started: BTreeMap<String, u64>,
     file: Option<File>,
     lines: usize,
+    /// Whether the file still has what was forgotten.
+    is_stale: bool,
     is_failing: bool,
 }
 
@@ -93,6 +95,7 @@ impl History {
             started: BTreeMap::new(),
             file: None,
             lines: 0,
+            is_stale: false,
             is_failing: false,
         };
         match path.map(fs::read) {
@@ -139,8 +142,17 @@ impl History {
     /// What was read before is noted.
     pub(crate) async fn follow(self, mut events: EventStream) {
         while let Some(item) = events.next().await {
-            if let EventItem::Event(event) = item {
-                self.past().note(&event);
+            let mut past = self.past();
+            let mut next = Some(item);
+            while let Some(item) = next {
+                if let EventItem::Event(event) = item {
+                    past.note(&event);
+                }
+                next = events.try_next().ok();
+            }
+            // Once for all that were removed together.
+            if std::mem::take(&mut past.is_stale) {
+                past.write_anew();
             }
         }
     }
@@ -171,6 +183,12 @@ impl Past {
         let next = match report {
             ChildReport::Starting => {
                 self.started.insert(name, event.at_unix_ms);
+                return;
+            }
+            // A server that is not configured any more has no past.
+            ChildReport::Removed => {
+                self.started.remove(&name);
+                self.is_stale |= self.entries.remove(&name).is_some();
                 return;
             }
             ChildReport::Exited { next, .. } | ChildReport::StartFailed { next } => Some(*next),

@@ -1,7 +1,10 @@
 //! `xyctl run`: a command as a server of which nothing is left when the daemon ends.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{SignalKind, signal};
-use xy_daemon::client::{Client, Subscription};
+use tokio::time::timeout;
+use xy_daemon::client::Client;
 use xy_daemon::protocol::method::{
     Add, AddParams, Event, Events, EventsParams, LogLine, LogStream, Logs, LogsParams, Notification,
     OperationParams, Remove, RemoveParams, Start, Stop,
@@ -16,6 +19,12 @@ use crate::session::{Session, call};
 
 /// What a shell adds to the number of the signal that ended a command.
 const SIGNALED: u64 = 128;
+
+/// How the remark begins that stands behind the last line of an incarnation.
+const EXITED: &str = "exited: ";
+
+/// How long the last lines may take when a command has ended.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Runs the command.
 pub(super) async fn run(args: &RunArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
@@ -40,11 +49,15 @@ async fn attach(params: AddParams, client: &Client, output: &mut Output) -> Resu
     let logs = LogsParams { tail: Some(0), follow: true, ..LogsParams::new(&name) };
     let mut lines = client.subscribe::<Logs>(logs).await?;
     client.call::<Start>(OperationParams { wait: false, ..OperationParams::named(&name) }).await?;
+    let mut is_complete = false;
     let code = loop {
         tokio::select! {
             biased;
             line = lines.next() => match line? {
-                Some(Notification::Log(line)) => write(&line, output)?,
+                Some(Notification::Log(line)) => {
+                    is_complete |= line.stream == LogStream::Xy && line.line.starts_with(EXITED);
+                    write(&line, output)?;
+                }
                 Some(_) => {}
                 None => break exit_code::FAILED,
             },
@@ -61,21 +74,14 @@ async fn attach(params: AddParams, client: &Client, output: &mut Output) -> Resu
             _ = terminate.recv() => stop(client, &name).await?,
         }
     };
-    // Its last lines were written before it was reported to have ended.
-    while let Some(Notification::Log(line)) = latest(&mut lines).await {
+    // Behind its last line is a remark that it has ended. One that did not start has none.
+    while !is_complete && let Ok(Ok(Some(Notification::Log(line)))) = timeout(LAST_LINES, lines.next()).await
+    {
+        is_complete = line.stream == LogStream::Xy && line.line.starts_with(EXITED);
         write(&line, output)?;
     }
     client.call::<Remove>(RemoveParams { name }).await?;
     Ok(code)
-}
-
-/// Returns what has arrived of a subscription that tells what it has to tell at once.
-async fn latest(lines: &mut Subscription) -> Option<Notification> {
-    tokio::select! {
-        biased;
-        line = lines.next() => line.ok().flatten(),
-        () = tokio::time::sleep(std::time::Duration::from_millis(100)) => None,
-    }
 }
 
 async fn stop(client: &Client, name: &str) -> Result<(), CommandError> {

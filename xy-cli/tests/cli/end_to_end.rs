@@ -86,7 +86,6 @@ fn operations_take_names_patterns_and_tags_and_are_idempotent() {
             &["stop", "web"],
             &["signal", "web", "HUP"],
             &["signal", "HUP", "web"],
-            &["start", "crash"],
             &["pause", "web"],
             &["resume", "--all"],
             &["stop", "all"],

@@ -37,6 +37,14 @@ impl Control {
         }
     }
 
+    /// Forgets the past of the servers that are forgotten with the daemon.
+    pub(super) fn forget_adhoc(&self) {
+        let names: Vec<String> = self.adhoc().keys().cloned().collect();
+        for name in names {
+            self.0.history.forget(&name);
+        }
+    }
+
     fn adhoc(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ServerConfig>> {
         // Each critical section is one operation on the map.
         self.0.adhoc.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
