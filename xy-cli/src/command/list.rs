@@ -104,9 +104,8 @@ impl View {
         if output.is_json() {
             return self.write_json(output);
         }
-        let mut servers: Vec<ServerSummary> =
+        let servers: Vec<ServerSummary> =
             self.list.result.servers.iter().filter(|server| self.selection.means(server)).cloned().collect();
-        in_tree_order(&mut servers);
         if self.list.result.servers.is_empty() {
             output.note("no servers are configured; `xyctl add NAME -- COMMAND` adds one");
         } else if !servers.is_empty() {
@@ -250,11 +249,6 @@ pub(super) fn table(
     table.write(indent, output)
 }
 
-/// Sorts servers so that children stand below their group, before `group-2`.
-pub(super) fn in_tree_order(servers: &mut [ServerSummary]) {
-    servers.sort_by(|a, b| a.name.split('/').cmp(b.name.split('/')));
-}
-
 /// Returns the names as a tree where people look at it; else in full, so that each can be used as it stands there.
 pub(super) fn names(servers: &[ServerSummary], is_tree: bool) -> Vec<String> {
     let is_there = |path: &str| servers.iter().any(|server| server.name == path);
@@ -333,9 +327,8 @@ mod tests {
 
     #[test]
     fn children_stand_below_their_group_on_a_terminal_and_in_full_in_a_pipe() {
-        let mut servers: Vec<_> =
-            ["a", "g", "g-2", "g/x", "g/x/1", "g/x/2", "g/y", "h/z"].into_iter().map(server).collect();
-        in_tree_order(&mut servers);
+        let servers: Vec<_> =
+            ["a", "g", "g/x", "g/x/1", "g/x/2", "g/y", "g-2", "h/z"].into_iter().map(server).collect();
         assert_eq!(names(&servers, true), ["a", "g", "├─ x", "│  ├─ 1", "│  └─ 2", "└─ y", "g-2", "h/z"]);
         assert_eq!(names(&servers, false), ["a", "g", "g/x", "g/x/1", "g/x/2", "g/y", "g-2", "h/z"]);
     }

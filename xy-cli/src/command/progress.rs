@@ -141,6 +141,7 @@ mod tests {
     fn server(name: &str, state: State) -> ServerSummary {
         ServerSummary {
             name: name.to_owned(),
+            group: false,
             state,
             ready: state == State::Running,
             wanted: Wanted::Up,

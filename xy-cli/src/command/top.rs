@@ -11,6 +11,7 @@ use ratatui::crossterm::event::{self, Event as TerminalEvent, KeyEventKind};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use xy_daemon::client::{Client, ClientError, Subscription};
+use xy_daemon::protocol::error::ErrorKind;
 use xy_daemon::protocol::method::{
     Events, EventsParams, List, ListParams, Logs, LogsParams, Notification, OperationParams, Pause, Restart,
     Resume, Start, Stop, Usage, UsageParams,
@@ -66,7 +67,14 @@ async fn show(
         if is_stale {
             let usage = client.call::<Usage>(UsageParams {});
             let (list, usage) = tokio::join!(client.call::<List>(ListParams {}), usage);
-            top.set_servers(list?.servers, usage.map(|usage| usage.servers).unwrap_or_default());
+            let list = match list {
+                // The same end, seen a moment earlier.
+                Err(ClientError::Rpc(error)) if error.kind() == ErrorKind::ShuttingDown => {
+                    return Err(CommandError::Client(ClientError::Closed));
+                }
+                list => list?,
+            };
+            top.set_servers(list.servers, usage.map(|usage| usage.servers).unwrap_or_default());
             is_stale = false;
         }
         log.follow(top.chosen(), client, &mut top).await?;

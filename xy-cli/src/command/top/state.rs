@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use xy_daemon::protocol::method::{Event, LogLine, ServerSummary, ServerUsage};
 
-use crate::command::list::{Load, in_tree_order, loads};
+use crate::command::list::{Load, loads};
 
 /// How many lines of a log and how many events are held.
 const HELD: usize = 2_000;
@@ -91,9 +91,8 @@ pub(super) struct Top {
 
 impl Top {
     /// Takes what the daemon says now.
-    pub(super) fn set_servers(&mut self, mut servers: Vec<ServerSummary>, usage: Vec<ServerUsage>) {
+    pub(super) fn set_servers(&mut self, servers: Vec<ServerSummary>, usage: Vec<ServerUsage>) {
         self.usage = loads(usage, Some(&self.usage));
-        in_tree_order(&mut servers);
         self.servers = servers;
         self.keep_chosen(0);
     }
