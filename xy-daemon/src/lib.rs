@@ -11,6 +11,8 @@ pub mod control;
 #[cfg(feature = "server")]
 pub mod daemon;
 #[cfg(feature = "server")]
+pub mod http;
+#[cfg(feature = "server")]
 pub mod instance;
 #[cfg(feature = "client")]
 pub mod paths;

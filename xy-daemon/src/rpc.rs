@@ -714,7 +714,7 @@ fn encode(piece: &mut Vec<u8>, id: SubscriptionId, notification: &Notification) 
 }
 
 /// Runs a future and returns a panic's text as an error.
-async fn catch_panic<T>(future: impl Future<Output = T>) -> Result<T, String> {
+pub(crate) async fn catch_panic<T>(future: impl Future<Output = T>) -> Result<T, String> {
     let mut future = pin!(future);
     // The future is never polled again after a panic, and what it shares with others is only locked by `lock`, which
     // leaves nothing half done.
