@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -25,13 +25,19 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Pace {
     state: Mutex<(Phase, Instant)>,
+    /// Who reads and had no deadline while a request was answered.
+    reader: Mutex<Option<Waker>>,
     evict: Notify,
 }
 
 impl Pace {
     /// Begins with a request expected at once, as of a client that has just connected.
     pub(super) fn new(now: Instant) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new((Phase::Head, now)), evict: Notify::new() })
+        Arc::new(Self {
+            state: Mutex::new((Phase::Head, now)),
+            reader: Mutex::default(),
+            evict: Notify::new(),
+        })
     }
 
     /// Counts as busy until the guard is dropped. Returns when the request began as well.
@@ -72,6 +78,14 @@ impl Pace {
 
     fn rest(&self) {
         *self.state() = (Phase::Idle, Instant::now());
+        if let Some(reader) = self.reader().take() {
+            reader.wake();
+        }
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Option<Waker>> {
+        // Each critical section is one assignment.
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -140,8 +154,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for PacedStream<S> {
         let deadline = match phase {
             Phase::Idle => since + self.patience.idle,
             Phase::Head => since + self.patience.head,
-            // Who waits for an answer may be silent; a body has its own limit.
-            Phase::Serving => return Poll::Pending,
+            // Who waits for an answer may be silent; a body has its own limit. The deadline begins with the answer's end.
+            Phase::Serving => {
+                *self.pace.reader() = Some(context.waker().clone());
+                return Poll::Pending;
+            }
         };
         if self.reading.deadline() != deadline {
             self.reading.as_mut().reset(deadline);
@@ -247,6 +264,21 @@ mod tests {
         drop(serving);
         assert_eq!(stream.read(&mut byte).await.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
         assert_eq!(began.elapsed().as_secs(), (hour + PATIENCE.idle).as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_while_a_request_is_answered_has_a_deadline_from_its_end() {
+        let (mut stream, _client, pace) = paced();
+        let (serving, _) = pace.serve();
+        let began = Instant::now();
+        let answering = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            drop(serving);
+        };
+        let mut byte = [0];
+        let (read, ()) = tokio::join!(stream.read(&mut byte), answering);
+        assert_eq!(read.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
+        assert_eq!(began.elapsed().as_secs(), 3 + PATIENCE.idle.as_secs());
     }
 
     #[tokio::test(start_paused = true)]
