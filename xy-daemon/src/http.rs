@@ -231,7 +231,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
     let Listener { listener, address, credentials, limits } = listener;
     let epoch = match service.version(VersionParams {}).await {
         Ok(version) => version.started_at_unix_ms,
-        Err(_) => crate::control::unix_ms(),
+        Err(_) => xy_actors::event::stream::unix_ms(),
     };
     let (closing, close) = watch::channel(false);
     let shared = Arc::new(Shared::new(

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
+use xy_actors::event::stream::unix_ms;
 
 use super::Limits;
 use super::credentials::Credentials;
@@ -28,7 +29,7 @@ use super::reply::{Content, EVENT_STREAM, JSON, METRICS, Problem, json as json_r
 use super::route::{self, Access, BodyRule, Endpoint, Parameter, ParameterKind, ROUTES, Route, RouteError};
 use super::token::Verdict;
 use super::{sse, target};
-use crate::control::unix_ms;
+
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::message::Request as MethodCall;
 use crate::protocol::method::{

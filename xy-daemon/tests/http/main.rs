@@ -2,6 +2,7 @@
 #![cfg(feature = "server")]
 
 mod daemon;
+mod description;
 mod guard;
 mod limits;
 mod routes;
