@@ -295,7 +295,7 @@ mod tests {
 
     fn listening(servers: usize, rejected: usize) -> Listening {
         let rejected = vec![Rejected { name: "bad".to_owned(), errors: Vec::new() }; rejected];
-        Listening { socket: "/run/my xy/s.sock".into(), servers, rejected, swept: Vec::new() }
+        Listening { socket: "/run/my xy/s.sock".into(), http: None, servers, rejected, swept: Vec::new() }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Pace {
     state: Mutex<(Phase, Instant)>,
-    /// Who reads and had no deadline while a request was answered.
+    /// Who waits for more to read.
     reader: Mutex<Option<Waker>>,
     evict: Notify,
 }
@@ -150,15 +150,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for PacedStream<S> {
             }
             return Poll::Ready(result);
         }
+        // The deadline changes when an answer ends, and whoever reads does not ask again by itself.
+        *self.pace.reader() = Some(context.waker().clone());
         let (phase, since) = *self.pace.state();
         let deadline = match phase {
             Phase::Idle => since + self.patience.idle,
             Phase::Head => since + self.patience.head,
-            // Who waits for an answer may be silent; a body has its own limit. The deadline begins with the answer's end.
-            Phase::Serving => {
-                *self.pace.reader() = Some(context.waker().clone());
-                return Poll::Pending;
-            }
+            // Who waits for an answer may be silent; a body has its own limit.
+            Phase::Serving => return Poll::Pending,
         };
         if self.reading.deadline() != deadline {
             self.reading.as_mut().reset(deadline);
@@ -269,16 +268,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_reads_while_a_request_is_answered_has_a_deadline_from_its_end() {
         let (mut stream, _client, pace) = paced();
-        let (serving, _) = pace.serve();
         let began = Instant::now();
         let answering = async {
-            tokio::time::sleep(Duration::from_secs(3)).await;
+            // The reader waits already when it becomes known that what it has read is a request.
+            let (serving, _) = pace.serve();
+            tokio::time::sleep(Duration::from_secs(70)).await;
             drop(serving);
         };
         let mut byte = [0];
         let (read, ()) = tokio::join!(stream.read(&mut byte), answering);
         assert_eq!(read.map_err(|error| error.kind()), Err(io::ErrorKind::TimedOut));
-        assert_eq!(began.elapsed().as_secs(), 3 + PATIENCE.idle.as_secs());
+        assert_eq!(began.elapsed().as_secs(), 70 + PATIENCE.idle.as_secs());
     }
 
     #[tokio::test(start_paused = true)]

@@ -111,11 +111,11 @@ fn a_broken_settings_file_fails_the_load_with_all_its_errors() {
         ),
         (
             "(http: (listen: \"0.0.0.0:9847\"))",
-            "xyd.ron:1:9: http.listen: `0.0.0.0:9847` is not a loopback address, and HTTP is for this machine only; use `127.0.0.1` or `[::1]`",
+            "xyd.ron:1:17: http.listen: `0.0.0.0:9847` is not a loopback address, and HTTP is for this machine only; use `127.0.0.1` or `[::1]`",
         ),
         (
             "(http: (listen: \"localhost:9847\"))",
-            "xyd.ron:1:9: http.listen: `localhost:9847` is not an address with a port, expected `127.0.0.1:PORT` or `[::1]:PORT`",
+            "xyd.ron:1:17: http.listen: `localhost:9847` is not an address with a port, expected `127.0.0.1:PORT` or `[::1]:PORT`",
         ),
         (
             "Process(command: \"a\")",
