@@ -1,9 +1,12 @@
 //! The command line of `xyd`.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
+
+use crate::http::Listen;
 
 /// Keeps servers running and restarts those that crash.
 ///
@@ -45,6 +48,20 @@ pub struct Arguments {
     #[arg(long)]
     pub no_cgroup: bool,
 
+    /// Answer over HTTP on a loopback address, too
+    ///
+    /// Without ADDR at the one of `xyd.ron`, else at 127.0.0.1:9847; port 0 lets the system choose. `xyd.json` in the
+    /// state directory tells clients the address and the token.
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, value_parser = crate::http::address::parse)]
+    pub http: Option<Option<SocketAddr>>,
+
+    /// Keep the token of HTTP in this file
+    ///
+    /// If it exists, the token in it is used; it must belong to you and have mode 600. Without it, the token is that of
+    /// `$XY_TOKEN`, else a new one, and is kept in `http.token` in the state directory.
+    #[arg(long, value_name = "PATH")]
+    pub http_token_file: Option<PathBuf>,
+
     /// Leave the terminal: become the leader of a new session; given by `xyctl daemon start`.
     #[arg(long, hide = true)]
     pub detach: bool,
@@ -55,6 +72,15 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Returns where HTTP is to listen.
+    pub fn listen(&self) -> Listen {
+        match self.http {
+            None => Listen::Configured,
+            Some(None) => Listen::On,
+            Some(Some(address)) => Listen::At(address),
+        }
+    }
+
     /// Returns whether this start is to put a guard above itself.
     ///
     /// A service manager does a guard's work, and says that it is one by `NOTIFY_SOCKET`.
@@ -84,6 +110,8 @@ mod tests {
             check: false,
             no_guard: false,
             no_cgroup: false,
+            http: None,
+            http_token_file: None,
             detach: false,
             guard_pid: None,
         };
@@ -97,6 +125,10 @@ mod tests {
             "--check",
             "--no-guard",
             "--no-cgroup",
+            "--http",
+            "[::1]:0",
+            "--http-token-file",
+            "/t",
             "--guard-pid",
             "7",
         ];
@@ -107,6 +139,8 @@ mod tests {
             check: true,
             no_guard: true,
             no_cgroup: true,
+            http: Some("[::1]:0".parse().ok()),
+            http_token_file: Some("/t".into()),
             detach: false,
             guard_pid: Some(7),
         };
@@ -123,6 +157,19 @@ mod tests {
         let managed = |name: &str| (name == "NOTIFY_SOCKET").then(|| "/run/systemd/notify".into());
         assert!(!parse(&["xyd"]).wants_guard(managed));
         assert!(parse(&["xyd"]).wants_guard(|_| Some("".into())));
+    }
+
+    #[test]
+    fn http_is_asked_for_with_or_without_an_address_and_only_a_loopback_one() {
+        let parse = |line: &[&str]| Arguments::try_parse_from(line).map(|arguments| arguments.listen());
+        assert_eq!(parse(&["xyd"]).ok(), Some(Listen::Configured));
+        assert_eq!(parse(&["xyd", "--http", "--no-guard"]).ok(), Some(Listen::On));
+        let given = "127.0.0.1:5".parse().expect("an address");
+        assert_eq!(parse(&["xyd", "--http", "127.0.0.1:5"]).ok(), Some(Listen::At(given)));
+        for refused in ["0.0.0.0:5", "localhost:5", "192.168.0.1:5"] {
+            let error = parse(&["xyd", "--http", refused]).expect_err("refused").to_string();
+            assert!(error.contains("127.0.0.1"), "{error}");
+        }
     }
 
     #[test]

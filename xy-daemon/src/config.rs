@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,12 +54,14 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
     /// `log`: what is kept of each server's output, unless its file says otherwise.
     pub log: LogSettings,
+    /// `http`: the loopback address to answer HTTP at, if at all.
+    pub http: Option<SocketAddr>,
 }
 
 impl Default for Settings {
     /// Returns the settings of an absent `xyd.ron`.
     fn default() -> Self {
-        Self { shutdown_timeout: Duration::from_secs(30), log: LogSettings::default() }
+        Self { shutdown_timeout: Duration::from_secs(30), log: LogSettings::default(), http: None }
     }
 }
 

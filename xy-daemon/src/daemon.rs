@@ -7,9 +7,10 @@
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use xy_actors::event::ChildReport;
 use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream, unix_ms};
@@ -23,6 +24,8 @@ use xy_actors::supervisor::{EarlierExit, SpawnTreeError, Supervisor};
 
 use crate::config::{Config, LoadError, LoadOptions, Trust};
 use crate::control::{Control, Place, Source, add_children, killed};
+use crate::http::credentials::{Credentials, TokenError};
+use crate::http::{self, HttpError, HttpOptions};
 use crate::instance::{InstanceLock, LockError};
 use crate::intent::Intent;
 use crate::protocol::method::Killed;
@@ -54,6 +57,8 @@ pub struct RunOptions {
     pub cgroups: bool,
     /// The process id of the guard above this process, if there is one.
     pub guard: Option<u32>,
+    /// What the operator says about HTTP.
+    pub http: HttpOptions,
     /// The service manager that is to be told how the daemon is, if there is one.
     pub service: Option<ServiceManager>,
 }
@@ -67,6 +72,8 @@ pub enum DaemonSignal {
     ShutdownNow,
     /// Read the configuration again.
     Reload,
+    /// Make a new token for HTTP.
+    RotateToken,
 }
 
 /// A daemon that accepts connections.
@@ -74,6 +81,8 @@ pub enum DaemonSignal {
 pub struct Listening {
     /// Where.
     pub socket: PathBuf,
+    /// Where it answers HTTP, if it does, as a URL.
+    pub http: Option<String>,
     /// How many servers it has.
     pub servers: usize,
     /// The files that are not in use, with what is wrong.
@@ -116,6 +125,9 @@ pub enum RunError {
     /// The socket cannot be bound.
     #[error(transparent)]
     Socket(BindError),
+    /// HTTP was asked for and is not possible.
+    #[error("http is not possible")]
+    Http(#[from] HttpError),
     /// Processes cannot be owned.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -154,11 +166,21 @@ impl RunError {
         )
     }
 
+    /// Returns whether what is missing may become free in a moment.
+    fn is_momentary(&self) -> bool {
+        let is_in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        self.is_held() || matches!(self, Self::Http(HttpError::Bind { source, .. }) if is_in_use(source))
+    }
+
     /// Returns the exit code of `xyd`.
     pub fn exit_code(&self) -> u8 {
         match self {
             held if held.is_held() => EXIT_ANOTHER_INSTANCE,
-            Self::Config(_) | Self::Socket(BindError::Path(_)) => EXIT_CONFIG,
+            Self::Config(_)
+            | Self::Socket(BindError::Path(_))
+            | Self::Http(HttpError::Address(_) | HttpError::Token(TokenError::Unusable { .. })) => {
+                EXIT_CONFIG
+            }
             _ => EXIT_INTERNAL,
         }
     }
@@ -191,6 +213,16 @@ pub async fn run(
     let source = source(&options);
     let config = source.load().await?;
     let listener = patiently(async || Ok(Listener::bind(&options.socket)?)).await?;
+    let http = match options.http.listen.address(config.settings.http) {
+        Some(address) => {
+            let bind = async || {
+                let limits = http::Limits::default();
+                Ok(http::Listener::bind(address, &options.http.token, &options.state_dir, limits).await?)
+            };
+            Some(patiently(bind).await?)
+        }
+        None => None,
+    };
     let (host, sweep) = patiently(async || {
         let ledger = Some(options.state_dir.join("processes.ledger"));
         // Children have other working directories than we.
@@ -208,14 +240,23 @@ pub async fn run(
     let place = Place { state_dir: options.state_dir.clone(), guard: options.guard };
     let control = Control::new(root.clone(), host.clone(), logs.clone(), source, &config, own_signals, place);
 
-    let (close, closing) = oneshot::channel::<()>();
-    let served = tokio::spawn({
-        let control = std::sync::Arc::new(control.clone());
+    let (close, closing) = watch::channel(());
+    let closed = || {
+        let mut closing = closing.clone();
         async move {
-            let closed = async move {
-                let _dropped = closing.await;
-            };
-            rpc::serve(listener, control, closed).await;
+            // It never changes; it ends when the sender is dropped.
+            let _dropped = closing.changed().await;
+        }
+    };
+    let service_of_all = Arc::new(control.clone());
+    let served = tokio::spawn(rpc::serve(listener, Arc::clone(&service_of_all), closed()));
+    let (base_url, credentials) = http.as_ref().map(|http| (http.base_url(), http.credentials())).unzip();
+    let http_served = tokio::spawn({
+        let closed = closed();
+        async move {
+            if let Some(http) = http {
+                http::serve(http, service_of_all, closed).await;
+            }
         }
     });
     let service = options.service;
@@ -224,6 +265,7 @@ pub async fn run(
     }
     listening(Listening {
         socket: options.socket,
+        http: base_url,
         servers: config.servers.len(),
         rejected: config
             .rejected
@@ -244,7 +286,7 @@ pub async fn run(
             }
         }
     });
-    let told = until_shutdown(&root, &control, service.as_ref(), &mut signals, &mut asked).await;
+    let told = until_shutdown(&root, &control, service.as_ref(), credentials, &mut signals, &mut asked).await;
     if let Some(service) = &service {
         service.stopping();
     }
@@ -259,6 +301,7 @@ pub async fn run(
     drop(close);
     // A panic in the accept loop has been reported by the runtime; the socket is gone either way.
     let _panicked = served.await;
+    let _panicked = http_served.await;
     let name = |member: &Member| format!("{} ({})", member.pid, member.command);
     ended.map(|report| RunReport { strangers: strangers.iter().map(name).collect(), ..report })
 }
@@ -271,7 +314,7 @@ async fn patiently<T>(mut attempt: impl AsyncFnMut() -> Result<T, RunError>) -> 
     let deadline = Instant::now() + PATIENCE;
     loop {
         match attempt().await {
-            Err(error) if error.is_held() && Instant::now() < deadline => {
+            Err(error) if error.is_momentary() && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             result => return result,
@@ -345,6 +388,7 @@ async fn until_shutdown(
     root: &Supervisor,
     control: &Control,
     service: Option<&ServiceManager>,
+    credentials: Option<Arc<Credentials>>,
     signals: &mut mpsc::Receiver<DaemonSignal>,
     asked: &mut mpsc::Receiver<DaemonSignal>,
 ) -> Option<DaemonSignal> {
@@ -354,8 +398,13 @@ async fn until_shutdown(
             Some(signal) = asked.recv() => signal,
             _ = root.ended() => return None,
         };
-        if signal != DaemonSignal::Reload {
-            return Some(signal);
+        match signal {
+            DaemonSignal::Reload => {}
+            DaemonSignal::RotateToken => {
+                tokio::spawn(rotate_token(credentials.clone()));
+                continue;
+            }
+            DaemonSignal::Shutdown | DaemonSignal::ShutdownNow => return Some(signal),
         }
         let (control, service) = (control.clone(), service.cloned());
         tokio::spawn(async move {
@@ -379,6 +428,17 @@ async fn until_shutdown(
                 service.ready(&status);
             }
         });
+    }
+}
+
+async fn rotate_token(credentials: Option<Arc<Credentials>>) {
+    let Some(credentials) = credentials else {
+        tracing::warn!("there is no token to rotate: http is off");
+        return;
+    };
+    match credentials.rotate().await {
+        Ok(()) => tracing::info!(file = %credentials.token_file().display(), "the token of http was rotated"),
+        Err(error) => tracing::error!("the token was not rotated: {}", crate::control::chain(&error)),
     }
 }
 

@@ -13,6 +13,8 @@ pub mod daemon;
 #[cfg(feature = "server")]
 mod history;
 #[cfg(feature = "server")]
+pub mod http;
+#[cfg(feature = "server")]
 pub mod instance;
 #[cfg(feature = "server")]
 pub mod intent;

@@ -12,6 +12,9 @@ use xy_daemon::config::{Config, LoadOptions, check_commands};
 use xy_daemon::daemon::{
     self, EXIT_ANOTHER_INSTANCE, EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, RunOptions,
 };
+use xy_daemon::http::HttpOptions;
+use xy_daemon::http::credentials::TokenOptions;
+use xy_daemon::http::secret::{Secret, SecretError};
 use xy_daemon::paths::Directories;
 use xy_daemon::service::ServiceManager;
 use xy_daemon::signal::{self, HangUp};
@@ -42,6 +45,10 @@ fn main() -> ExitCode {
         telemetry::to_stderr("info");
         return check(&config_dir);
     }
+    let token = match environment_token() {
+        Ok(environment) => TokenOptions { file: arguments.http_token_file.clone(), environment },
+        Err(error) => return fail(&error, EXIT_CONFIG),
+    };
     let options = RunOptions {
         config_dir,
         servers_dir: None,
@@ -50,6 +57,7 @@ fn main() -> ExitCode {
         cgroups: !arguments.no_cgroup,
         guard: None,
         working_dir: LoadOptions::new(home()).default_dir,
+        http: HttpOptions { listen: arguments.listen(), token },
         service: None,
     };
     if arguments.detach && arguments.guard_pid.is_none() {
@@ -90,6 +98,22 @@ fn start_guard() -> Result<Role, GuardError> {
     })
 }
 
+/// Takes the token of HTTP from the environment, where no list of processes shows it to others.
+fn environment_token() -> Result<Option<Secret>, EnvironmentToken> {
+    match std::env::var_os("XY_TOKEN") {
+        Some(text) if !text.is_empty() => {
+            // What is not UTF-8 is not ASCII either, and is refused as such.
+            Ok(Some(Secret::parse(&text.to_string_lossy()).map_err(EnvironmentToken)?))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The token in the environment cannot be one.
+#[derive(Debug, thiserror::Error)]
+#[error("`XY_TOKEN` cannot be used")]
+struct EnvironmentToken(#[source] SecretError);
+
 /// A directory that was named must be there; only the default one may be missing, which means no servers.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration directory `{}` cannot be read", path.display())]
@@ -122,6 +146,7 @@ fn run(options: RunOptions, guarded: Option<Guarded>) -> ExitCode {
             }
             tracing::info!(
                 socket = %listening.socket.display(),
+                http = listening.http,
                 servers = listening.servers,
                 rejected = listening.rejected.len(),
                 "listening"

@@ -453,16 +453,7 @@ impl<S: Service> Connection<S> {
             Ok(request) => request,
             Err(refused) => return (Some(refused.into()), None),
         };
-        let outcome = match catch_panic(self.dispatch(&request)).await {
-            Ok(outcome) => outcome,
-            Err(panic) => {
-                tracing::error!(method = request.method, panic, "a request failed by a panic");
-                Err(RpcError::new(
-                    ErrorKind::InternalError,
-                    "the daemon failed to handle the request; its log says more",
-                ))
-            }
-        };
+        let outcome = run_caught(&request.method, self.dispatch(&request)).await;
         let Some(id) = request.id else { return (None, None) };
         match outcome {
             Ok(Outcome::Result(result)) => (Some(Response::new(id, Ok(result))), None),
@@ -477,35 +468,12 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// The table of methods.
+    /// Runs the method of a request.
     async fn dispatch(&self, request: &Request) -> Result<Outcome, RpcError> {
-        let service = &*self.service;
         match request.method.as_str() {
-            List::NAME => result::<List>(service.list(request.params()?).await),
-            Status::NAME => result::<Status>(service.status(request.params()?).await),
-            Start::NAME => result::<Start>(service.start(request.params()?).await),
-            Stop::NAME => result::<Stop>(service.stop(request.params()?).await),
-            Restart::NAME => result::<Restart>(service.restart(request.params()?).await),
-            Pause::NAME => result::<Pause>(service.pause(request.params()?).await),
-            Resume::NAME => result::<Resume>(service.resume(request.params()?).await),
-            Signal::NAME => result::<Signal>(service.signal(request.params()?).await),
-            Enable::NAME => result::<Enable>(service.enable(request.params()?).await),
-            Disable::NAME => result::<Disable>(service.disable(request.params()?).await),
-            Add::NAME => result::<Add>(service.add(request.params()?).await),
-            Remove::NAME => result::<Remove>(service.remove(request.params()?).await),
-            Usage::NAME => result::<Usage>(service.usage(request.params()?).await),
-            Why::NAME => result::<Why>(service.why(request.params()?).await),
-            Show::NAME => result::<Show>(service.show(request.params()?).await),
-            Reload::NAME => result::<Reload>(service.reload(request.params()?).await),
-            Logs::NAME => Ok(Outcome::Source(Topic::Logs, service.logs(request.params()?).await?)),
             LogsCancel::NAME => result::<LogsCancel>(self.cancel(Topic::Logs, request.params()?).await),
-            Events::NAME => Ok(Outcome::Source(Topic::Events, service.events(request.params()?).await?)),
             EventsCancel::NAME => result::<EventsCancel>(self.cancel(Topic::Events, request.params()?).await),
-            Version::NAME => result::<Version>(service.version(request.params()?).await),
-            Shutdown::NAME => result::<Shutdown>(service.shutdown(request.params()?).await),
-            unknown => {
-                Err(RpcError::new(ErrorKind::MethodNotFound, format!("there is no method `{unknown}`")))
-            }
+            _ => dispatch(&*self.service, request).await,
         }
     }
 
@@ -622,6 +590,120 @@ impl<S: Service> Connection<S> {
     }
 }
 
+/// The table of methods that need no connection of their own.
+async fn dispatch<S: Service>(service: &S, request: &Request) -> Result<Outcome, RpcError> {
+    match request.method.as_str() {
+        List::NAME => result::<List>(service.list(request.params()?).await),
+        Status::NAME => result::<Status>(service.status(request.params()?).await),
+        Start::NAME => result::<Start>(service.start(request.params()?).await),
+        Stop::NAME => result::<Stop>(service.stop(request.params()?).await),
+        Restart::NAME => result::<Restart>(service.restart(request.params()?).await),
+        Pause::NAME => result::<Pause>(service.pause(request.params()?).await),
+        Resume::NAME => result::<Resume>(service.resume(request.params()?).await),
+        Signal::NAME => result::<Signal>(service.signal(request.params()?).await),
+        Enable::NAME => result::<Enable>(service.enable(request.params()?).await),
+        Disable::NAME => result::<Disable>(service.disable(request.params()?).await),
+        Add::NAME => result::<Add>(service.add(request.params()?).await),
+        Remove::NAME => result::<Remove>(service.remove(request.params()?).await),
+        Usage::NAME => result::<Usage>(service.usage(request.params()?).await),
+        Why::NAME => result::<Why>(service.why(request.params()?).await),
+        Show::NAME => result::<Show>(service.show(request.params()?).await),
+        Reload::NAME => result::<Reload>(service.reload(request.params()?).await),
+        Logs::NAME => Ok(Outcome::Source(Topic::Logs, service.logs(request.params()?).await?)),
+        Events::NAME => Ok(Outcome::Source(Topic::Events, service.events(request.params()?).await?)),
+        Version::NAME => result::<Version>(service.version(request.params()?).await),
+        Shutdown::NAME => result::<Shutdown>(service.shutdown(request.params()?).await),
+        unknown => Err(RpcError::new(ErrorKind::MethodNotFound, format!("there is no method `{unknown}`"))),
+    }
+}
+
+/// What a method answers a caller that frames it in its own way.
+pub enum Answer {
+    /// The result, as JSON.
+    Result(Box<RawValue>),
+    /// The source of the notifications that were asked for.
+    Subscription(Box<dyn Subscription>),
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Result(result) => f.debug_tuple("Result").field(result).finish(),
+            Self::Subscription(_) => f.write_str("Subscription"),
+        }
+    }
+}
+
+/// Runs one request for a caller that is no connection of the socket.
+///
+/// # Errors
+///
+/// Whatever the method answers; [`ErrorKind::InternalError`] if it panics.
+///
+/// # Cancel safety
+///
+/// Dropping the future drops the operation with it; run it in a task of its own where it is to go on.
+pub async fn call<S: Service>(service: &S, request: &Request) -> Result<Answer, RpcError> {
+    match run_caught(&request.method, dispatch(service, request)).await? {
+        Outcome::Result(result) => Ok(Answer::Result(result)),
+        Outcome::Source(_, source) => Ok(Answer::Subscription(source)),
+    }
+}
+
+/// Answers one text of JSON-RPC for a caller whose answers are not followed by notifications; `None` if nothing is to be
+/// answered. Subscriptions are refused.
+///
+/// # Cancel safety
+///
+/// The requests go on when the future is dropped.
+pub async fn answer<S: Service>(service: &Arc<S>, text: &[u8]) -> Option<String> {
+    let run = |request: Result<Request, Refused>| {
+        let service = Arc::clone(service);
+        tokio::spawn(async move { answer_one(&*service, request).await.map(|response| response.to_json()) })
+    };
+    match Incoming::parse(text) {
+        Incoming::Single(request) => run(request).await.ok().flatten(),
+        Incoming::Batch(requests) => {
+            let tasks: Vec<_> = requests.into_iter().map(run).collect();
+            let mut answers = Vec::with_capacity(tasks.len());
+            for task in tasks {
+                answers.extend(task.await.ok().flatten());
+            }
+            (!answers.is_empty()).then(|| format!("[{}]", answers.join(",")))
+        }
+    }
+}
+
+async fn answer_one<S: Service>(service: &S, request: Result<Request, Refused>) -> Option<Response> {
+    let request = match request {
+        Ok(request) => request,
+        Err(refused) => return Some(refused.into()),
+    };
+    let outcome = match call(service, &request).await {
+        Ok(Answer::Result(result)) => Ok(result),
+        Ok(Answer::Subscription(_)) => {
+            let message = format!("`{}` needs a connection that stays; use its event stream", request.method);
+            Err(RpcError::new(ErrorKind::Unsupported, message))
+        }
+        Err(error) => Err(error),
+    };
+    Some(Response::new(request.id?, outcome))
+}
+
+/// Runs a method; a panic in it is logged and answered.
+async fn run_caught(
+    method: &str,
+    dispatched: impl Future<Output = Result<Outcome, RpcError>>,
+) -> Result<Outcome, RpcError> {
+    catch_panic(dispatched).await.unwrap_or_else(|panic| {
+        tracing::error!(method, panic, "a request failed by a panic");
+        Err(RpcError::new(
+            ErrorKind::InternalError,
+            "the daemon failed to handle the request; its log says more",
+        ))
+    })
+}
+
 /// What a method came to.
 enum Outcome {
     /// A result as JSON.
@@ -678,7 +760,7 @@ fn encode(piece: &mut Vec<u8>, id: SubscriptionId, notification: &Notification) 
 }
 
 /// Runs a future and returns a panic's text as an error.
-async fn catch_panic<T>(future: impl Future<Output = T>) -> Result<T, String> {
+pub(crate) async fn catch_panic<T>(future: impl Future<Output = T>) -> Result<T, String> {
     let mut future = pin!(future);
     // The future is never polled again after a panic, and what it shares with others is only locked by `lock`, which
     // leaves nothing half done.

@@ -24,7 +24,8 @@ pub enum HangUp {
     Shutdown,
 }
 
-/// Listens for signals: SIGINT and SIGTERM ask to end, a second one to end at once, SIGHUP means what `hang_up` says.
+/// Listens for signals: SIGINT and SIGTERM ask to end, a second one to end at once, SIGHUP means what `hang_up` says, SIGUSR2
+/// asks for a new token.
 ///
 /// What follows the first within 300 ms repeats it and means nothing more.
 ///
@@ -49,6 +50,7 @@ pub fn listen_or(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_ups = signal(SignalKind::hangup())?;
+    let mut rotations = signal(SignalKind::user_defined2())?;
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
         let mut asked = Asked::default();
@@ -58,6 +60,12 @@ pub fn listen_or(
                 _ = interrupt.recv() => true,
                 _ = terminate.recv() => true,
                 _ = hang_ups.recv() => hang_up == HangUp::Shutdown,
+                _ = rotations.recv() => {
+                    if sender.send(DaemonSignal::RotateToken).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 () = &mut lost => {
                     let _ended = sender.send(DaemonSignal::ShutdownNow).await;
                     return;

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use xy_daemon::client::Client;
 use xy_daemon::daemon::{self, DaemonSignal, Listening, RunOptions};
+use xy_daemon::http::HttpOptions;
 use xy_daemon::paths::Directories;
 use xy_daemon::protocol::method::{
     Events, EventsParams, List, ListParams, Notification, Reloaded, ServerSummary, State,
@@ -126,6 +127,7 @@ fn options(
         socket: absolute(&session.socket()?)?,
         working_dir: std::env::current_dir()
             .map_err(|source| CommandError::Directory { path: ".".into(), source })?,
+        http: HttpOptions::default(),
         service: None,
     })
 }
@@ -152,7 +154,7 @@ async fn forward(
                 Ok(None) | Err(_) => Some("stopping every server… (again to kill them)".to_owned()),
             },
             DaemonSignal::ShutdownNow => Some("killing what is left…".to_owned()),
-            DaemonSignal::Reload => None,
+            DaemonSignal::Reload | DaemonSignal::RotateToken => None,
         };
         if let Some(text) = text {
             words.try_say(Words::Note(text));
@@ -293,7 +295,7 @@ mod tests {
 
     fn listening(servers: usize, rejected: usize) -> Listening {
         let rejected = vec![Rejected { name: "bad".to_owned(), errors: Vec::new() }; rejected];
-        Listening { socket: "/run/my xy/s.sock".into(), servers, rejected, swept: Vec::new() }
+        Listening { socket: "/run/my xy/s.sock".into(), http: None, servers, rejected, swept: Vec::new() }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! From the shape of a file to specs: defaults, ranges and everything that is wrong with the meaning, all at once.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::shape::{
     SizeText,
 };
 use super::{GroupConfig, LoadOptions, ServerConfig, Settings, instances, is_name, quantity};
+use crate::http::address::{self, DEFAULT_ADDRESS};
 
 mod group;
 mod probe;
@@ -53,6 +55,7 @@ pub(super) fn settings(shown: &Path, text: &str) -> Result<Settings, Vec<ConfigE
             .positive("shutdown_timeout", shape.shutdown_timeout.as_ref())
             .unwrap_or(defaults.shutdown_timeout),
         log: shape.log.map_or(defaults.log, |log| checker.log(&log, defaults.log)),
+        http: shape.http.map(|http| checker.listen(http.listen.as_deref())),
     };
     checker.finish(settings)
 }
@@ -117,6 +120,15 @@ struct Checker<'a> {
 impl<'a> Checker<'a> {
     fn new(file: &'a Path, outline: &'a Outline<'a>) -> Self {
         Self { file, outline, prefix: String::new(), place: None, errors: Vec::new(), unlisted: 0 }
+    }
+
+    /// Reads the address of HTTP.
+    fn listen(&mut self, text: Option<&str>) -> SocketAddr {
+        let address = text.map_or(Ok(DEFAULT_ADDRESS), address::parse);
+        address.unwrap_or_else(|error| {
+            self.error("http.listen", error.to_string());
+            DEFAULT_ADDRESS
+        })
     }
 
     /// Returns the value if nothing was wrong, else the errors from the top of the file to its end.

@@ -37,6 +37,14 @@ pub(super) use settings::{LimitShape, LimitValue, LimitsShape, MaskText, NameTex
 pub(super) struct DaemonShape {
     pub(super) shutdown_timeout: Option<DurationText>,
     pub(super) log: Option<LogShape>,
+    pub(super) http: Option<ListenShape>,
+}
+
+/// `http: (..)` in `xyd.ron` as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename = "Http", deny_unknown_fields, default)]
+pub(super) struct ListenShape {
+    pub(super) listen: Option<String>,
 }
 
 /// `servers/NAME.ron` as written.

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::error::{ErrorKind, RpcError};
 use super::json;
@@ -143,6 +144,13 @@ fn parse_error(error: &json::JsonError) -> RpcError {
 }
 
 impl Request {
+    /// Makes a request of what another frame than JSON-RPC says; it has no id.
+    pub fn of(method: impl Into<String>, params: &Map<String, Value>) -> Self {
+        // A map with strings as keys has a JSON form.
+        let params = serde_json::value::to_raw_value(params).expect("a map is JSON");
+        Self { id: None, method: method.into(), params: Some(params) }
+    }
+
     /// Reads one request from text that is known to be JSON.
     fn parse(text: &str) -> Result<Self, Refused> {
         if !text.starts_with('{') {

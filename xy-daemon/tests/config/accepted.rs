@@ -333,6 +333,7 @@ fn the_settings_have_defaults_for_every_key() {
     let expected = Settings {
         shutdown_timeout: Duration::from_secs(30),
         log: LogSettings { max_size: 10 << 20, max_age: None, keep: 5, buffer: 1 << 20 },
+        http: None,
     };
     for text in [None, Some(""), Some("// nothing"), Some("()"), Some("Daemon()"), Some("(log: ())")] {
         let directory = Directory::new();
@@ -340,6 +341,19 @@ fn the_settings_have_defaults_for_every_key() {
             directory.write("xyd.ron", text);
         }
         assert_eq!(directory.load().settings, expected, "{text:?}");
+    }
+}
+
+#[test]
+fn http_is_on_when_it_is_in_the_settings_at_the_address_there_or_the_usual_one() {
+    for (text, expected) in [
+        ("(http: ())", "127.0.0.1:9847"),
+        ("(http: (listen: \"127.0.0.1:0\"))", "127.0.0.1:0"),
+        ("(http: (listen: \"[::1]:80\"))", "[::1]:80"),
+    ] {
+        let directory = Directory::new();
+        directory.write("xyd.ron", text);
+        assert_eq!(directory.load().settings.http, expected.parse().ok(), "{text}");
     }
 }
 

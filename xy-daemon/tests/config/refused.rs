@@ -103,11 +103,19 @@ fn a_broken_settings_file_fails_the_load_with_all_its_errors() {
     for (text, expected) in [
         (
             "(shutdown_timout: \"1s\")",
-            "xyd.ron:1:2: shutdown_timout: unknown key `shutdown_timout`, expected one of `shutdown_timeout`, `log`; did you mean `shutdown_timeout`?",
+            "xyd.ron:1:2: shutdown_timout: unknown key `shutdown_timout`, expected one of `shutdown_timeout`, `log`, `http`; did you mean `shutdown_timeout`?",
         ),
         (
             "(shutdown_timeout: \"0s\", log: (keep: 0))",
             "xyd.ron:1:20: shutdown_timeout: must be longer than zero\nxyd.ron:1:38: log.keep: 0 is out of range, expected a number from 1 to 1000",
+        ),
+        (
+            "(http: (listen: \"0.0.0.0:9847\"))",
+            "xyd.ron:1:17: http.listen: `0.0.0.0:9847` is not a loopback address, and HTTP is for this machine only; use `127.0.0.1` or `[::1]`",
+        ),
+        (
+            "(http: (listen: \"localhost:9847\"))",
+            "xyd.ron:1:17: http.listen: `localhost:9847` is not an address with a port, expected `127.0.0.1:PORT` or `[::1]:PORT`",
         ),
         (
             "Process(command: \"a\")",

@@ -299,15 +299,20 @@ pub(crate) struct Server {
     _directory: tempfile::TempDir,
 }
 
+/// Returns a service and what it is told and tells.
+pub(crate) fn scripted() -> (Arc<Script>, Arc<Scripted>) {
+    let script = Arc::new(Script::new());
+    (Arc::clone(&script), Arc::new(Scripted(script)))
+}
+
 impl Server {
     pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("run/xyd.sock");
         let listener = Listener::bind(&path).expect("a free path");
-        let script = Arc::new(Script::new());
+        let (script, service) = scripted();
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
-        let service = Arc::new(Scripted(Arc::clone(&script)));
         let task = tokio::spawn(serve(listener, service, async move { stopped.notified().await }));
         Self { script, path, stop, task, _directory: directory }
     }

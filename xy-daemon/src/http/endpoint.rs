@@ -1,0 +1,620 @@
+//! One request: the checks in their order, then the endpoint.
+//!
+//! The order is host, origin, token, path, method, content type, body. Each check is made before anything is read that a
+//! later one is about, and none of them tells what a later one would have said.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    TRANSFER_ENCODING,
+};
+use hyper::{Request, Response, StatusCode};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+use xy_actors::event::stream::unix_ms;
+
+use super::Limits;
+use super::credentials::Credentials;
+use super::guard::Guard;
+use super::metrics::{Meter, Now, state_name};
+use super::operations::Operations;
+use super::pace::Pace;
+use super::reply::{Content, EVENT_STREAM, JSON, METRICS, Problem, json as json_reply, status_of, text};
+use super::route::{self, Access, BodyRule, Endpoint, Parameter, ParameterKind, ROUTES, Route, RouteError};
+use super::token::Verdict;
+use super::{sse, target};
+
+use crate::protocol::error::{ErrorKind, RpcError};
+use crate::protocol::message::Request as MethodCall;
+use crate::protocol::method::{
+    Logs, METHODS, OperationParams, Reload, ReloadParams, Shutdown, ShutdownParams, Signal, SignalParams,
+    VersionParams, VersionResult,
+};
+use crate::protocol::{Method, PROTOCOL_VERSION, json as strict_json};
+use crate::rpc::{self, Answer, Service, Subscription};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Bodies up to this length do not count as bytes in flight.
+const SHORT_BODY: usize = 4 << 10;
+
+/// The most bytes of long bodies in flight.
+const BYTES_IN_FLIGHT: usize = 16 << 20;
+
+/// The most bytes of output that one answer holds; of more, the latest.
+const LONGEST_TAIL: usize = 4 << 20;
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct Shared<S> {
+    pub(super) service: Arc<S>,
+    pub(super) guard: Guard,
+    pub(super) credentials: Arc<Credentials>,
+    pub(super) base_url: String,
+    pub(super) limits: Limits,
+    /// What tells numbers of this daemon from those of an earlier one.
+    pub(super) epoch: String,
+    pub(super) operations: Operations,
+    pub(super) meter: Meter,
+    pub(super) connections: AtomicUsize,
+    /// Turns true when the daemon stops serving.
+    pub(super) close: watch::Receiver<bool>,
+    bytes: Semaphore,
+}
+
+/// A request that has passed the checks.
+struct Admitted {
+    route: &'static Route,
+    argument: Option<String>,
+    query: Vec<(String, String)>,
+    headers: HeaderMap,
+    /// The token it was admitted with.
+    token: u64,
+    body: Vec<u8>,
+}
+
+impl<S: Service> Shared<S> {
+    pub(super) fn new(
+        service: Arc<S>,
+        guard: Guard,
+        credentials: Arc<Credentials>,
+        base_url: String,
+        limits: Limits,
+        epoch: String,
+        close: watch::Receiver<bool>,
+    ) -> Self {
+        let operations = Operations::new(epoch.clone(), limits.operations);
+        Self {
+            service,
+            guard,
+            credentials,
+            base_url,
+            limits,
+            epoch,
+            operations,
+            meter: Meter::new(),
+            connections: AtomicUsize::new(0),
+            close,
+            bytes: Semaphore::new(BYTES_IN_FLIGHT),
+        }
+    }
+
+    /// Answers one request.
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        pace: &Arc<Pace>,
+    ) -> Response<Content> {
+        let (serving, began) = pace.serve();
+        let arrived = Instant::now();
+        // Where a body's length is in dispute, the connection must not go on with what one side takes for a request.
+        let is_chunked = request.headers().contains_key(TRANSFER_ENCODING);
+        let mut label = "none";
+        let result = match self.admit(request, began, &mut label).await {
+            Ok(admitted) => self.run(admitted).await,
+            Err(problem) => Err(problem),
+        };
+        let mut response = result.unwrap_or_else(|problem| problem.into_response(None));
+        if is_chunked {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.meter.request(label, response.status().as_u16(), arrived.elapsed());
+        response.body_mut().hold(serving);
+        response
+    }
+
+    async fn admit(
+        &self,
+        request: Request<Incoming>,
+        began: Instant,
+        label: &mut &'static str,
+    ) -> Result<Admitted, Problem> {
+        let (head, body) = request.into_parts();
+        if let Err(error) = self.guard.check(&head.uri, &head.headers) {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", error.to_string()).closing());
+        }
+        let path = head.uri.path();
+        let token = match route::is_open(&head.method, path) {
+            true => 0,
+            false => self.authenticate(&head.headers)?,
+        };
+        let bad_target = |error: target::TargetError| {
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_request", error.to_string()).closing()
+        };
+        let segments = target::segments(path).map_err(bad_target)?;
+        let (route, argument) = match route::find(&head.method, &segments) {
+            Ok(found) => found,
+            Err(error) => return Err(unrouted(error)),
+        };
+        *label = route.path;
+        let query = target::query(head.uri.query().unwrap_or_default()).map_err(bad_target)?;
+        if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
+            let message = "a request has one of `Content-Length` and `Transfer-Encoding`";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message).closing());
+        }
+        let body = match route.body {
+            BodyRule::Ignored => Vec::new(),
+            BodyRule::Json => {
+                check_content_type(&head.headers)?;
+                self.read_body(body, began + self.limits.request).await?
+            }
+        };
+        Ok(Admitted { route, argument, query, headers: head.headers, token, body })
+    }
+
+    fn authenticate(&self, headers: &HeaderMap) -> Result<u64, Problem> {
+        match self.credentials.tokens().check(headers, Instant::now()) {
+            Verdict::Accepted(number) => Ok(number),
+            Verdict::Refused => {
+                let message = "the request needs the token: `Authorization: Bearer TOKEN`";
+                Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message).closing())
+            }
+            Verdict::TooMany => {
+                let message = "too many requests without the right token; try again in a second";
+                Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "limit_exceeded", message).closing())
+            }
+        }
+    }
+
+    /// Reads a whole body within its limits.
+    async fn read_body(&self, mut body: Incoming, deadline: Instant) -> Result<Vec<u8>, Problem> {
+        let limit = self.limits.body;
+        let too_large = || {
+            let message = format!("the body has more than {limit} bytes");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "limit_exceeded", message).closing()
+        };
+        let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if declared > limit {
+            return Err(too_large());
+        }
+        let expected = if body.size_hint().exact().is_some() { declared } else { limit };
+        let reading = async {
+            let weight = if expected > SHORT_BODY { u32::try_from(expected).unwrap_or(u32::MAX) } else { 0 };
+            // The semaphore is never closed.
+            let _bytes = self.bytes.acquire_many(weight).await;
+            let mut bytes = Vec::with_capacity(declared);
+            while let Some(frame) =
+                std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
+            {
+                let frame = frame.map_err(|error| {
+                    tracing::debug!(%error, "a request's body cannot be read");
+                    let message = "the body is not what its headers say";
+                    Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message).closing()
+                })?;
+                let Ok(data) = frame.into_data() else { continue };
+                if bytes.len() + data.len() > limit {
+                    return Err(too_large());
+                }
+                bytes.extend_from_slice(&data);
+            }
+            Ok(bytes)
+        };
+        timeout_at(deadline, reading).await.unwrap_or_else(|_| {
+            let message = "the request took too long to arrive";
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", message).closing())
+        })
+    }
+
+    async fn run(self: &Arc<Self>, request: Admitted) -> Result<Response<Content>, Problem> {
+        let Admitted { route, argument, query, headers, token, body } = request;
+        let query = read_query(route.query, query)?;
+        match route.endpoint {
+            Endpoint::Health => json_reply(StatusCode::OK, &json!({ "status": "ok" })),
+            Endpoint::Status => self.status().await,
+            Endpoint::Query(method) => self.ask(method, query).await,
+            Endpoint::Server(method) => {
+                let params = Map::from_iter([("name".to_owned(), server(argument)?.into())]);
+                self.ask(method, params).await
+            }
+            Endpoint::Operate(method) => {
+                let server = server(argument)?;
+                let mut params = body_members(&body, &["names", "all", "wait"])?;
+                params.insert("names".to_owned(), json!([server]));
+                self.operate(method, Some(server), params, is_waiting(&query)).await
+            }
+            Endpoint::Administer(method) => {
+                let params = body_members(&body, &[])?;
+                self.operate(method, None, params, is_waiting(&query)).await
+            }
+            Endpoint::Logs => self.logs(server(argument)?, query, &headers, token).await,
+            Endpoint::Events => sse::events(self, last_event_id(&headers), token).await,
+            Endpoint::RotateToken => {
+                body_members(&body, &[]).and_then(|members| match members.keys().next() {
+                    None => Ok(()),
+                    Some(name) => Err(Problem::parameter(name, "is not known")),
+                })?;
+                self.rotate_token().await
+            }
+            Endpoint::Diagnostics => self.diagnostics().await,
+            Endpoint::Capabilities => capabilities(),
+            Endpoint::Rpc => Ok(match rpc::answer(&self.service, &body).await {
+                Some(answer) => text(StatusCode::OK, JSON, answer),
+                None => text(StatusCode::NO_CONTENT, JSON, ""),
+            }),
+            Endpoint::Operations => {
+                json_reply(StatusCode::OK, &json!({ "operations": self.operations.list() }))
+            }
+            Endpoint::Operation => match self.operations.get(&argument.unwrap_or_default()) {
+                Some(operation) => json_reply(StatusCode::OK, &operation),
+                None => {
+                    let message = "no such operation is known, or no more";
+                    Err(Problem::new(StatusCode::NOT_FOUND, "operation_not_found", message))
+                }
+            },
+            Endpoint::Metrics => self.metrics().await,
+        }
+    }
+
+    /// Runs a method in a task of its own, so that it goes on when its client is gone.
+    async fn call(self: &Arc<Self>, method: &str, params: &Map<String, Value>) -> Result<Answer, Problem> {
+        let request = MethodCall::of(method, params);
+        let service = Arc::clone(&self.service);
+        match tokio::spawn(async move { rpc::call(&*service, &request).await }).await {
+            Ok(answer) => Ok(answer?),
+            Err(error) => Err(lost(&error)),
+        }
+    }
+
+    async fn ask(
+        self: &Arc<Self>,
+        method: &str,
+        params: Map<String, Value>,
+    ) -> Result<Response<Content>, Problem> {
+        match self.call(method, &params).await? {
+            Answer::Result(result) => Ok(text(StatusCode::OK, JSON, Box::<str>::from(result).into_string())),
+            Answer::Subscription(_) => unreachable!("no such endpoint is for a subscription"),
+        }
+    }
+
+    async fn operate(
+        self: &Arc<Self>,
+        method: &'static str,
+        server: Option<String>,
+        params: Map<String, Value>,
+        wait: bool,
+    ) -> Result<Response<Content>, Problem> {
+        let request = MethodCall::of(method, &params);
+        // A mistake of the caller is told at once, not as the result of an operation.
+        validate(method, &request)?;
+        let Some(operation) = self.operations.enter(method, server, unix_ms()) else {
+            let message = format!("{} operations are under way, which is the most", self.limits.operations);
+            return Err(RpcError::new(ErrorKind::LimitExceeded, message).into());
+        };
+        let task = tokio::spawn({
+            let (shared, id) = (Arc::clone(self), operation.id.clone());
+            async move {
+                shared.operations.begin(&id);
+                let outcome = match rpc::call(&*shared.service, &request).await {
+                    Ok(Answer::Result(result)) => Ok(result),
+                    Ok(Answer::Subscription(_)) => unreachable!("no operation is a subscription"),
+                    Err(error) => Err(error),
+                };
+                shared.operations.finish(&id, &outcome, unix_ms());
+                outcome
+            }
+        });
+        let location = format!("/v1/operations/{}", operation.id);
+        let mut response = match wait {
+            false => json_reply(StatusCode::ACCEPTED, &operation)?,
+            true => finished(task.await.map_err(|error| lost(&error))??),
+        };
+        if let Ok(location) = HeaderValue::from_str(&location) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        Ok(response)
+    }
+
+    async fn logs(
+        self: &Arc<Self>,
+        server: String,
+        mut params: Map<String, Value>,
+        headers: &HeaderMap,
+        token: u64,
+    ) -> Result<Response<Content>, Problem> {
+        let wants_stream = headers.get_all(ACCEPT).iter().any(|accepted| {
+            accepted.to_str().is_ok_and(|accepted| {
+                accepted
+                    .split(',')
+                    .any(|one| one.split(';').next().map(str::trim) == EVENT_STREAM.to_str().ok())
+            })
+        });
+        params.insert("name".to_owned(), server.into());
+        if wants_stream && !params.contains_key("follow") {
+            let is_about_the_past = params.contains_key("until_unix_ms") || params.contains_key("previous");
+            params.insert("follow".to_owned(), (!is_about_the_past).into());
+        }
+        if wants_stream || params.get("follow") == Some(&Value::Bool(true)) {
+            return sse::logs(self, params, last_event_id(headers), token).await;
+        }
+        match self.call(Logs::NAME, &params).await? {
+            Answer::Subscription(source) => tail(source).await,
+            Answer::Result(_) => unreachable!("`logs` opens a source"),
+        }
+    }
+
+    async fn rotate_token(self: &Arc<Self>) -> Result<Response<Content>, Problem> {
+        let credentials = Arc::clone(&self.credentials);
+        match tokio::spawn(async move { credentials.rotate().await }).await {
+            Ok(Ok(())) => {
+                let result = json!({
+                    "token_file": self.credentials.token_file(),
+                    "old_token_valid_secs": self.credentials.grace().as_secs(),
+                });
+                json_reply(StatusCode::OK, &result)
+            }
+            Ok(Err(error)) => {
+                tracing::error!("the token was not rotated: {}", crate::control::chain(&error));
+                let message = "the token was not rotated; the daemon's log says why";
+                Err(RpcError::new(ErrorKind::InternalError, message).into())
+            }
+            Err(error) => Err(lost(&error)),
+        }
+    }
+
+    async fn version(&self) -> Result<VersionResult, Problem> {
+        Ok(self.service.version(VersionParams {}).await?)
+    }
+
+    async fn status(self: &Arc<Self>) -> Result<Response<Content>, Problem> {
+        let version = self.version().await?;
+        let servers = self.service.list(Default::default()).await?.servers;
+        let mut states = Map::new();
+        for server in &servers {
+            let count = states.entry(state_name(server.state)).or_insert_with(|| 0.into());
+            *count = (count.as_u64().unwrap_or(0) + 1).into();
+        }
+        let status = json!({
+            "version": version.version,
+            "protocol": version.protocol,
+            "pid": version.pid,
+            "started_at_unix_ms": version.started_at_unix_ms,
+            "servers": servers.len(),
+            "ready": servers.iter().filter(|server| server.ready).count(),
+            "states": states,
+        });
+        json_reply(StatusCode::OK, &status)
+    }
+
+    async fn diagnostics(self: &Arc<Self>) -> Result<Response<Content>, Problem> {
+        let limits = &self.limits;
+        let http = json!({
+            "base_url": self.base_url,
+            "token_source": self.credentials.source(),
+            "token_file": self.credentials.token_file(),
+            "refused_tokens": self.credentials.tokens().failures(),
+            "connections": self.connections.load(Ordering::Relaxed),
+            "operations": self.operations.under_way(),
+            "limits": {
+                "connections": limits.connections,
+                "body_bytes": limits.body,
+                "head_secs": limits.head.as_secs_f64(),
+                "request_secs": limits.request.as_secs_f64(),
+                "idle_secs": limits.idle.as_secs_f64(),
+                "write_stall_secs": limits.write_stall.as_secs_f64(),
+                "operations": limits.operations,
+            },
+        });
+        json_reply(StatusCode::OK, &json!({ "daemon": self.version().await?, "http": http }))
+    }
+
+    async fn metrics(self: &Arc<Self>) -> Result<Response<Content>, Problem> {
+        let version = self.version().await?;
+        let servers = self.service.list(Default::default()).await?.servers;
+        let written = self.meter.write(&Now {
+            version: &version.version,
+            started_at_unix_ms: version.started_at_unix_ms,
+            servers: &servers,
+            connections: self.connections.load(Ordering::Relaxed),
+            refused_tokens: self.credentials.tokens().failures(),
+            operations: self.operations.under_way(),
+        });
+        Ok(text(StatusCode::OK, METRICS, written))
+    }
+}
+
+/// A task that ended without a result: the runtime is ending.
+fn lost(error: &tokio::task::JoinError) -> Problem {
+    tracing::error!(%error, "a request was lost");
+    RpcError::new(ErrorKind::InternalError, "the daemon failed to handle the request").into()
+}
+
+fn unrouted(error: RouteError) -> Problem {
+    match &error {
+        RouteError::Method(verbs) => {
+            let allow = verbs.iter().map(|verb| verb.as_str()).collect::<Vec<_>>().join(", ");
+            let problem =
+                Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", error.to_string());
+            Problem { allow: Some(allow), ..problem }.closing()
+        }
+        RouteError::NotFound => {
+            Problem::new(StatusCode::NOT_FOUND, "endpoint_not_found", error.to_string()).closing()
+        }
+    }
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let is_json = match (types.next(), types.next()) {
+        (Some(one), None) => one.to_str().is_ok_and(|one| {
+            let essence = one.split(';').next().unwrap_or_default();
+            essence.trim().eq_ignore_ascii_case("application/json")
+        }),
+        _ => false,
+    };
+    if is_json {
+        return Ok(());
+    }
+    let message = "the request must say `Content-Type: application/json`, even without a body";
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message).closing())
+}
+
+/// Returns the server that a segment names. What cannot be one's path is answered like one that is not there.
+fn server(argument: Option<String>) -> Result<String, Problem> {
+    let name = argument.unwrap_or_default();
+    if target::is_server_path(&name) { Ok(name) } else { Err(RpcError::server_not_found(&name).into()) }
+}
+
+fn last_event_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get(LAST_EVENT_ID).map(|id| id.to_str().unwrap_or_default())
+}
+
+fn is_waiting(query: &Map<String, Value>) -> bool {
+    query.get("wait") == Some(&Value::Bool(true))
+}
+
+/// Reads a query by the types of its parameters.
+fn read_query(known: &[Parameter], query: Vec<(String, String)>) -> Result<Map<String, Value>, Problem> {
+    let mut params = Map::new();
+    for (name, text) in query {
+        let Some(parameter) = known.iter().find(|parameter| parameter.name == name) else {
+            return Err(Problem::parameter(&name, "is not known"));
+        };
+        let value = match (parameter.kind, text.as_str()) {
+            (ParameterKind::Text, _) => Value::String(text),
+            (ParameterKind::Flag, "" | "true") => true.into(),
+            (ParameterKind::Flag, "false") => false.into(),
+            (ParameterKind::Flag, _) => return Err(Problem::parameter(&name, "must be `true` or `false`")),
+            (ParameterKind::Number, digits) => match digits.parse::<u64>() {
+                Ok(number) if !digits.starts_with('+') => number.into(),
+                _ => return Err(Problem::parameter(&name, "must be a whole number")),
+            },
+        };
+        params.insert(name, value);
+    }
+    Ok(params)
+}
+
+/// Reads a body that is an object, or nothing; the path and the query say the `reserved` ones.
+fn body_members(body: &[u8], reserved: &[&str]) -> Result<Map<String, Value>, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Map::new());
+    }
+    let text = strict_json::check(body)
+        .map_err(|error| RpcError::new(ErrorKind::ParseError, crate::control::chain(&error)))?;
+    let Ok(members) = serde_json::from_str::<Map<String, Value>>(text) else {
+        return Err(RpcError::new(ErrorKind::InvalidRequest, "the body must be an object").into());
+    };
+    match reserved.iter().find(|name| members.contains_key(**name)) {
+        Some(name) => Err(Problem::parameter(name, "is said by the path or the query, not by the body")),
+        None => Ok(members),
+    }
+}
+
+/// Reads the parameters of an operation and forgets them.
+fn validate(method: &str, request: &MethodCall) -> Result<(), RpcError> {
+    match method {
+        Signal::NAME => request.params::<SignalParams>().map(drop),
+        Reload::NAME => request.params::<ReloadParams>().map(drop),
+        Shutdown::NAME => request.params::<ShutdownParams>().map(drop),
+        _ => request.params::<OperationParams>().map(drop),
+    }
+}
+
+/// Answers with a result; one that says that the operation failed is answered as a failure.
+fn finished(result: Box<RawValue>) -> Response<Content> {
+    #[derive(serde::Deserialize)]
+    struct Rows {
+        #[serde(default)]
+        failed: Vec<crate::protocol::method::Failed>,
+    }
+    let failed = serde_json::from_str::<Rows>(result.get()).map(|rows| rows.failed).unwrap_or_default();
+    match failed.into_iter().next() {
+        None => text(StatusCode::OK, JSON, Box::<str>::from(result).into_string()),
+        Some(row) => {
+            let mut problem = Problem::from(RpcError::new(row.kind, row.message));
+            problem.status = status_of(row.kind);
+            problem.into_response(Some(&result))
+        }
+    }
+}
+
+/// Collects the lines of a source that ends, the latest ones if they are too many.
+async fn tail(mut source: Box<dyn Subscription>) -> Result<Response<Content>, Problem> {
+    use crate::protocol::method::{Gap, LogLine, Notification};
+    #[derive(Serialize)]
+    struct Tail {
+        lines: std::collections::VecDeque<LogLine>,
+        missed: Vec<Gap>,
+        /// Whether there were more lines before these.
+        truncated: bool,
+    }
+    let mut tail = Tail { lines: Default::default(), missed: Vec::new(), truncated: false };
+    let mut bytes = 0;
+    let weight = |line: &LogLine| line.line.len() + line.line_base64.as_ref().map_or(0, String::len) + 128;
+    loop {
+        let batch = match rpc::catch_panic(source.next()).await {
+            Ok(Some(batch)) => batch,
+            Ok(None) => break,
+            Err(panic) => {
+                tracing::error!(panic, "reading output failed by a panic");
+                let message = "the daemon failed to read the output; its log says more";
+                return Err(RpcError::new(ErrorKind::InternalError, message).into());
+            }
+        };
+        for notification in batch {
+            match notification {
+                Notification::Log(line) => {
+                    bytes += weight(&line);
+                    tail.lines.push_back(line);
+                }
+                Notification::LogGap(gap) => tail.missed.push(gap),
+                _ => {}
+            }
+            while bytes > LONGEST_TAIL
+                && let Some(first) = tail.lines.pop_front()
+            {
+                bytes -= weight(&first);
+                tail.truncated = true;
+            }
+        }
+    }
+    json_reply(StatusCode::OK, &tail)
+}
+
+fn capabilities() -> Result<Response<Content>, Problem> {
+    let endpoints: Vec<Value> = ROUTES
+        .iter()
+        .map(|route| {
+            json!({
+                "method": route.verb.as_str(),
+                "path": route.path,
+                "token": route.access == Access::Token,
+                "query": route.query.iter().map(|parameter| parameter.name).collect::<Vec<_>>(),
+                "summary": route.summary,
+            })
+        })
+        .collect();
+    let capabilities = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "protocol": PROTOCOL_VERSION,
+        "methods": METHODS,
+        "endpoints": endpoints,
+    });
+    json_reply(StatusCode::OK, &capabilities)
+}
