@@ -31,6 +31,8 @@ use crate::spec::{
     SupervisorSpec,
 };
 
+#[cfg(feature = "process")]
+pub(crate) mod handover;
 mod operation;
 mod sequence;
 
