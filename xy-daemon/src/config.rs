@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use xy_actors::log::LogSettings;
@@ -70,6 +71,8 @@ pub struct ServerConfig {
     pub log: LogSettings,
     /// The file.
     pub source: PathBuf,
+    /// What the file said.
+    pub text: Arc<str>,
 }
 
 /// A server file that is not in use.
@@ -315,6 +318,23 @@ fn load_server(
     }
     file::read(path, shown, options.trust)
         .and_then(|text| check::server(name, path, shown, &text, settings, options))
+}
+
+/// Reads a server again from what its file said, as it is in force, whatever the file says by now.
+///
+/// # Errors
+/// If this version does not accept it.
+pub(crate) fn restore(
+    name: &str,
+    origin: &str,
+    source: &Path,
+    text: &str,
+    options: &LoadOptions,
+) -> Result<ServerConfig, Vec<ConfigError>> {
+    let shown = shown_from_source(source);
+    let servers = check::server(origin, source, &shown, text, &Settings::default(), options)?;
+    let missing = || vec![ConfigError::of_file(&shown, format!("does not describe `{name}`"))];
+    servers.into_iter().find(|server| server.name == name).ok_or_else(missing)
 }
 
 /// Returns whether a text is a server name: `[a-z0-9_][a-z0-9_-]{0,63}`.

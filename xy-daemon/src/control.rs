@@ -13,10 +13,11 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use xy_actors::child::{Child, StartErrorKind};
 use xy_actors::event::stream::{EventCursor, unix_ms};
 use xy_actors::exit::Cause;
@@ -28,17 +29,19 @@ use xy_actors::supervisor::{
 };
 
 use crate::config::{Config, LoadError, LoadOptions, RejectedFile, ServerConfig};
-use crate::daemon::DaemonSignal;
+use crate::daemon::{Asked, DaemonSignal};
 use crate::protocol::PROTOCOL_VERSION;
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::method::{
     self, Diagnostics, EventsParams, Failed, Killed, KilledProcess, ListParams, ListResult, LogsParams,
     OperationParams, PauseResult, ReloadParams, ReloadResult, Reloaded, RestartResult, ResumeResult,
     ServerSummary, ShutdownParams, ShutdownResult, SignalParams, SignalResult, StartResult, StatusParams,
-    StatusResult, StopResult, Targets, Transition, VersionParams, VersionResult,
+    StatusResult, StopResult, Targets, Transition, UpgradeParams, UpgradeResult, VersionParams,
+    VersionResult,
 };
 use crate::reload::{self, ChangeKind, ReloadPlan};
 use crate::rpc::{Service, Subscription};
+use crate::upgrade::{ServerState, UpgradeError};
 
 mod subscription;
 mod words;
@@ -65,9 +68,11 @@ struct Inner {
     in_force: Mutex<InForce>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
-    signals: mpsc::Sender<DaemonSignal>,
+    asks: mpsc::Sender<Asked>,
     started_at_unix_ms: u64,
     place: Place,
+    /// A program that was to take over has handed the process back.
+    is_handed_back: AtomicBool,
 }
 
 /// Where the daemon is, for its diagnostics.
@@ -108,12 +113,18 @@ impl Source {
 
 /// The configuration in force: what each server of the tree was made from, and the files that are not in use.
 #[derive(Debug, Default)]
-struct InForce {
-    servers: BTreeMap<String, ServerConfig>,
-    rejected: BTreeMap<String, String>,
+pub(crate) struct InForce {
+    pub(crate) servers: BTreeMap<String, ServerConfig>,
+    pub(crate) rejected: BTreeMap<String, String>,
 }
 
 impl InForce {
+    pub(crate) fn of(config: &Config) -> Self {
+        let mut in_force = Self { servers: config.servers.clone(), ..Self::default() };
+        in_force.reject(&config.rejected);
+        in_force
+    }
+
     fn reject(&mut self, files: &[RejectedFile]) {
         self.rejected = files.iter().map(|file| (file.name.clone(), errors_of(file))).collect();
     }
@@ -130,18 +141,16 @@ pub(crate) fn child_of(server: &ServerConfig, host: &ProcessHost, logs: &LogHub)
 }
 
 impl Control {
-    /// Creates the operations around a root supervisor that was made from `config`.
+    /// Creates the operations around a root supervisor that was made from the configuration in force.
     pub(crate) fn new(
         root: Supervisor,
         host: ProcessHost,
         logs: LogHub,
         source: Source,
-        config: &Config,
-        signals: mpsc::Sender<DaemonSignal>,
+        in_force: InForce,
+        asks: mpsc::Sender<Asked>,
         place: Place,
     ) -> Self {
-        let mut in_force = InForce { servers: config.servers.clone(), ..InForce::default() };
-        in_force.reject(&config.rejected);
         Self(Arc::new(Inner {
             root,
             host,
@@ -149,10 +158,32 @@ impl Control {
             source,
             in_force: Mutex::new(in_force),
             reloading: tokio::sync::Mutex::new(()),
-            signals,
+            asks,
             started_at_unix_ms: unix_ms(),
             place,
+            is_handed_back: AtomicBool::new(false),
         }))
+    }
+
+    /// Notes that a program that was to take over has handed the process back to this one.
+    pub(crate) fn set_handed_back(&self, is_handed_back: bool) {
+        self.0.is_handed_back.store(is_handed_back, Ordering::Relaxed);
+    }
+
+    /// Asks the daemon for what a signal would.
+    pub(crate) fn signal_daemon(&self, signal: DaemonSignal) {
+        // A full queue holds such a request already.
+        let _queued = self.0.asks.try_send(Asked::Signal(signal));
+    }
+
+    /// Returns the configuration in force for the next program of this process; `None` if a reload takes longer than that.
+    pub(crate) async fn hand_over(
+        &self,
+        patience: Duration,
+    ) -> Option<(Vec<ServerState>, BTreeMap<String, String>)> {
+        let _quiet = tokio::time::timeout(patience, self.0.reloading.lock()).await.ok()?;
+        let in_force = self.in_force();
+        Some((in_force.servers.values().map(ServerState::of).collect(), in_force.rejected.clone()))
     }
 
     fn diagnostics(&self) -> Diagnostics {
@@ -167,6 +198,7 @@ impl Control {
             ownership: ownership.to_owned(),
             cgroup,
             guard_pid: self.0.place.guard,
+            handed_back: self.0.is_handed_back.load(Ordering::Relaxed),
             state_dir: self.0.place.state_dir.display().to_string(),
             config_dir: self.0.source.config_dir.display().to_string(),
             open_files_limit: limit.ok().map(|(soft, _)| soft),
@@ -665,9 +697,25 @@ impl Service for Control {
 
     async fn shutdown(&self, params: ShutdownParams) -> Result<ShutdownResult, RpcError> {
         tracing::info!(reason = params.reason.as_deref().unwrap_or_default(), "shutdown was asked for");
-        // A full queue holds a shutdown already.
-        let _queued = self.0.signals.try_send(DaemonSignal::Shutdown);
+        self.signal_daemon(DaemonSignal::Shutdown);
         Ok(ShutdownResult { stopping: true })
+    }
+
+    async fn upgrade(&self, _params: UpgradeParams) -> Result<UpgradeResult, RpcError> {
+        let (reply, verdict) = oneshot::channel();
+        let gone = || RpcError::new(ErrorKind::ShuttingDown, "the daemon is ending");
+        self.0.asks.send(Asked::Upgrade(reply)).await.map_err(|_| gone())?;
+        match verdict.await.map_err(|_| gone())? {
+            Ok(to) => Ok(UpgradeResult { from: env!("CARGO_PKG_VERSION").to_owned(), to }),
+            Err(error) => {
+                let kind = match error {
+                    UpgradeError::NoProgram => ErrorKind::Unsupported,
+                    UpgradeError::Reloading | UpgradeError::Ending => ErrorKind::Superseded,
+                    _ => ErrorKind::UpgradeRefused,
+                };
+                Err(RpcError::new(kind, chain(&error)))
+            }
+        }
     }
 }
 

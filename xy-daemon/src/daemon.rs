@@ -15,21 +15,26 @@ use xy_actors::event::ChildReport;
 use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream, unix_ms};
 use xy_actors::exit::ExitReport;
 use xy_actors::log::LogHub;
+use xy_actors::process::guard::Guarded;
 use xy_actors::process::settings::prepare_own_limits;
 use xy_actors::process::{HostError, HostOptions, Member, ProcessHost, SweepReport};
 use xy_actors::spec::{Order, SupervisorSpec};
-use xy_actors::supervisor::{SpawnTreeError, Supervisor};
+use xy_actors::supervisor::{SpawnTreeError, Supervisor, SupervisorBuilder};
 
-use crate::config::{Config, LoadError, LoadOptions, Trust};
-use crate::control::{Control, Place, Source, child_of, killed};
+use crate::config::{Config, LoadError, LoadOptions, Settings, Trust};
+use crate::control::{Control, InForce, Place, Source, child_of, killed};
 use crate::instance::{InstanceLock, LockError};
 use crate::protocol::method::Killed;
 use crate::rpc;
 use crate::service::ServiceManager;
-use crate::socket::{BindError, Listener};
+use crate::socket::{BindError, Listener, SharedListener};
+use crate::upgrade::{Inheritance, Upgrade, UpgradeError};
 
 /// What a kill at the end of the shutdown time may still take.
 const KILL_TIME: Duration = Duration::from_secs(5);
+
+/// How long the last answers before an upgrade may take to be written.
+const LAST_ANSWERS: Duration = Duration::from_millis(300);
 
 /// How long what another instance holds may still be given up.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -54,6 +59,8 @@ pub struct RunOptions {
     pub guard: Option<u32>,
     /// The service manager that is to be told how the daemon is, if there is one.
     pub service: Option<ServiceManager>,
+    /// The path of the program that takes this process over when it is told to upgrade; `None` if it cannot.
+    pub program: Option<PathBuf>,
 }
 
 /// What a daemon is told from outside the socket.
@@ -65,6 +72,8 @@ pub enum DaemonSignal {
     ShutdownNow,
     /// Read the configuration again.
     Reload,
+    /// Let the program on disk take over, while the servers run on.
+    Upgrade,
 }
 
 /// A daemon that accepts connections.
@@ -78,6 +87,8 @@ pub struct Listening {
     pub rejected: Vec<Rejected>,
     /// The processes an earlier daemon had left, which were killed, as `pid (command) of server`.
     pub swept: Vec<String>,
+    /// Whether it goes on with the servers of the program before this one.
+    pub is_taken_over: bool,
 }
 
 /// A server file that is not in use.
@@ -123,6 +134,9 @@ pub enum RunError {
     /// The root supervisor ended by itself; every server was ended with it.
     #[error("the root supervisor ended: {0}")]
     RootEnded(String),
+    /// What the program before this one handed over cannot be used.
+    #[error("the servers cannot be taken over: {0}")]
+    Handoff(String),
     /// A thread of the daemon failed.
     #[error("a thread of the daemon failed")]
     Thread(#[source] io::Error),
@@ -179,10 +193,10 @@ impl From<BindError> for RunError {
 /// Dropping the future kills every server.
 pub async fn run(
     options: RunOptions,
-    mut signals: mpsc::Receiver<DaemonSignal>,
+    signals: mpsc::Receiver<DaemonSignal>,
     listening: impl FnOnce(Listening),
 ) -> Result<RunReport, RunError> {
-    let _instance = patiently(async || Ok(InstanceLock::acquire(&options.state_dir)?)).await?;
+    let instance = patiently(async || Ok(InstanceLock::acquire(&options.state_dir)?)).await?;
     if let Err(error) = prepare_own_limits() {
         tracing::warn!("{}", crate::control::chain(&error));
     }
@@ -190,74 +204,303 @@ pub async fn run(
     let config = source.load().await?;
     let listener = patiently(async || Ok(Listener::bind(&options.socket)?)).await?;
     let (host, sweep) = patiently(async || {
-        let ledger = Some(options.state_dir.join("processes.ledger"));
-        // Children have other working directories than we.
-        let notify_dir =
-            Some(std::path::absolute(options.state_dir.join("notify")).map_err(RunError::Thread)?);
-        let cgroups = options.cgroups;
-        let options = HostOptions { subreaper: true, parent_death_signal: true, ledger, cgroups, notify_dir };
+        let options = host_options(&options)?;
         Ok(blocking(move || ProcessHost::start(options)).await??)
     })
     .await?;
     let swept = report_sweep(&sweep);
     let logs = LogHub::new(Some(options.state_dir.join("logs")));
     let root = spawn_root(&config, &host, &logs).await?;
-    let (own_signals, mut asked) = mpsc::channel(4);
-    let place = Place { state_dir: options.state_dir.clone(), guard: options.guard };
-    let control = Control::new(root.clone(), host.clone(), logs.clone(), source, &config, own_signals, place);
+    let shared = listener.shared().map_err(RunError::Thread)?;
+    let rejected = config.rejected.iter().map(|file| Rejected {
+        name: file.name.clone(),
+        errors: file.errors.iter().map(ToString::to_string).collect(),
+    });
+    let told = Listening {
+        socket: options.socket.clone(),
+        servers: config.servers.len(),
+        rejected: rejected.collect(),
+        swept,
+        is_taken_over: false,
+    };
+    let in_force = InForce::of(&config);
+    let daemon = Daemon::new(options, (host, logs, root), source, in_force, (instance, shared), &config);
+    daemon.serve(listener, signals, || listening(told)).await
+}
 
-    let (close, closing) = oneshot::channel::<()>();
-    let served = tokio::spawn({
-        let control = std::sync::Arc::new(control.clone());
-        async move {
+/// Runs a daemon on what the program before this one handed over, until it is told to shut down and everything has ended.
+///
+/// # Errors
+/// If it cannot go on; nothing has changed then, and the program before this one can. Later, as [`run`].
+///
+/// # Cancel safety
+/// Dropping the future kills every server.
+pub async fn take_up(
+    options: RunOptions,
+    inheritance: Inheritance,
+    signals: mpsc::Receiver<DaemonSignal>,
+    listening: impl FnOnce(Listening),
+) -> Result<RunReport, RunError> {
+    let Inheritance { handoff, mut luggage, keep, is_handed_back } = inheritance;
+    let damaged = |what: &str| RunError::Handoff(format!("{what} is missing"));
+    let source = source(&options);
+    let servers = handoff
+        .configuration(&source.options)
+        .map_err(|error| RunError::Handoff(crate::control::chain(&error)))?;
+    let mut take = |number, what| luggage.take(number).ok_or_else(|| damaged(what));
+    let numbers = handoff.descriptors;
+    let instance =
+        InstanceLock::taken_up(take(numbers.instance, "the lock of the state directory")?, keep.clone());
+    let lock = take(numbers.socket_lock, "the lock of the socket")?;
+    let socket = take(numbers.listener, "the socket")?;
+    let pipes = numbers.pipes.into_iter().map(|number| take(number, "the output of a server"));
+    let pipes = pipes.collect::<Result<Vec<_>, _>>()?;
+    let shared = SharedListener::taken_up(socket, lock, options.socket.clone(), keep.clone());
+    let listener = shared.listener().map_err(RunError::Thread)?;
+    let markers = handoff.tree.markers();
+    let specs = servers.values().map(|server| server.child.clone()).collect();
+    let checked = handoff.tree.check(root_spec(), specs);
+    checked.map_err(|error| RunError::Handoff(error.to_string()))?;
+    let host = ProcessHost::take_up(host_options(&options)?, handoff.host, luggage)?;
+    // From here on there is a way back only if nothing was read: this is the last thing that can fail.
+    let (logs, attachments) = LogHub::take_up(Some(options.state_dir.join("logs")), handoff.logs, pipes)
+        .map_err(|error| RunError::Handoff(crate::control::chain(&error)))?;
+    xy_actors::process::handover::settle();
+    keep.store(false);
+    host.give_attachments(attachments);
+    let config = Config {
+        settings: Settings { shutdown_timeout: handoff.shutdown_timeout, ..Settings::default() },
+        servers,
+        rejected: Vec::new(),
+    };
+    let root = builder(&config, &host, &logs).take_up(handoff.tree).spawn().await?;
+    host.end_unclaimed(&markers);
+    start_missing(&config, &root, &host, &logs).await;
+    let told = Listening {
+        socket: options.socket.clone(),
+        servers: config.servers.len(),
+        rejected: Vec::new(),
+        swept: Vec::new(),
+        is_taken_over: true,
+    };
+    let in_force = InForce { servers: config.servers.clone(), rejected: handoff.rejected };
+    let mut daemon = Daemon::new(options, (host, logs, root), source, in_force, (instance, shared), &config);
+    daemon.is_handed_back = is_handed_back;
+    daemon.serve(listener, signals, || listening(told)).await
+}
+
+/// A server was about to be added when the program was exchanged.
+async fn start_missing(config: &Config, root: &Supervisor, host: &ProcessHost, logs: &LogHub) {
+    let Ok(children) = root.which_children().await else { return };
+    let is_missing = |name: &str| !children.iter().any(|child| child.id.as_str() == name);
+    for server in config.servers.values().filter(|server| is_missing(&server.name)) {
+        let (root, spec, child) = (root.clone(), server.child.clone(), child_of(server, host, logs));
+        tokio::spawn(async move { root.start_child(spec, child).await });
+    }
+}
+
+/// A daemon whose tree runs.
+struct Daemon {
+    options: RunOptions,
+    host: ProcessHost,
+    logs: LogHub,
+    root: Supervisor,
+    control: Control,
+    asked: mpsc::Receiver<Asked>,
+    instance: InstanceLock,
+    shared: SharedListener,
+    shutdown_timeout: Duration,
+    in_short: String,
+    is_handed_back: bool,
+}
+
+/// The socket being served.
+struct Served {
+    close: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// What clients ask of the daemon itself.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// The same as a signal.
+    Signal(DaemonSignal),
+    /// An upgrade, and where to say whether it takes place; with the new program's version.
+    Upgrade(oneshot::Sender<Result<String, UpgradeError>>),
+}
+
+/// Why the daemon stops to wait.
+enum Told {
+    End(DaemonSignal),
+    Upgrade(Option<oneshot::Sender<Result<String, UpgradeError>>>),
+    RootEnded,
+}
+
+impl Daemon {
+    fn new(
+        options: RunOptions,
+        (host, logs, root): (ProcessHost, LogHub, Supervisor),
+        source: Source,
+        in_force: InForce,
+        (instance, shared): (InstanceLock, SharedListener),
+        config: &Config,
+    ) -> Self {
+        let (own_signals, asked) = mpsc::channel(4);
+        let place = Place { state_dir: options.state_dir.clone(), guard: options.guard };
+        let control =
+            Control::new(root.clone(), host.clone(), logs.clone(), source, in_force, own_signals, place);
+        Self {
+            options,
+            host,
+            logs,
+            root,
+            control,
+            asked,
+            instance,
+            shared,
+            shutdown_timeout: config.settings.shutdown_timeout,
+            in_short: in_short(config),
+            is_handed_back: false,
+        }
+    }
+
+    async fn serve(
+        mut self,
+        listener: Listener,
+        mut signals: mpsc::Receiver<DaemonSignal>,
+        listening: impl FnOnce(),
+    ) -> Result<RunReport, RunError> {
+        self.control.set_handed_back(self.is_handed_back);
+        let mut served = self.serve_on(listener);
+        let service = self.options.service.clone();
+        if let Some(service) = &service {
+            service.ready(&self.in_short);
+        }
+        listening();
+        let keep_alive = tokio::spawn({
+            let (service, root) = (service.clone(), self.root.clone());
+            async move {
+                if let Some(service) = service {
+                    service.keep_alive(&root).await;
+                }
+            }
+        });
+        let told = loop {
+            match until_told(&self.root, &self.control, service.as_ref(), &mut signals, &mut self.asked).await
+            {
+                Told::Upgrade(reply) => served = self.upgrade(reply, served, &mut signals).await?,
+                Told::End(how) => break Some(how),
+                Told::RootEnded => break None,
+            }
+        };
+        if let Some(service) = &service {
+            service.stopping();
+        }
+        let ended = match told {
+            Some(how) => Ok(shut_down(&self.root, how, self.shutdown_timeout, &mut signals).await),
+            None => Err(RunError::RootEnded(self.root.ended().await.to_string())),
+        };
+        let strangers = self.host.end_strangers().await;
+        keep_alive.abort();
+        self.logs.flush().await;
+        drop(served.close);
+        // A panic in the accept loop has been reported by the runtime; the socket is gone either way.
+        let _panicked = served.task.await;
+        let name = |member: &Member| format!("{} ({})", member.pid, member.command);
+        ended.map(|report| RunReport { strangers: strangers.iter().map(name).collect(), ..report })
+    }
+
+    fn serve_on(&self, listener: Listener) -> Served {
+        let (close, closing) = oneshot::channel::<()>();
+        let control = std::sync::Arc::new(self.control.clone());
+        let task = tokio::spawn(async move {
             let closed = async move {
                 let _dropped = closing.await;
             };
             rpc::serve(listener, control, closed).await;
-        }
-    });
-    let service = options.service;
-    if let Some(service) = &service {
-        service.ready(&in_short(&config));
+        });
+        Served { close, task }
     }
-    listening(Listening {
-        socket: options.socket,
-        servers: config.servers.len(),
-        rejected: config
-            .rejected
-            .iter()
-            .map(|file| Rejected {
-                name: file.name.clone(),
-                errors: file.errors.iter().map(ToString::to_string).collect(),
-            })
-            .collect(),
-        swept,
-    });
 
-    let keep_alive = tokio::spawn({
-        let (service, root) = (service.clone(), root.clone());
-        async move {
-            if let Some(service) = service {
-                service.keep_alive(&root).await;
-            }
+    /// Lets the program on disk take over, or says why not. Returns only if it does not, and serves on.
+    async fn upgrade(
+        &self,
+        reply: Option<oneshot::Sender<Result<String, UpgradeError>>>,
+        served: Served,
+        signals: &mut mpsc::Receiver<DaemonSignal>,
+    ) -> Result<Served, RunError> {
+        let upgrade = Upgrade {
+            program: self.options.program.as_deref(),
+            guard: self.options.guard,
+            root: &self.root,
+            host: &self.host,
+            logs: &self.logs,
+            control: &self.control,
+            instance: &self.instance,
+            listener: &self.shared,
+            shutdown_timeout: self.shutdown_timeout,
+        };
+        let checked = upgrade.check().await;
+        if let Err(error) = &checked {
+            tracing::error!("not upgraded: {}", crate::control::chain(error));
         }
-    });
-    let told = until_shutdown(&root, &control, service.as_ref(), &mut signals, &mut asked).await;
-    if let Some(service) = &service {
-        service.stopping();
+        let takes_place = checked.is_ok();
+        if let Some(reply) = reply {
+            let _gone = reply.send(checked);
+        }
+        if !takes_place {
+            return Ok(served);
+        }
+        // The answers that are due are written; who connects from now on is answered by the next program.
+        self.shared.keep().store(true);
+        drop(served.close);
+        let mut task = served.task;
+        if tokio::time::timeout(LAST_ANSWERS, &mut task).await.is_err() {
+            task.abort();
+            let _aborted = task.await;
+        }
+        let guard = self.options.guard.and_then(|guard| Guarded::attach(guard).ok());
+        if let Some(guard) = &guard {
+            guard.report_exchange();
+        }
+        let mut ending = None;
+        let error = upgrade
+            .exchange(|| {
+                while let Ok(signal) = signals.try_recv() {
+                    ending = ending
+                        .or((signal != DaemonSignal::Reload && signal != DaemonSignal::Upgrade)
+                            .then_some(signal));
+                }
+                ending.is_some()
+            })
+            .await;
+        tracing::error!("not upgraded: {}", crate::control::chain(&error));
+        self.shared.keep().store(false);
+        if let Some(guard) = &guard {
+            guard.report_up();
+        }
+        if let Some(signal) = ending {
+            self.control.signal_daemon(signal);
+        }
+        Ok(self.serve_on(self.shared.listener().map_err(RunError::Thread)?))
     }
-    let ended = match told {
-        Some(how) => Ok(shut_down(&root, how, config.settings.shutdown_timeout, &mut signals).await),
-        None => Err(RunError::RootEnded(root.ended().await.to_string())),
-    };
-    let strangers = host.end_strangers().await;
-    keep_alive.abort();
-    logs.flush().await;
-    drop(close);
-    // A panic in the accept loop has been reported by the runtime; the socket is gone either way.
-    let _panicked = served.await;
-    let name = |member: &Member| format!("{} ({})", member.pid, member.command);
-    ended.map(|report| RunReport { strangers: strangers.iter().map(name).collect(), ..report })
+}
+
+/// Returns the flags of the root supervisor.
+pub(crate) fn root_spec() -> SupervisorSpec {
+    SupervisorSpec { order: Order::Concurrent, intensity: None, ..SupervisorSpec::default() }
+}
+
+fn host_options(options: &RunOptions) -> Result<HostOptions, RunError> {
+    // Children have other working directories than we.
+    let notify_dir = std::path::absolute(options.state_dir.join("notify")).map_err(RunError::Thread)?;
+    Ok(HostOptions {
+        subreaper: true,
+        parent_death_signal: true,
+        ledger: Some(options.state_dir.join("processes.ledger")),
+        cgroups: options.cgroups,
+        notify_dir: Some(notify_dir),
+    })
 }
 
 /// Tries again for a moment while somebody else holds what is needed.
@@ -313,11 +556,13 @@ fn report_sweep(sweep: &SweepReport) -> Vec<String> {
 }
 
 async fn spawn_root(config: &Config, host: &ProcessHost, logs: &LogHub) -> Result<Supervisor, RunError> {
-    let spec = SupervisorSpec { order: Order::Concurrent, intensity: None, ..SupervisorSpec::default() };
-    let builder = config.servers.values().fold(Supervisor::builder(spec), |builder, server| {
+    Ok(builder(config, host, logs).seed(unix_ms()).spawn().await?)
+}
+
+fn builder(config: &Config, host: &ProcessHost, logs: &LogHub) -> SupervisorBuilder {
+    config.servers.values().fold(Supervisor::builder(root_spec()), |builder, server| {
         builder.child(server.child.clone(), child_of(server, host, logs))
-    });
-    Ok(builder.seed(unix_ms()).spawn().await?)
+    })
 }
 
 /// Says what a daemon on this configuration does, for its service manager.
@@ -325,22 +570,25 @@ fn in_short(config: &Config) -> String {
     format!("{} servers, {} files rejected", config.servers.len(), config.rejected.len())
 }
 
-/// Waits for a reason to end; `None` if the root has ended by itself. Reloads meanwhile.
-async fn until_shutdown(
+/// Waits for a reason to end or to be upgraded. Reloads meanwhile.
+async fn until_told(
     root: &Supervisor,
     control: &Control,
     service: Option<&ServiceManager>,
     signals: &mut mpsc::Receiver<DaemonSignal>,
-    asked: &mut mpsc::Receiver<DaemonSignal>,
-) -> Option<DaemonSignal> {
+    asked: &mut mpsc::Receiver<Asked>,
+) -> Told {
     loop {
-        let signal = tokio::select! {
-            Some(signal) = signals.recv() => signal,
-            Some(signal) = asked.recv() => signal,
-            _ = root.ended() => return None,
+        let asked = tokio::select! {
+            Some(signal) = signals.recv() => Asked::Signal(signal),
+            Some(asked) = asked.recv() => asked,
+            _ = root.ended() => return Told::RootEnded,
         };
-        if signal != DaemonSignal::Reload {
-            return Some(signal);
+        match asked {
+            Asked::Signal(DaemonSignal::Reload) => {}
+            Asked::Signal(DaemonSignal::Upgrade) => return Told::Upgrade(None),
+            Asked::Signal(signal) => return Told::End(signal),
+            Asked::Upgrade(reply) => return Told::Upgrade(Some(reply)),
         }
         let (control, service) = (control.clone(), service.cloned());
         tokio::spawn(async move {

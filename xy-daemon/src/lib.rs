@@ -27,3 +27,5 @@ pub mod signal;
 pub mod socket;
 #[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(feature = "server")]
+pub mod upgrade;

@@ -29,7 +29,8 @@ use crate::protocol::method::{
     LogsCancel, LogsParams, Notification, OperationParams, Pause, PauseResult, Reload, ReloadParams,
     ReloadResult, Restart, RestartResult, Resume, ResumeResult, Shutdown, ShutdownParams, ShutdownResult,
     Signal, SignalParams, SignalResult, Start, StartResult, Status, StatusParams, StatusResult, Stop,
-    StopResult, SubscribeResult, Subscribed, SubscriptionId, Version, VersionParams, VersionResult,
+    StopResult, SubscribeResult, Subscribed, SubscriptionId, Upgrade, UpgradeParams, UpgradeResult, Version,
+    VersionParams, VersionResult,
 };
 use crate::socket::Listener;
 
@@ -103,6 +104,8 @@ pub trait Service: Send + Sync + 'static {
         &self,
         params: ShutdownParams,
     ) -> impl Future<Output = Result<ShutdownResult, RpcError>> + Send;
+    /// Answers [`Upgrade`] when it is certain whether the new program can take over, just before it does.
+    fn upgrade(&self, params: UpgradeParams) -> impl Future<Output = Result<UpgradeResult, RpcError>> + Send;
 }
 
 /// A source of notifications with a cursor of its own, so that its speed is its subscriber's.
@@ -457,6 +460,7 @@ impl<S: Service> Connection<S> {
             EventsCancel::NAME => result::<EventsCancel>(self.cancel(Topic::Events, request.params()?).await),
             Version::NAME => result::<Version>(service.version(request.params()?).await),
             Shutdown::NAME => result::<Shutdown>(service.shutdown(request.params()?).await),
+            Upgrade::NAME => result::<Upgrade>(service.upgrade(request.params()?).await),
             unknown => {
                 Err(RpcError::new(ErrorKind::MethodNotFound, format!("there is no method `{unknown}`")))
             }

@@ -24,7 +24,8 @@ pub enum HangUp {
     Shutdown,
 }
 
-/// Listens for signals: SIGINT and SIGTERM ask to end, a second one to end at once, SIGHUP means what `hang_up` says.
+/// Listens for signals: SIGINT and SIGTERM ask to end, a second one to end at once, SIGHUP means what `hang_up` says,
+/// SIGUSR1 asks to upgrade.
 ///
 /// What follows the first within 300 ms repeats it and means nothing more.
 ///
@@ -49,25 +50,23 @@ pub fn listen_or(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_ups = signal(SignalKind::hangup())?;
+    let mut upgrades = signal(SignalKind::user_defined1())?;
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
         let mut asked = Asked::default();
         let mut lost = std::pin::pin!(lost);
         loop {
-            let ends = tokio::select! {
-                _ = interrupt.recv() => true,
-                _ = terminate.recv() => true,
-                _ = hang_ups.recv() => hang_up == HangUp::Shutdown,
+            let other = tokio::select! {
+                _ = interrupt.recv() => None,
+                _ = terminate.recv() => None,
+                _ = hang_ups.recv() => (hang_up == HangUp::Reload).then_some(DaemonSignal::Reload),
+                _ = upgrades.recv() => Some(DaemonSignal::Upgrade),
                 () = &mut lost => {
                     let _ended = sender.send(DaemonSignal::ShutdownNow).await;
                     return;
                 }
             };
-            let meaning = match ends {
-                true => asked.end(Instant::now()),
-                false => Some(DaemonSignal::Reload),
-            };
-            let Some(meaning) = meaning else { continue };
+            let Some(meaning) = other.or_else(|| asked.end(Instant::now())) else { continue };
             if sender.send(meaning).await.is_err() {
                 return;
             }

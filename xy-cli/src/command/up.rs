@@ -127,6 +127,7 @@ fn options(
         working_dir: std::env::current_dir()
             .map_err(|source| CommandError::Directory { path: ".".into(), source })?,
         service: None,
+        program: None,
     })
 }
 
@@ -152,7 +153,7 @@ async fn forward(
                 Ok(None) | Err(_) => Some("stopping every server… (again to kill them)".to_owned()),
             },
             DaemonSignal::ShutdownNow => Some("killing what is left…".to_owned()),
-            DaemonSignal::Reload => None,
+            DaemonSignal::Reload | DaemonSignal::Upgrade => None,
         };
         if let Some(text) = text {
             words.try_say(Words::Note(text));
@@ -292,7 +293,13 @@ mod tests {
 
     fn listening(servers: usize, rejected: usize) -> Listening {
         let rejected = vec![Rejected { name: "bad".to_owned(), errors: Vec::new() }; rejected];
-        Listening { socket: "/run/my xy/s.sock".into(), servers, rejected, swept: Vec::new() }
+        Listening {
+            socket: "/run/my xy/s.sock".into(),
+            servers,
+            rejected,
+            swept: Vec::new(),
+            is_taken_over: false,
+        }
     }
 
     #[test]

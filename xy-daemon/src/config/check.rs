@@ -98,7 +98,8 @@ pub(super) fn server(
     let instances = checker.number("instances", shape.instances, 1, instances::MOST);
     let process = ProcessSpec { stop_command, ..checker.process(*shape, options) };
     let (name, source) = (name.to_owned(), source.to_owned());
-    let server = ServerConfig { origin: name.clone(), name, child, process, log, source };
+    let text = text.into();
+    let server = ServerConfig { origin: name.clone(), name, child, process, log, source, text };
     let servers = checker.instances(server, instances);
     checker.own_ports(&servers, options);
     checker.finish(servers)

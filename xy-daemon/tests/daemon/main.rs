@@ -14,3 +14,4 @@ mod reload;
 mod service;
 mod settings;
 mod support;
+mod upgrade;
