@@ -85,6 +85,9 @@ pub(crate) enum CommandError {
     /// The daemon in this process did not start, or failed.
     #[error(transparent)]
     Daemon(#[from] RunError),
+    /// A program that was to take over did not, after it had said that it could.
+    #[error("not upgraded: the new program did not come up, or nobody answers")]
+    NotUpgraded,
     /// Ctrl-C could not be listened to.
     #[error("listening to signals failed")]
     Signals(#[source] io::Error),
@@ -129,6 +132,7 @@ impl CommandError {
                  `--socket` a second one can run"
                     .to_owned(),
             ),
+            Self::NotUpgraded => Some("what the daemon wrote to its standard error says why".to_owned()),
             Self::Directory { .. } | Self::Daemon(_) | Self::Output(_) | Self::Runtime(_) | Self::Signals(_) => None,
         }
     }
