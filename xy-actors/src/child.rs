@@ -102,6 +102,14 @@ pub trait Child: Any + Send + Sync + 'static {
     ///
     /// Called on the supervisor's task: must not block. A future that is ready at its first poll costs no task.
     fn start(&self, context: StartContext) -> StartFuture;
+
+    /// Goes on with an incarnation that an earlier program of this process began and [`Running::hand_over`] described.
+    ///
+    /// The contract is that of a start. Without an implementation, it is one.
+    #[cfg(feature = "process")]
+    fn take_up(&self, context: StartContext, _state: crate::supervisor::handover::LiveState) -> StartFuture {
+        self.start(context)
+    }
 }
 
 /// What a start is told.
@@ -192,6 +200,17 @@ pub trait Running: Send + 'static {
         None
     }
 
+    /// Says what it is, for the next program of this process, and does nothing more until [`go_on`](Self::go_on); `None` if
+    /// it cannot be taken up there. Times are relative to `now`.
+    #[cfg(feature = "process")]
+    fn hand_over(&mut self, _now: std::time::Instant) -> Option<crate::supervisor::handover::HandOverFuture> {
+        None
+    }
+
+    /// Goes on after [`hand_over`](Self::hand_over): there is no next program.
+    #[cfg(feature = "process")]
+    fn go_on(&mut self) {}
+
     /// Returns what the start hands back to whoever asked for it.
     fn info(&self) -> Option<StartInfo> {
         None
@@ -215,6 +234,7 @@ pub struct StartError {
 
 /// What kind of start failure this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum StartErrorKind {
     /// It failed; counts as a crash.

@@ -15,6 +15,12 @@ impl TreePath {
         Self(Arc::from(""))
     }
 
+    /// Returns the path that was written as this text.
+    #[cfg(feature = "process")]
+    pub(crate) fn of(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+
     /// Returns the path of a child of this supervisor.
     pub fn join(&self, id: &ChildId) -> Self {
         // Most children are the root's, and their path is their id.

@@ -14,6 +14,7 @@
 //!   at the parent's death, and a ledger by which the next start ends what was left; [`guard`] ends it at once.
 
 pub mod guard;
+pub mod handover;
 pub mod health;
 pub mod port;
 pub mod readiness;

@@ -28,6 +28,8 @@ use crate::spec::{ChildId, ChildSpec, ChildType, SpecError, SupervisorSpec};
 mod actor;
 mod address;
 mod alike;
+#[cfg(feature = "process")]
+pub mod handover;
 mod line;
 pub(crate) mod message;
 mod nested;
@@ -67,6 +69,25 @@ pub(crate) type Recipes = Vec<(Arc<ChildSpec>, Arc<dyn Child>)>;
 pub(crate) struct Tree {
     pub(crate) events: EventLog,
     pub(crate) earlier: EarlierExits,
+    /// The moment that the times of an earlier program's state are relative to, in a tree that was taken up.
+    #[cfg(feature = "process")]
+    origin: Option<std::time::Instant>,
+}
+
+impl Tree {
+    fn new(events: usize, earlier: BTreeMap<String, Vec<EarlierExit>>) -> Self {
+        Self {
+            events: EventLog::new(events),
+            earlier: Arc::new(Mutex::new(earlier)),
+            #[cfg(feature = "process")]
+            origin: None,
+        }
+    }
+
+    #[cfg(feature = "process")]
+    fn origin(&self) -> std::time::Instant {
+        self.origin.unwrap_or_else(actor::now)
+    }
 }
 
 /// How incarnations ended that an earlier life of the program began, by path, until their child is there to be told.
@@ -118,6 +139,8 @@ pub struct SupervisorBuilder {
     event_capacity: usize,
     seed: u64,
     earlier: BTreeMap<String, Vec<EarlierExit>>,
+    #[cfg(feature = "process")]
+    state: Option<handover::TreeState>,
 }
 
 impl fmt::Debug for SupervisorBuilder {
@@ -163,6 +186,15 @@ impl SupervisorBuilder {
         self
     }
 
+    /// Makes the supervisor go on where the tree of an earlier program of this process stopped, with the living children
+    /// that it had.
+    #[cfg(feature = "process")]
+    #[must_use]
+    pub fn take_up(mut self, state: handover::TreeState) -> Self {
+        self.state = Some(state);
+        self
+    }
+
     /// Spawns the supervisor, whose children then start; does not wait for them.
     ///
     /// # Errors
@@ -174,8 +206,24 @@ impl SupervisorBuilder {
     /// # Cancel safety
     /// Cancel safe: if the future is dropped, nothing runs.
     pub async fn spawn(self) -> Result<Supervisor, SpawnTreeError> {
-        let earlier = Arc::new(Mutex::new(self.earlier));
-        let tree = Tree { events: EventLog::new(self.event_capacity), earlier };
+        #[cfg_attr(not(feature = "process"), expect(unused_mut, reason = "nothing to take up"))]
+        let mut tree = Tree::new(self.event_capacity, self.earlier);
+        #[cfg(feature = "process")]
+        if let Some(state) = self.state {
+            let (root, events, now) = state.into_parts();
+            tree.events.restore(events);
+            tree.origin = Some(now);
+            let (arguments, life) = SupervisorArguments::taken_up(
+                self.spec,
+                self.children,
+                root,
+                now,
+                TreePath::root(),
+                tree.clone(),
+                None,
+            )?;
+            return Self::spawn_root(arguments, tree, life).await;
+        }
         let (arguments, life) = SupervisorArguments::new(
             self.spec,
             self.children,
@@ -184,6 +232,14 @@ impl SupervisorBuilder {
             tree.clone(),
             None,
         )?;
+        Self::spawn_root(arguments, tree, life).await
+    }
+
+    async fn spawn_root(
+        arguments: SupervisorArguments,
+        tree: Tree,
+        life: watch::Receiver<Life>,
+    ) -> Result<Supervisor, SpawnTreeError> {
         let (actor, _join) =
             Actor::spawn(None, SupervisorActor, arguments).await.map_err(|_| SpawnTreeError::Runtime)?;
         Ok(Supervisor { actor, path: TreePath::root(), tree, life })
@@ -216,6 +272,10 @@ pub enum SpawnTreeError {
     /// The supervisor ended before its children were started.
     #[error("supervisor ended before its children were started: {}", .0)]
     Ended(Arc<ExitReport>),
+    /// The state of an earlier tree does not fit.
+    #[cfg(feature = "process")]
+    #[error("the state of the earlier tree does not fit: {0}")]
+    State(#[from] crate::policy::decision::handover::StateError),
     /// The actor runtime could not spawn the supervisor.
     #[error("no runtime to spawn the supervisor on")]
     Runtime,
@@ -351,6 +411,8 @@ impl Supervisor {
             event_capacity: DEFAULT_EVENT_CAPACITY,
             seed: 0,
             earlier: BTreeMap::new(),
+            #[cfg(feature = "process")]
+            state: None,
         }
     }
 

@@ -108,6 +108,9 @@ pub(crate) enum CommandError {
     /// The full screen needs a terminal.
     #[error("standard output is not a terminal")]
     NoTerminal,
+    /// A program that was to take over did not, after it had said that it could.
+    #[error("not upgraded: the new program did not come up, or nobody answers")]
+    NotUpgraded,
     /// Ctrl-C could not be listened to.
     #[error("listening to signals failed")]
     Signals(#[source] io::Error),
@@ -155,6 +158,7 @@ impl CommandError {
             ),
             Self::NoTerminal => Some("`xyctl list -w` and `xyctl events -f` work everywhere".to_owned()),
             Self::Usage(_) | Self::Write { .. } | Self::Load(_) | Self::Screen(_) => None,
+            Self::NotUpgraded => Some("what the daemon wrote to its standard error says why".to_owned()),
             Self::Directory { .. } | Self::Daemon(_) | Self::Output(_) | Self::Runtime(_) | Self::Signals(_) => None,
         }
     }

@@ -11,7 +11,7 @@ use crate::http::Listen;
 /// Keeps servers running and restarts those that crash.
 ///
 /// Reads one file per server and exposes them over a local socket; `xyctl` is the other end. Runs in the foreground,
-/// logs to stderr, reloads on SIGHUP and ends everything on SIGTERM and SIGINT.
+/// logs to stderr, reloads on SIGHUP, gives way to the program on disk on SIGUSR1 while servers run on, and ends everything on SIGTERM and SIGINT.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(
     name = "xyd",
@@ -65,6 +65,19 @@ pub struct Arguments {
     /// Leave the terminal: become the leader of a new session; given by `xyctl daemon start`.
     #[arg(long, hide = true)]
     pub detach: bool,
+    /// Check whether this program could go on with the state that a running xyd has written, and exit; `-` is stdin
+    ///
+    /// A xyd that is to be upgraded asks the program on disk so before that takes over.
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    pub check_handoff: Option<PathBuf>,
+
+    /// The descriptor with the state of the program that ran in this process before; given by that.
+    #[arg(long, value_name = "NUMBER", hide = true)]
+    pub handoff: Option<i32>,
+
+    /// The program that was to take over from this one did not come up; given by that.
+    #[arg(long, hide = true, requires = "handoff")]
+    pub handed_back: bool,
 
     /// The guard of this process, which is its parent; given by the guard to a xyd that it starts again.
     #[arg(long, value_name = "PID", hide = true)]
@@ -113,6 +126,9 @@ mod tests {
             http: None,
             http_token_file: None,
             detach: false,
+            check_handoff: None,
+            handoff: None,
+            handed_back: false,
             guard_pid: None,
         };
         assert_eq!(bare, expected);
@@ -131,6 +147,9 @@ mod tests {
             "/t",
             "--guard-pid",
             "7",
+            "--handoff",
+            "9",
+            "--handed-back",
         ];
         let full = Arguments::try_parse_from(line).expect("all options are known");
         let expected = Arguments {
@@ -142,6 +161,9 @@ mod tests {
             http: Some("[::1]:0".parse().ok()),
             http_token_file: Some("/t".into()),
             detach: false,
+            check_handoff: None,
+            handoff: Some(9),
+            handed_back: true,
             guard_pid: Some(7),
         };
         assert_eq!(full, expected);

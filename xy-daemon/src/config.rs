@@ -20,6 +20,7 @@ mod dependencies;
 mod diagnosis;
 mod error;
 mod file;
+mod file_text;
 mod instances;
 mod outline;
 mod program;
@@ -29,6 +30,7 @@ mod shape;
 use check::{Described, Origin};
 use dependencies::Node;
 
+pub use self::file_text::FileText;
 pub use dependencies::DependsOn;
 pub use error::ConfigError;
 pub use file::Trust;
@@ -87,6 +89,8 @@ pub struct ServerConfig {
     pub depends_on: Vec<DependsOn>,
     /// The file.
     pub source: PathBuf,
+    /// What the file said.
+    pub text: FileText,
 }
 
 /// One group: a supervisor of its own, whose servers and groups are separate entries.
@@ -106,6 +110,8 @@ pub struct GroupConfig {
     pub depends_on: Vec<DependsOn>,
     /// The file.
     pub source: PathBuf,
+    /// What the file said.
+    pub text: FileText,
 }
 
 /// A server file that is not in use.
@@ -498,6 +504,29 @@ fn checked_name(name: &str, shown: &Path) -> Result<(), Vec<ConfigError>> {
             "a name is 1 to 64 characters of `a-z`, `0-9`, `_` and `-` and does not begin with `-`",
         ),
     ])
+}
+
+/// Reads a configuration again from what its files said, as it is in force, whatever they say by now.
+///
+/// # Errors
+/// If this version does not accept it.
+pub(crate) fn restore<'a>(
+    files: impl IntoIterator<Item = (&'a str, &'a Path, &'a str)>,
+    options: &LoadOptions,
+) -> Result<Config, Vec<ConfigError>> {
+    let mut config = Config::default();
+    let settings = Settings::default();
+    for (name, source, text) in files {
+        let origin = Origin { name, source, settings: &settings, options };
+        let described = check::server(origin, &shown_from_source(source), text)?;
+        config.servers.extend(described.servers.into_iter().map(|server| (server.name.clone(), server)));
+        config.groups.extend(described.groups.into_iter().map(|group| (group.name.clone(), group)));
+    }
+    settle(&mut config, &Config::default());
+    match config.rejected.is_empty() {
+        true => Ok(config),
+        false => Err(config.errors().cloned().collect()),
+    }
 }
 
 /// Returns whether a text is a server name: `[a-z0-9_][a-z0-9_-]{0,63}`.

@@ -13,10 +13,11 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use xy_actors::child::StartErrorKind;
 use xy_actors::event::stream::{EventCursor, unix_ms};
@@ -28,7 +29,7 @@ use xy_actors::spec::ChildType;
 use xy_actors::supervisor::{ChildInfo, LastExit, OperationError, SignalError, StopOutcome, Supervisor};
 
 use crate::config::{Config, LoadError, LoadOptions, RejectedFile, ServerConfig};
-use crate::daemon::DaemonSignal;
+use crate::daemon::{Asked, DaemonSignal};
 use crate::history::History;
 use crate::intent::Intent;
 use crate::protocol::PROTOCOL_VERSION;
@@ -38,11 +39,12 @@ use crate::protocol::method::{
     KilledProcess, ListParams, ListResult, LogsParams, OperationParams, PauseResult, ReloadParams,
     ReloadResult, Reloaded, RemoveParams, RemoveResult, RestartResult, ResumeResult, ServerSummary,
     ServerUsage, ShowParams, ShowResult, ShutdownParams, ShutdownResult, SignalParams, SignalResult,
-    StartResult, StatusParams, StatusResult, StopResult, Targets, Transition, UsageParams, UsageResult,
-    VersionParams, VersionResult, WhyParams, WhyResult,
+    StartResult, StatusParams, StatusResult, StopResult, Targets, Transition, UpgradeParams, UpgradeResult,
+    UsageParams, UsageResult, VersionParams, VersionResult, WhyParams, WhyResult,
 };
 use crate::reload;
 use crate::rpc::{Service, Subscription};
+use crate::upgrade::{ConfigurationState, UpgradeError};
 
 mod adhoc;
 mod apply;
@@ -53,7 +55,7 @@ mod tree;
 mod why;
 mod words;
 
-pub(crate) use tree::add_children;
+pub(crate) use tree::{add_children, child_of, group_of};
 
 use subscription::{EventSubscription, LogSubscription};
 
@@ -85,9 +87,11 @@ struct Inner {
     noting: Mutex<Option<JoinHandle<()>>>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
-    signals: mpsc::Sender<DaemonSignal>,
+    asks: mpsc::Sender<Asked>,
     started_at_unix_ms: u64,
     place: Place,
+    /// A program that was to take over has handed the process back.
+    is_handed_back: AtomicBool,
 }
 
 /// Where the daemon is, for its diagnostics.
@@ -135,13 +139,13 @@ impl Source {
 
 /// The configuration in force: what each server of the tree was made from, and the files that are not in use.
 #[derive(Debug, Default)]
-struct InForce {
-    config: Config,
-    rejected: BTreeMap<String, String>,
+pub(crate) struct InForce {
+    pub(crate) config: Config,
+    pub(crate) rejected: BTreeMap<String, String>,
 }
 
 impl InForce {
-    fn of(config: Config) -> Self {
+    pub(crate) fn of(config: Config) -> Self {
         let rejected = config.rejected.iter().map(|file| (file.name.clone(), errors_of(file))).collect();
         Self { config, rejected }
     }
@@ -158,17 +162,16 @@ fn errors_of(file: &RejectedFile) -> String {
 }
 
 impl Control {
-    /// Creates the operations around a root supervisor that was made from `config`.
+    /// Creates the operations around a root supervisor that was made from the configuration in force.
     pub(crate) fn new(
         root: Supervisor,
         host: ProcessHost,
         logs: LogHub,
         source: Source,
-        config: &Config,
-        signals: mpsc::Sender<DaemonSignal>,
+        in_force: InForce,
+        asks: mpsc::Sender<Asked>,
         place: Place,
     ) -> Self {
-        let in_force = InForce::of(config.clone());
         let kept = !place.state_dir.as_os_str().is_empty();
         let history = History::open(kept.then(|| place.state_dir.join("history")).as_deref());
         let noting = tokio::spawn(history.clone().follow(root.events(EventCursor::Seq(1))));
@@ -182,9 +185,10 @@ impl Control {
             source,
             in_force: Mutex::new(in_force),
             reloading: tokio::sync::Mutex::new(()),
-            signals,
+            asks,
             started_at_unix_ms: unix_ms(),
             place,
+            is_handed_back: AtomicBool::new(false),
         }))
     }
 
@@ -202,6 +206,24 @@ impl Control {
         self.forget_adhoc();
     }
 
+    /// Notes that a program that was to take over has handed the process back to this one.
+    pub(crate) fn set_handed_back(&self, is_handed_back: bool) {
+        self.0.is_handed_back.store(is_handed_back, Ordering::Relaxed);
+    }
+
+    /// Asks the daemon for what a signal would.
+    pub(crate) fn signal_daemon(&self, signal: DaemonSignal) {
+        // A full queue holds such a request already.
+        let _queued = self.0.asks.try_send(Asked::Signal(signal));
+    }
+
+    /// Returns the configuration in force for the next program of this process; `None` if a reload takes longer than that.
+    pub(crate) async fn hand_over(&self, patience: Duration) -> Option<ConfigurationState> {
+        let _quiet = tokio::time::timeout(patience, self.0.reloading.lock()).await.ok()?;
+        let in_force = self.in_force();
+        Some(ConfigurationState::of(&in_force.config, in_force.rejected.clone(), self.adhoc_names()))
+    }
+
     fn diagnostics(&self) -> Diagnostics {
         let (ownership, cgroup) = match self.0.host.ownership() {
             Ownership::Cgroup { path } => ("cgroup", Some(path.display().to_string())),
@@ -214,6 +236,7 @@ impl Control {
             ownership: ownership.to_owned(),
             cgroup,
             guard_pid: self.0.place.guard,
+            handed_back: self.0.is_handed_back.load(Ordering::Relaxed),
             state_dir: self.0.place.state_dir.display().to_string(),
             config_dir: self.0.source.config_dir.display().to_string(),
             open_files_limit: limit.ok().map(|(soft, _)| soft),
@@ -717,9 +740,25 @@ impl Service for Control {
 
     async fn shutdown(&self, params: ShutdownParams) -> Result<ShutdownResult, RpcError> {
         tracing::info!(reason = params.reason.as_deref().unwrap_or_default(), "shutdown was asked for");
-        // A full queue holds a shutdown already.
-        let _queued = self.0.signals.try_send(DaemonSignal::Shutdown);
+        self.signal_daemon(DaemonSignal::Shutdown);
         Ok(ShutdownResult { stopping: true })
+    }
+
+    async fn upgrade(&self, _params: UpgradeParams) -> Result<UpgradeResult, RpcError> {
+        let (reply, verdict) = oneshot::channel();
+        let gone = || RpcError::new(ErrorKind::ShuttingDown, "the daemon is ending");
+        self.0.asks.send(Asked::Upgrade(reply)).await.map_err(|_| gone())?;
+        match verdict.await.map_err(|_| gone())? {
+            Ok(to) => Ok(UpgradeResult { from: env!("CARGO_PKG_VERSION").to_owned(), to }),
+            Err(error) => {
+                let kind = match error {
+                    UpgradeError::NoProgram => ErrorKind::Unsupported,
+                    UpgradeError::Reloading | UpgradeError::Ending => ErrorKind::Superseded,
+                    _ => ErrorKind::UpgradeRefused,
+                };
+                Err(RpcError::new(kind, chain(&error)))
+            }
+        }
     }
 }
 

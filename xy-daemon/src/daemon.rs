@@ -6,24 +6,26 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use xy_actors::event::ChildReport;
 use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream, unix_ms};
 use xy_actors::exit::{Cause, Exit, ExitReport};
 use xy_actors::log::LogHub;
 use xy_actors::policy::Incarnation;
+use xy_actors::process::guard::Guarded;
 use xy_actors::process::settings::prepare_own_limits;
 use xy_actors::process::{HostError, HostOptions, LostIncarnation, Member, ProcessHost, SweepReport};
-use xy_actors::spec::{Order, SupervisorSpec};
-use xy_actors::supervisor::{EarlierExit, SpawnTreeError, Supervisor};
+use xy_actors::spec::{ChildSpec, Order, SupervisorSpec};
+use xy_actors::supervisor::{EarlierExit, SpawnTreeError, Supervisor, SupervisorBuilder};
 
 use crate::config::{Config, LoadError, LoadOptions, Trust};
-use crate::control::{Control, Place, Source, add_children, killed};
+use crate::control::{Control, InForce, Place, Source, add_children, child_of, group_of, killed};
 use crate::http::credentials::{Credentials, TokenError};
 use crate::http::{self, HttpError, HttpOptions};
 use crate::instance::{InstanceLock, LockError};
@@ -31,10 +33,14 @@ use crate::intent::Intent;
 use crate::protocol::method::Killed;
 use crate::rpc;
 use crate::service::ServiceManager;
-use crate::socket::{BindError, Listener};
+use crate::socket::{BindError, Listener, SharedListener};
+use crate::upgrade::{Inheritance, Upgrade, UpgradeError};
 
 /// What a kill at the end of the shutdown time may still take.
 const KILL_TIME: Duration = Duration::from_secs(5);
+
+/// How long the last answers before an upgrade may take to be written.
+const LAST_ANSWERS: Duration = Duration::from_millis(300);
 
 /// How long what another instance holds may still be given up.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -61,6 +67,8 @@ pub struct RunOptions {
     pub http: HttpOptions,
     /// The service manager that is to be told how the daemon is, if there is one.
     pub service: Option<ServiceManager>,
+    /// The path of the program that takes this process over when it is told to upgrade; `None` if it cannot.
+    pub program: Option<PathBuf>,
 }
 
 /// What a daemon is told from outside the socket.
@@ -74,6 +82,8 @@ pub enum DaemonSignal {
     Reload,
     /// Make a new token for HTTP.
     RotateToken,
+    /// Let the program on disk take over, while the servers run on.
+    Upgrade,
 }
 
 /// A daemon that accepts connections.
@@ -89,6 +99,8 @@ pub struct Listening {
     pub rejected: Vec<Rejected>,
     /// The processes an earlier daemon had left, which were killed, as `pid (command) of server`.
     pub swept: Vec<String>,
+    /// Whether it goes on with the servers of the program before this one.
+    pub is_taken_over: bool,
 }
 
 /// A server file that is not in use.
@@ -137,6 +149,9 @@ pub enum RunError {
     /// The root supervisor ended by itself; every server was ended with it.
     #[error("the root supervisor ended: {0}")]
     RootEnded(String),
+    /// What the program before this one handed over cannot be used.
+    #[error("the servers cannot be taken over: {0}")]
+    Handoff(String),
     /// A thread of the daemon failed.
     #[error("a thread of the daemon failed")]
     Thread(#[source] io::Error),
@@ -203,10 +218,10 @@ impl From<BindError> for RunError {
 /// Dropping the future kills every server.
 pub async fn run(
     options: RunOptions,
-    mut signals: mpsc::Receiver<DaemonSignal>,
+    signals: mpsc::Receiver<DaemonSignal>,
     listening: impl FnOnce(Listening),
 ) -> Result<RunReport, RunError> {
-    let _instance = patiently(async || Ok(InstanceLock::acquire(&options.state_dir)?)).await?;
+    let instance = patiently(async || Ok(InstanceLock::acquire(&options.state_dir)?)).await?;
     if let Err(error) = prepare_own_limits() {
         tracing::warn!("{}", crate::control::chain(&error));
     }
@@ -224,86 +239,365 @@ pub async fn run(
         None => None,
     };
     let (host, sweep) = patiently(async || {
-        let ledger = Some(options.state_dir.join("processes.ledger"));
-        // Children have other working directories than we.
-        let notify_dir =
-            Some(std::path::absolute(options.state_dir.join("notify")).map_err(RunError::Thread)?);
-        let cgroups = options.cgroups;
-        let options = HostOptions { subreaper: true, parent_death_signal: true, ledger, cgroups, notify_dir };
+        let options = host_options(&options)?;
         Ok(blocking(move || ProcessHost::start(options)).await??)
     })
     .await?;
     let swept = report_sweep(&sweep);
     let logs = LogHub::new(Some(options.state_dir.join("logs")));
     let root = spawn_root(&config, &host, &logs, &sweep.lost).await?;
-    let (own_signals, mut asked) = mpsc::channel(4);
-    let place = Place { state_dir: options.state_dir.clone(), guard: options.guard };
-    let control = Control::new(root.clone(), host.clone(), logs.clone(), source, &config, own_signals, place);
-
-    let (close, closing) = watch::channel(());
-    let closed = || {
-        let mut closing = closing.clone();
-        async move {
-            // It never changes; it ends when the sender is dropped.
-            let _dropped = closing.changed().await;
-        }
-    };
-    let service_of_all = Arc::new(control.clone());
-    let served = tokio::spawn(rpc::serve(listener, Arc::clone(&service_of_all), closed()));
-    let (base_url, credentials) = http.as_ref().map(|http| (http.base_url(), http.credentials())).unzip();
-    let http_served = tokio::spawn({
-        let closed = closed();
-        async move {
-            if let Some(http) = http {
-                http::serve(http, service_of_all, closed).await;
-            }
-        }
+    let shared = listener.shared().map_err(RunError::Thread)?;
+    let rejected = config.rejected.iter().map(|file| Rejected {
+        name: file.name.clone(),
+        errors: file.errors.iter().map(ToString::to_string).collect(),
     });
-    let service = options.service;
-    if let Some(service) = &service {
-        service.ready(&in_short(&config));
-    }
-    listening(Listening {
-        socket: options.socket,
-        http: base_url,
+    let told = Listening {
+        socket: options.socket.clone(),
+        http: http.as_ref().map(http::Listener::base_url),
         servers: config.servers.len(),
-        rejected: config
-            .rejected
-            .iter()
-            .map(|file| Rejected {
-                name: file.name.clone(),
-                errors: file.errors.iter().map(ToString::to_string).collect(),
-            })
-            .collect(),
+        rejected: rejected.collect(),
         swept,
-    });
+        is_taken_over: false,
+    };
+    let in_force = InForce::of(config);
+    let daemon = Daemon::new(options, (host, logs, root), source, in_force, (instance, shared));
+    daemon.serve(listener, http, signals, || listening(told)).await
+}
 
-    let keep_alive = tokio::spawn({
-        let (service, root) = (service.clone(), root.clone());
-        async move {
-            if let Some(service) = service {
-                service.keep_alive(&root).await;
+/// Runs a daemon on what the program before this one handed over, until it is told to shut down and everything has ended.
+///
+/// # Errors
+/// If it cannot go on; nothing has changed then, and the program before this one can. Later, as [`run`].
+///
+/// # Cancel safety
+/// Dropping the future kills every server.
+pub async fn take_up(
+    options: RunOptions,
+    inheritance: Inheritance,
+    signals: mpsc::Receiver<DaemonSignal>,
+    listening: impl FnOnce(Listening),
+) -> Result<RunReport, RunError> {
+    let Inheritance { handoff, mut luggage, keep, is_handed_back } = inheritance;
+    let damaged = |what: &str| RunError::Handoff(format!("{what} is missing"));
+    let source = source(&options);
+    let mut config = handoff
+        .configuration(&source.options)
+        .map_err(|error| RunError::Handoff(crate::control::chain(&error)))?;
+    source.intent.apply(&mut config);
+    let mut take = |number, what| luggage.take(number).ok_or_else(|| damaged(what));
+    let numbers = handoff.descriptors;
+    let instance =
+        InstanceLock::taken_up(take(numbers.instance, "the lock of the state directory")?, keep.clone());
+    let lock = take(numbers.socket_lock, "the lock of the socket")?;
+    let socket = take(numbers.listener, "the socket")?;
+    let pipes = numbers.pipes.into_iter().map(|number| take(number, "the output of a server"));
+    let pipes = pipes.collect::<Result<Vec<_>, _>>()?;
+    let shared = SharedListener::taken_up(socket, lock, options.socket.clone(), keep.clone());
+    let listener = shared.listener().map_err(RunError::Thread)?;
+    let markers = handoff.tree.markers();
+    let checked = handoff.tree.check(root_spec(), root_specs(&config));
+    checked.map_err(|error| RunError::Handoff(error.to_string()))?;
+    let host = ProcessHost::take_up(host_options(&options)?, handoff.host, luggage)?;
+    // From here on there is a way back only if nothing was read: this is the last thing that can fail.
+    let (logs, attachments) = LogHub::take_up(Some(options.state_dir.join("logs")), handoff.logs, pipes)
+        .map_err(|error| RunError::Handoff(crate::control::chain(&error)))?;
+    xy_actors::process::handover::settle();
+    keep.store(false);
+    host.give_attachments(attachments);
+    let root = builder(&config, &host, &logs).take_up(handoff.tree).spawn().await?;
+    host.end_unclaimed(&markers);
+    start_missing(&config, &root, &host, &logs).await;
+    let http = take_up_http(&options, handoff.http).await;
+    let told = Listening {
+        socket: options.socket.clone(),
+        http: http.as_ref().map(http::Listener::base_url),
+        servers: config.servers.len(),
+        rejected: Vec::new(),
+        swept: Vec::new(),
+        is_taken_over: true,
+    };
+    let adhoc = handoff.configuration.adhoc;
+    let in_force = InForce { config, rejected: handoff.configuration.rejected };
+    let mut daemon = Daemon::new(options, (host, logs, root), source, in_force, (instance, shared));
+    daemon.is_handed_back = is_handed_back;
+    daemon.control.take_up_adhoc(&adhoc);
+    daemon.serve(listener, http, signals, || listening(told)).await
+}
+
+/// Listens for HTTP where the program before did; without it the servers run on all the same.
+async fn take_up_http(options: &RunOptions, address: Option<SocketAddr>) -> Option<http::Listener> {
+    let address = address?;
+    let bind = async || {
+        let limits = http::Limits::default();
+        Ok(http::Listener::bind(address, &options.http.token, &options.state_dir, limits).await?)
+    };
+    let bound = patiently(bind).await;
+    bound.inspect_err(|error| tracing::error!("no HTTP: {}", crate::control::chain(error))).ok()
+}
+
+/// A server was about to be added when the program was exchanged.
+async fn start_missing(config: &Config, root: &Supervisor, host: &ProcessHost, logs: &LogHub) {
+    let Ok(children) = root.which_children().await else { return };
+    let is_missing = |name: &str| !children.iter().any(|child| child.id.as_str() == name);
+    for server in
+        config.servers.values().filter(|server| is_at_root(&server.name) && is_missing(&server.name))
+    {
+        let (root, spec, child) = (root.clone(), server.child.clone(), child_of(server, host, logs));
+        tokio::spawn(async move { root.start_child(spec, child).await });
+    }
+    for group in config.groups.values().filter(|group| is_at_root(&group.name) && is_missing(&group.name)) {
+        let (root, spec, child) = (root.clone(), group.child.clone(), group_of(group, config, host, logs));
+        tokio::spawn(async move { root.start_child(spec, child).await });
+    }
+}
+
+/// A daemon whose tree runs.
+struct Daemon {
+    options: RunOptions,
+    host: ProcessHost,
+    logs: LogHub,
+    root: Supervisor,
+    control: Control,
+    asked: mpsc::Receiver<Asked>,
+    instance: InstanceLock,
+    shared: SharedListener,
+    shutdown_timeout: Duration,
+    in_short: String,
+    is_handed_back: bool,
+}
+
+/// What is being served.
+struct Served {
+    /// Dropped, it ends the tasks.
+    close: watch::Sender<()>,
+    socket: tokio::task::JoinHandle<()>,
+    http: tokio::task::JoinHandle<()>,
+    /// Where HTTP is answered, if at all.
+    http_address: Option<SocketAddr>,
+    credentials: Option<Arc<Credentials>>,
+}
+
+impl Served {
+    /// Waits for the end of what is under way; a panic in it has been reported by the runtime.
+    async fn ended(self) {
+        drop(self.close);
+        let _panicked = self.socket.await;
+        let _panicked = self.http.await;
+    }
+}
+
+/// What clients ask of the daemon itself.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// The same as a signal.
+    Signal(DaemonSignal),
+    /// An upgrade, and where to say whether it takes place; with the new program's version.
+    Upgrade(oneshot::Sender<Result<String, UpgradeError>>),
+}
+
+/// Why the daemon stops to wait.
+enum Told {
+    End(DaemonSignal),
+    Upgrade(Option<oneshot::Sender<Result<String, UpgradeError>>>),
+    RootEnded,
+}
+
+impl Daemon {
+    fn new(
+        options: RunOptions,
+        (host, logs, root): (ProcessHost, LogHub, Supervisor),
+        source: Source,
+        in_force: InForce,
+        (instance, shared): (InstanceLock, SharedListener),
+    ) -> Self {
+        let (own_signals, asked) = mpsc::channel(4);
+        let place = Place { state_dir: options.state_dir.clone(), guard: options.guard };
+        let shutdown_timeout = in_force.config.settings.shutdown_timeout;
+        let in_short = in_short(&in_force.config);
+        let control =
+            Control::new(root.clone(), host.clone(), logs.clone(), source, in_force, own_signals, place);
+        Self {
+            options,
+            host,
+            logs,
+            root,
+            control,
+            asked,
+            instance,
+            shared,
+            shutdown_timeout,
+            in_short,
+            is_handed_back: false,
+        }
+    }
+
+    async fn serve(
+        mut self,
+        listener: Listener,
+        http: Option<http::Listener>,
+        mut signals: mpsc::Receiver<DaemonSignal>,
+        listening: impl FnOnce(),
+    ) -> Result<RunReport, RunError> {
+        self.control.set_handed_back(self.is_handed_back);
+        let mut served = self.serve_on(listener, http);
+        let service = self.options.service.clone();
+        if let Some(service) = &service {
+            service.ready(&self.in_short);
+        }
+        listening();
+        let keep_alive = tokio::spawn({
+            let (service, root) = (service.clone(), self.root.clone());
+            async move {
+                if let Some(service) = service {
+                    service.keep_alive(&root).await;
+                }
+            }
+        });
+        let told = loop {
+            let credentials = served.credentials.clone();
+            let (root, control) = (&self.root, &self.control);
+            match until_told(root, control, service.as_ref(), credentials, &mut signals, &mut self.asked)
+                .await
+            {
+                Told::Upgrade(reply) => served = self.upgrade(reply, served, &mut signals).await?,
+                Told::End(how) => break Some(how),
+                Told::RootEnded => break None,
+            }
+        };
+        if let Some(service) = &service {
+            service.stopping();
+        }
+        let ended = match told {
+            Some(how) => Ok(shut_down(&self.root, how, self.shutdown_timeout, &mut signals).await),
+            None => Err(RunError::RootEnded(self.root.ended().await.to_string())),
+        };
+        let strangers = self.host.end_strangers().await;
+        keep_alive.abort();
+        self.control.finish().await;
+        self.logs.flush().await;
+        served.ended().await;
+        let name = |member: &Member| format!("{} ({})", member.pid, member.command);
+        ended.map(|report| RunReport { strangers: strangers.iter().map(name).collect(), ..report })
+    }
+
+    fn serve_on(&self, listener: Listener, http: Option<http::Listener>) -> Served {
+        let (close, closing) = watch::channel(());
+        let closed = || {
+            let mut closing = closing.clone();
+            async move {
+                // It never changes; it ends when the sender is dropped.
+                let _dropped = closing.changed().await;
+            }
+        };
+        let control = Arc::new(self.control.clone());
+        let socket = tokio::spawn(rpc::serve(listener, Arc::clone(&control), closed()));
+        let http_address = http.as_ref().map(http::Listener::address);
+        let credentials = http.as_ref().map(http::Listener::credentials);
+        let http = tokio::spawn({
+            let closed = closed();
+            async move {
+                if let Some(http) = http {
+                    http::serve(http, control, closed).await;
+                }
+            }
+        });
+        Served { close, socket, http, http_address, credentials }
+    }
+
+    /// Lets the program on disk take over, or says why not. Returns only if it does not, and serves on.
+    async fn upgrade(
+        &self,
+        reply: Option<oneshot::Sender<Result<String, UpgradeError>>>,
+        served: Served,
+        signals: &mut mpsc::Receiver<DaemonSignal>,
+    ) -> Result<Served, RunError> {
+        let upgrade = Upgrade {
+            program: self.options.program.as_deref(),
+            guard: self.options.guard,
+            root: &self.root,
+            host: &self.host,
+            logs: &self.logs,
+            control: &self.control,
+            instance: &self.instance,
+            listener: &self.shared,
+            shutdown_timeout: self.shutdown_timeout,
+            http: served.http_address,
+        };
+        let checked = upgrade.check().await;
+        if let Err(error) = &checked {
+            tracing::error!("not upgraded: {}", crate::control::chain(error));
+        }
+        let takes_place = checked.is_ok();
+        if let Some(reply) = reply {
+            let _gone = reply.send(checked);
+        }
+        if !takes_place {
+            return Ok(served);
+        }
+        // The answers that are due are written; who connects from now on is answered by the next program.
+        self.shared.keep().store(true);
+        let http_address = served.http_address;
+        drop(served.close);
+        let deadline = Instant::now() + LAST_ANSWERS;
+        for mut task in [served.socket, served.http] {
+            if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+                task.abort();
+                let _aborted = task.await;
             }
         }
-    });
-    let told = until_shutdown(&root, &control, service.as_ref(), credentials, &mut signals, &mut asked).await;
-    if let Some(service) = &service {
-        service.stopping();
+        let guard = self.options.guard.and_then(|guard| Guarded::attach(guard).ok());
+        if let Some(guard) = &guard {
+            guard.report_exchange();
+        }
+        let mut ending = None;
+        let error = upgrade
+            .exchange(|| {
+                while let Ok(signal) = signals.try_recv() {
+                    ending = ending.or(matches!(signal, DaemonSignal::Shutdown | DaemonSignal::ShutdownNow)
+                        .then_some(signal));
+                }
+                ending.is_some()
+            })
+            .await;
+        tracing::error!("not upgraded: {}", crate::control::chain(&error));
+        self.shared.keep().store(false);
+        if let Some(guard) = &guard {
+            guard.report_up();
+        }
+        if let Some(signal) = ending {
+            self.control.signal_daemon(signal);
+        }
+        let http = take_up_http(&self.options, http_address).await;
+        Ok(self.serve_on(self.shared.listener().map_err(RunError::Thread)?, http))
     }
-    let ended = match told {
-        Some(how) => Ok(shut_down(&root, how, config.settings.shutdown_timeout, &mut signals).await),
-        None => Err(RunError::RootEnded(root.ended().await.to_string())),
-    };
-    let strangers = host.end_strangers().await;
-    keep_alive.abort();
-    control.finish().await;
-    logs.flush().await;
-    drop(close);
-    // A panic in the accept loop has been reported by the runtime; the socket is gone either way.
-    let _panicked = served.await;
-    let _panicked = http_served.await;
-    let name = |member: &Member| format!("{} ({})", member.pid, member.command);
-    ended.map(|report| RunReport { strangers: strangers.iter().map(name).collect(), ..report })
+}
+
+/// Returns the flags of the root supervisor.
+pub(crate) fn root_spec() -> SupervisorSpec {
+    SupervisorSpec { order: Order::Concurrent, intensity: None, ..SupervisorSpec::default() }
+}
+
+fn is_at_root(path: &str) -> bool {
+    !path.contains('/')
+}
+
+/// Returns what the root knows of its children.
+pub(crate) fn root_specs(config: &Config) -> Vec<ChildSpec> {
+    let servers = config.servers.values().filter(|server| is_at_root(&server.name));
+    let groups = config.groups.values().filter(|group| is_at_root(&group.name));
+    servers.map(|server| server.child.clone()).chain(groups.map(|group| group.child.clone())).collect()
+}
+
+fn host_options(options: &RunOptions) -> Result<HostOptions, RunError> {
+    // Children have other working directories than we.
+    let notify_dir = std::path::absolute(options.state_dir.join("notify")).map_err(RunError::Thread)?;
+    Ok(HostOptions {
+        subreaper: true,
+        parent_death_signal: true,
+        ledger: Some(options.state_dir.join("processes.ledger")),
+        cgroups: options.cgroups,
+        notify_dir: Some(notify_dir),
+    })
 }
 
 /// Tries again for a moment while somebody else holds what is needed.
@@ -365,9 +659,7 @@ async fn spawn_root(
     logs: &LogHub,
     lost: &[LostIncarnation],
 ) -> Result<Supervisor, RunError> {
-    let spec = SupervisorSpec { order: Order::Concurrent, intensity: None, ..SupervisorSpec::default() };
-    let builder = add_children(Supervisor::builder(spec), config, host, logs);
-    let builder = lost.iter().fold(builder, |builder, lost| {
+    let builder = lost.iter().fold(builder(config, host, logs), |builder, lost| {
         let exit = EarlierExit {
             incarnation: Incarnation::new(lost.incarnation),
             pid: lost.pid,
@@ -378,33 +670,41 @@ async fn spawn_root(
     Ok(builder.seed(unix_ms()).spawn().await?)
 }
 
+fn builder(config: &Config, host: &ProcessHost, logs: &LogHub) -> SupervisorBuilder {
+    add_children(Supervisor::builder(root_spec()), config, host, logs)
+}
+
 /// Says what a daemon on this configuration does, for its service manager.
 fn in_short(config: &Config) -> String {
     format!("{} servers, {} files rejected", config.servers.len(), config.rejected.len())
 }
 
-/// Waits for a reason to end; `None` if the root has ended by itself. Reloads meanwhile.
-async fn until_shutdown(
+/// Waits for a reason to end or to be upgraded. Reloads meanwhile.
+async fn until_told(
     root: &Supervisor,
     control: &Control,
     service: Option<&ServiceManager>,
     credentials: Option<Arc<Credentials>>,
     signals: &mut mpsc::Receiver<DaemonSignal>,
-    asked: &mut mpsc::Receiver<DaemonSignal>,
-) -> Option<DaemonSignal> {
+    asked: &mut mpsc::Receiver<Asked>,
+) -> Told {
     loop {
-        let signal = tokio::select! {
-            Some(signal) = signals.recv() => signal,
-            Some(signal) = asked.recv() => signal,
-            _ = root.ended() => return None,
+        let asked = tokio::select! {
+            Some(signal) = signals.recv() => Asked::Signal(signal),
+            Some(asked) = asked.recv() => asked,
+            _ = root.ended() => return Told::RootEnded,
         };
-        match signal {
-            DaemonSignal::Reload => {}
-            DaemonSignal::RotateToken => {
+        match asked {
+            Asked::Signal(DaemonSignal::Reload) => {}
+            Asked::Signal(DaemonSignal::RotateToken) => {
                 tokio::spawn(rotate_token(credentials.clone()));
                 continue;
             }
-            DaemonSignal::Shutdown | DaemonSignal::ShutdownNow => return Some(signal),
+            Asked::Signal(DaemonSignal::Upgrade) => return Told::Upgrade(None),
+            Asked::Signal(signal @ (DaemonSignal::Shutdown | DaemonSignal::ShutdownNow)) => {
+                return Told::End(signal);
+            }
+            Asked::Upgrade(reply) => return Told::Upgrade(Some(reply)),
         }
         let (control, service) = (control.clone(), service.cloned());
         tokio::spawn(async move {

@@ -213,6 +213,11 @@ impl Listener {
         base_url(self.address)
     }
 
+    /// Returns where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Returns the token's life, to rotate it.
     pub fn credentials(&self) -> Arc<Credentials> {
         Arc::clone(&self.credentials)

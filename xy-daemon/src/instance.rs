@@ -5,8 +5,11 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The name of the lock in the state directory.
 pub const LOCK_NAME: &str = "xyd.lock";
@@ -48,11 +51,32 @@ impl std::fmt::Display for Holder {
     }
 }
 
+/// Says that what a process holds is to stay as it is, whoever drops it: another program of the process goes on with it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Keep(Arc<AtomicBool>);
+
+impl Keep {
+    /// Creates one that is set.
+    pub(crate) fn set() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    /// Sets it or takes it back.
+    pub(crate) fn store(&self, keeps: bool) {
+        self.0.store(keeps, Ordering::Release);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// A locked file. The lock ends when the value is dropped or its process ends; programs that the process executes do not
 /// inherit it.
 #[derive(Debug)]
 pub(crate) struct LockFile {
     file: File,
+    keep: Keep,
 }
 
 impl LockFile {
@@ -84,12 +108,29 @@ impl LockFile {
         if let Err(error) = written {
             tracing::warn!(path = %path.display(), %error, "the process id was not written to the lock");
         }
-        Ok(Self { file })
+        Ok(Self { file, keep: Keep::default() })
+    }
+
+    /// Goes on with the lock of an earlier program of this process, or with another handle of it.
+    pub(crate) fn taken_up(file: OwnedFd, keep: Keep) -> Self {
+        Self { file: file.into(), keep }
+    }
+
+    /// Returns another descriptor of the lock.
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        self.file.try_clone().map(OwnedFd::from)
+    }
+
+    pub(crate) fn keep(&self) -> &Keep {
+        &self.keep
     }
 }
 
 impl Drop for LockFile {
     fn drop(&mut self) {
+        if self.keep.is_set() {
+            return;
+        }
         // Closing alone is not enough: a program that is being executed right now closes its copy of the descriptor a
         // moment after the spawning thread goes on, and holds the lock until then.
         if let Err(error) = self.file.unlock() {
@@ -128,7 +169,7 @@ fn read_pid(file: &mut File) -> Option<u32> {
 /// The right to be the one daemon of a state directory.
 #[derive(Debug)]
 pub struct InstanceLock {
-    _lock: LockFile,
+    lock: LockFile,
 }
 
 impl InstanceLock {
@@ -146,7 +187,17 @@ impl InstanceLock {
         if metadata.uid() != nix::unistd::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
             return Err(LockError::NotPrivate { path: state.to_owned() });
         }
-        Ok(Self { _lock: LockFile::acquire(&state.join(LOCK_NAME))? })
+        Ok(Self { lock: LockFile::acquire(&state.join(LOCK_NAME))? })
+    }
+
+    /// Goes on with the lock of an earlier program of this process.
+    pub(crate) fn taken_up(lock: OwnedFd, keep: Keep) -> Self {
+        Self { lock: LockFile::taken_up(lock, keep) }
+    }
+
+    /// Returns another descriptor of the lock, for the next program of this process.
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        self.lock.share()
     }
 }
 

@@ -33,3 +33,5 @@ pub mod signal;
 pub mod socket;
 #[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(feature = "server")]
+pub mod upgrade;

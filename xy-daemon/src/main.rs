@@ -1,5 +1,6 @@
 //! `xyd`: arguments, logging, run, exit code.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use xy_actors::process::guard::{self, GuardError, GuardOptions, Guarded, Role};
+use xy_actors::process::handover;
 use xy_daemon::args::Arguments;
 use xy_daemon::config::{Config, LoadOptions, check_commands};
 use xy_daemon::daemon::{
-    self, EXIT_ANOTHER_INSTANCE, EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, RunOptions,
+    self, EXIT_ANOTHER_INSTANCE, EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, Listening, RunOptions,
 };
 use xy_daemon::http::HttpOptions;
 use xy_daemon::http::credentials::TokenOptions;
@@ -19,8 +21,20 @@ use xy_daemon::paths::Directories;
 use xy_daemon::service::ServiceManager;
 use xy_daemon::signal::{self, HangUp};
 use xy_daemon::telemetry;
+use xy_daemon::upgrade::{self, Inheritance};
 
 fn main() -> ExitCode {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    // Before anything is opened, since what is handed over is known by its numbers.
+    match upgrade::take_over(&line, |inheritance| start(Some(inheritance))) {
+        None => start(None),
+        Some(Ok(code)) => code,
+        Some(Err(error)) => fail(&error, EXIT_INTERNAL),
+    }
+}
+
+/// Does what the command line says, or goes on where the program before this one stopped.
+fn start(inheritance: Option<Inheritance>) -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -30,7 +44,9 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    guard::reset_signals();
+    if inheritance.is_none() {
+        guard::reset_signals();
+    }
     let directories = match Directories::of_user() {
         Ok(directories) => directories,
         Err(error) => return fail(&error, EXIT_CONFIG),
@@ -45,9 +61,17 @@ fn main() -> ExitCode {
         telemetry::to_stderr("info");
         return check(&config_dir);
     }
+    if let Some(path) = &arguments.check_handoff {
+        return check_handoff(path);
+    }
     let token = match environment_token() {
         Ok(environment) => TokenOptions { file: arguments.http_token_file.clone(), environment },
         Err(error) => return fail(&error, EXIT_CONFIG),
+    };
+    let is_taken_over = inheritance.is_some();
+    let program = match &inheritance {
+        Some(inheritance) => Ok(inheritance.program().to_owned()),
+        None => upgrade::program_path(),
     };
     let options = RunOptions {
         config_dir,
@@ -59,6 +83,7 @@ fn main() -> ExitCode {
         working_dir: LoadOptions::new(home()).default_dir,
         http: HttpOptions { listen: arguments.listen(), token },
         service: None,
+        program: program.ok(),
     };
     if arguments.detach && arguments.guard_pid.is_none() {
         // It fails only for the leader of a process group, who has left the terminal's session or owns it.
@@ -66,7 +91,8 @@ fn main() -> ExitCode {
     }
     let guarded = match arguments.guard_pid {
         Some(pid) => Guarded::attach(pid).map(Some),
-        None if arguments.wants_guard(|name| std::env::var_os(name)) => match start_guard() {
+        None if !is_taken_over && arguments.wants_guard(|name| std::env::var_os(name)) => match start_guard()
+        {
             Ok(Role::Guard(exit)) => return ExitCode::from(guard::end_like(exit)),
             Ok(Role::Program(guarded)) => Ok(Some(guarded)),
             Err(error) => Err(error),
@@ -79,7 +105,7 @@ fn main() -> ExitCode {
             // A service manager that started the guard means the guard by the process that it started.
             let pids: Vec<u32> = guard.into_iter().chain([std::process::id()]).collect();
             let service = ServiceManager::from_environment(|name| std::env::var_os(name), &pids);
-            run(RunOptions { guard, service, ..options }, guarded)
+            run(RunOptions { guard, service, ..options }, guarded, inheritance)
         }
         Err(error) => fail(&error, EXIT_INTERNAL),
     }
@@ -88,7 +114,7 @@ fn main() -> ExitCode {
 /// Becomes the guard and the daemon below it. To be called while there is one thread and little memory, since the guard
 /// keeps a copy of both.
 fn start_guard() -> Result<Role, GuardError> {
-    let program = std::env::current_exe().map_err(GuardError::Program)?;
+    let program = upgrade::program_path().map_err(GuardError::Program)?;
     guard::start(&GuardOptions {
         program,
         arguments: std::env::args_os().skip(1).collect(),
@@ -123,7 +149,7 @@ struct NamedDirectory {
     source: std::io::Error,
 }
 
-fn run(options: RunOptions, guarded: Option<Guarded>) -> ExitCode {
+fn run(options: RunOptions, guarded: Option<Guarded>, inheritance: Option<Inheritance>) -> ExitCode {
     telemetry::to_stderr("info");
     // One thread for control: supervision is a serial conversation, and logs have a thread of their own.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -135,7 +161,7 @@ fn run(options: RunOptions, guarded: Option<Guarded>) -> ExitCode {
     let result = runtime.block_on(async {
         let lost = guard_lost(guarded.clone(), is_guard_lost.clone());
         let signals = signal::listen_or(HangUp::Reload, lost).map_err(daemon::RunError::Thread)?;
-        daemon::run(options, signals, |listening| {
+        let listening = |listening: Listening| {
             if let Some(guarded) = &guarded {
                 guarded.report_up();
             }
@@ -149,10 +175,17 @@ fn run(options: RunOptions, guarded: Option<Guarded>) -> ExitCode {
                 http = listening.http,
                 servers = listening.servers,
                 rejected = listening.rejected.len(),
-                "listening"
+                "{}",
+                if listening.is_taken_over { "taken over" } else { "listening" }
             );
-        })
-        .await
+        };
+        let Some(inheritance) = inheritance else { return daemon::run(options, signals, listening).await };
+        // They are heard now.
+        handover::release_signals();
+        if inheritance.is_handed_back {
+            tracing::error!("not upgraded: the new program did not come up");
+        }
+        daemon::take_up(options, inheritance, signals, listening).await
     });
     match result {
         Ok(report) => {
@@ -184,6 +217,17 @@ async fn guard_lost(guarded: Option<Arc<Guarded>>, is_lost: Arc<AtomicBool>) {
         Err(error) => tracing::error!(%error, "the guard cannot be watched; every server is ended"),
     }
     is_lost.store(true, Ordering::Relaxed);
+}
+
+/// Says whether this program could go on with a state: its version on standard output, or why not on standard error.
+fn check_handoff(path: &std::path::Path) -> ExitCode {
+    match upgrade::check_handoff(path, &LoadOptions::new(home())) {
+        Ok(version) => {
+            print_line(&version);
+            ExitCode::from(EXIT_OK)
+        }
+        Err(error) => fail(&error, EXIT_INTERNAL),
+    }
 }
 
 /// Prints every mistake of the configuration.

@@ -32,8 +32,9 @@ use crate::protocol::method::{
     Notification, OperationParams, Pause, PauseResult, Reload, ReloadParams, ReloadResult, Remove,
     RemoveParams, RemoveResult, Restart, RestartResult, Resume, ResumeResult, Show, ShowParams, ShowResult,
     Shutdown, ShutdownParams, ShutdownResult, Signal, SignalParams, SignalResult, Start, StartResult, Status,
-    StatusParams, StatusResult, Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Usage,
-    UsageParams, UsageResult, Version, VersionParams, VersionResult, Why, WhyParams, WhyResult,
+    StatusParams, StatusResult, Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Upgrade,
+    UpgradeParams, UpgradeResult, Usage, UsageParams, UsageResult, Version, VersionParams, VersionResult,
+    Why, WhyParams, WhyResult,
 };
 use crate::socket::Listener;
 
@@ -135,6 +136,8 @@ pub trait Service: Send + Sync + 'static {
         &self,
         params: ShutdownParams,
     ) -> impl Future<Output = Result<ShutdownResult, RpcError>> + Send;
+    /// Answers [`Upgrade`] when it is certain whether the new program can take over, just before it does.
+    fn upgrade(&self, params: UpgradeParams) -> impl Future<Output = Result<UpgradeResult, RpcError>> + Send;
 }
 
 fn unsupported(method: &str) -> RpcError {
@@ -613,6 +616,7 @@ async fn dispatch<S: Service>(service: &S, request: &Request) -> Result<Outcome,
         Events::NAME => Ok(Outcome::Source(Topic::Events, service.events(request.params()?).await?)),
         Version::NAME => result::<Version>(service.version(request.params()?).await),
         Shutdown::NAME => result::<Shutdown>(service.shutdown(request.params()?).await),
+        Upgrade::NAME => result::<Upgrade>(service.upgrade(request.params()?).await),
         unknown => Err(RpcError::new(ErrorKind::MethodNotFound, format!("there is no method `{unknown}`"))),
     }
 }

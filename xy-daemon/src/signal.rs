@@ -24,8 +24,8 @@ pub enum HangUp {
     Shutdown,
 }
 
-/// Listens for signals: SIGINT and SIGTERM ask to end, a second one to end at once, SIGHUP means what `hang_up` says, SIGUSR2
-/// asks for a new token.
+/// Listens for signals: SIGINT and SIGTERM ask to end, a second one to end at once, SIGHUP means what `hang_up` says,
+/// SIGUSR1 asks to upgrade, SIGUSR2 for a new token.
 ///
 /// What follows the first within 300 ms repeats it and means nothing more.
 ///
@@ -51,31 +51,24 @@ pub fn listen_or(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_ups = signal(SignalKind::hangup())?;
     let mut rotations = signal(SignalKind::user_defined2())?;
+    let mut upgrades = signal(SignalKind::user_defined1())?;
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
         let mut asked = Asked::default();
         let mut lost = std::pin::pin!(lost);
         loop {
-            let ends = tokio::select! {
-                _ = interrupt.recv() => true,
-                _ = terminate.recv() => true,
-                _ = hang_ups.recv() => hang_up == HangUp::Shutdown,
-                _ = rotations.recv() => {
-                    if sender.send(DaemonSignal::RotateToken).await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
+            let other = tokio::select! {
+                _ = interrupt.recv() => None,
+                _ = terminate.recv() => None,
+                _ = hang_ups.recv() => (hang_up == HangUp::Reload).then_some(DaemonSignal::Reload),
+                _ = upgrades.recv() => Some(DaemonSignal::Upgrade),
+                _ = rotations.recv() => Some(DaemonSignal::RotateToken),
                 () = &mut lost => {
                     let _ended = sender.send(DaemonSignal::ShutdownNow).await;
                     return;
                 }
             };
-            let meaning = match ends {
-                true => asked.end(Instant::now()),
-                false => Some(DaemonSignal::Reload),
-            };
-            let Some(meaning) = meaning else { continue };
+            let Some(meaning) = other.or_else(|| asked.end(Instant::now())) else { continue };
             if sender.send(meaning).await.is_err() {
                 return;
             }

@@ -6,6 +6,7 @@
 
 use std::fs::DirBuilder;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,9 +18,10 @@ use interprocess::local_socket::traits::tokio::Listener as _;
 use interprocess::local_socket::{ConnectOptions, GenericFilePath, ListenerOptions, Name, ToFsName};
 #[cfg(target_os = "linux")]
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
+use interprocess::os::unix::uds_local_socket::tokio::Listener as UdListener;
 use tokio::net::UnixStream;
 
-use crate::instance::{LockError, LockFile};
+use crate::instance::{Keep, LockError, LockFile};
 use crate::paths::{SocketPathError, check_socket_path};
 
 /// How long accepting rests after the process ran out of descriptors or memory.
@@ -102,7 +104,49 @@ pub struct Listener {
     path: PathBuf,
     identity: Identity,
     /// Dropped last, so that nobody takes the path over before it is cleared.
-    _lock: LockFile,
+    lock: LockFile,
+}
+
+/// A bound socket that outlives whoever serves it: the next program of this process goes on with it.
+#[derive(Debug)]
+pub(crate) struct SharedListener {
+    listener: OwnedFd,
+    lock: OwnedFd,
+    path: PathBuf,
+    keep: Keep,
+}
+
+impl SharedListener {
+    /// Creates one from the descriptors of an earlier program of this process.
+    pub(crate) fn taken_up(listener: OwnedFd, lock: OwnedFd, path: PathBuf, keep: Keep) -> Self {
+        Self { listener, lock, path, keep }
+    }
+
+    /// Returns a listener to serve on, which leaves everything as it is while `keep` is set.
+    ///
+    /// # Errors
+    /// If the system refuses descriptors, or the socket has lost its name.
+    pub(crate) fn listener(&self) -> io::Result<Listener> {
+        let listener: LocalListener = UdListener::try_from(self.listener.try_clone()?)?.into();
+        let identity = identity(&std::fs::symlink_metadata(&self.path)?);
+        let lock = LockFile::taken_up(self.lock.try_clone()?, self.keep.clone());
+        Ok(Listener { listener, path: self.path.clone(), identity, lock })
+    }
+
+    /// Returns another descriptor of the socket.
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        self.listener.try_clone()
+    }
+
+    /// Returns another descriptor of its lock.
+    pub(crate) fn share_lock(&self) -> io::Result<OwnedFd> {
+        self.lock.try_clone()
+    }
+
+    /// Returns what says whether the socket stays when a listener is dropped.
+    pub(crate) fn keep(&self) -> &Keep {
+        &self.keep
+    }
 }
 
 /// What tells one file from another of the same name.
@@ -137,7 +181,7 @@ impl Listener {
         let options = options.mode(0o600);
         let listener = options.create_tokio().map_err(failed)?;
         let metadata = std::fs::symlink_metadata(path).map_err(failed)?;
-        let bound = Self { listener, path: path.to_owned(), identity: identity(&metadata), _lock: lock };
+        let bound = Self { listener, path: path.to_owned(), identity: identity(&metadata), lock };
 
         // Whoever may rename entries of a directory further up could have put another one in its place.
         if private_directory(parent)? != directory {
@@ -147,6 +191,17 @@ impl Listener {
             });
         }
         Ok(bound)
+    }
+
+    /// Returns a handle that outlives this listener.
+    ///
+    /// # Errors
+    /// If the system refuses descriptors.
+    pub(crate) fn shared(&self) -> io::Result<SharedListener> {
+        let LocalListener::UdSocket(listener) = &self.listener;
+        let listener = listener.as_fd().try_clone_to_owned()?;
+        let (path, keep) = (self.path.clone(), self.lock.keep().clone());
+        Ok(SharedListener { listener, lock: self.lock.share()?, path, keep })
     }
 
     /// Returns the socket's path.
@@ -185,6 +240,9 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        if self.lock.keep().is_set() {
+            return;
+        }
         let is_own = std::fs::symlink_metadata(&self.path)
             .is_ok_and(|found| found.file_type().is_socket() && identity(&found) == self.identity);
         if is_own && let Err(error) = std::fs::remove_file(&self.path) {

@@ -108,8 +108,14 @@ impl Ring {
         self.next_seq
     }
 
+    /// Gives the next event this number. Nothing was appended yet.
+    #[cfg(feature = "process")]
+    pub(super) fn begin_at(&mut self, seq: u64) {
+        self.next_seq = seq.max(1);
+    }
+
     /// Returns the number of the first event that is held, or of the next one.
-    fn first(&self) -> u64 {
+    pub(super) fn first(&self) -> u64 {
         self.next_seq - self.entries.len() as u64
     }
 

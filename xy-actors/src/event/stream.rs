@@ -49,6 +49,11 @@ use crate::exit::ExitReport;
 use crate::path::TreePath;
 use crate::policy::Incarnation;
 
+#[cfg(feature = "process")]
+mod handover;
+#[cfg(feature = "process")]
+pub(crate) use handover::EventLogState;
+
 /// One event of a tree.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {

@@ -44,6 +44,12 @@ impl Jitter {
         Self { state: seed }
     }
 
+    /// Returns the seed with which a generator goes on where this one is.
+    #[cfg(feature = "process")]
+    pub(crate) fn state(&self) -> u64 {
+        self.state
+    }
+
     /// Returns the next number in [0, 1).
     pub fn next_unit(&mut self) -> f64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);

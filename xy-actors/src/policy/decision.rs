@@ -31,6 +31,8 @@ use crate::spec::{
     RestartType, Shutdown, SpecError, Strategy, SupervisorSpec,
 };
 
+#[cfg(feature = "process")]
+pub(crate) mod handover;
 mod operation;
 mod sequence;
 

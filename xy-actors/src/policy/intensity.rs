@@ -47,6 +47,18 @@ impl RestartWindow {
         self.times.is_empty()
     }
 
+    /// Returns the times of the restarts that count, oldest first.
+    #[cfg(feature = "process")]
+    pub(crate) fn times(&self) -> impl Iterator<Item = Instant> {
+        self.times.iter().copied()
+    }
+
+    /// Creates a window in which these restarts count.
+    #[cfg(feature = "process")]
+    pub(crate) fn of(times: impl Iterator<Item = Instant>) -> Self {
+        Self { times: times.collect() }
+    }
+
     /// Forgets all restarts.
     pub fn clear(&mut self) {
         self.times.clear();

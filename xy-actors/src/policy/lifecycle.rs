@@ -135,6 +135,7 @@ impl fmt::Display for State {
 
 /// Who asked for a start, which decides what a failure of it means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Origin {
     /// The supervisor's own start: a failure unwinds it (as in OTP).
     Initial,
@@ -148,6 +149,7 @@ pub(crate) enum Origin {
 
 /// What follows once a stopping child is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum After {
     /// It stays stopped; a temporary or dynamic child is removed.
     Rest,

@@ -6,6 +6,7 @@ use crate::spec::Shutdown;
 
 /// One rung of ending a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Rung {
     /// The child was asked to end.
     Asked,

@@ -10,7 +10,9 @@
 //! holds no timer of the stop ladder; those are its supervisor's.
 
 use std::future::Future;
-use std::os::fd::OwnedFd;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,15 +21,16 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::handover::ProcessState;
 use super::health::{self, Ask, Liveness, Verdict};
-use super::readiness::Prober;
 use super::readiness::notify::{self, Listener, NotifySocket};
+use super::readiness::{LogPattern, Prober};
 use super::{
     KillReport, Member, OsProcess, PortOwner, ProcessExit, ProcessHost, ProcessSpec, Readiness, StopCommand,
 };
 use crate::child::Reporter;
 use crate::exit::{Cause, Exit, ExitReport, ProcessRef};
-use crate::log::{Attachment, DRAIN_GRACE, Log};
+use crate::log::{Attachment, DRAIN_GRACE, LineWatch, Log, Marker, Stream};
 
 /// How long killing waits for processes that do not end at once; those in an uninterruptible sleep never do.
 const KILL_WAIT: Duration = Duration::from_secs(4);
@@ -51,7 +54,19 @@ pub(crate) enum ProcessMessage {
     MainExited(ProcessExit),
     /// Its whole tree is gone, except what could not be killed, and its output is read.
     TreeEnded(KillReport),
+    /// Say everything, for the next program of this process, and do nothing from then on.
+    HandOver(HandOverReply),
+    /// Do so now: nothing that was under way is left to be heard.
+    HandOverNow(HandOverReply),
+    /// Go on: there is no next program.
+    GoOn,
 }
+
+/// What a process actor knows, and the descriptors that go with it.
+pub(super) type HandedOver = (ProcessState, Vec<OwnedFd>);
+
+/// Where it says so.
+pub(super) type HandOverReply = oneshot::Sender<io::Result<HandedOver>>;
 
 #[cfg(feature = "cluster")]
 impl ractor::Message for ProcessMessage {}
@@ -68,6 +83,8 @@ pub(crate) struct ProcessArguments {
     pub(super) gate: Gate,
     /// Where it tells how it is, if it is to.
     pub(super) socket: Option<NotifySocket>,
+    /// How far it was in an earlier program of this process.
+    pub(super) before: Option<ProcessState>,
 }
 
 /// What proves that it is ready.
@@ -82,10 +99,69 @@ pub(super) enum Gate {
     Socket,
     /// A newline on this descriptor, which has this number in the child.
     Descriptor(OwnedFd, u16),
+    /// It has told already, and is to listen on its port.
+    Told,
+}
+
+impl Gate {
+    /// Returns what still has to prove that a process is ready which was started before: by an earlier program of this
+    /// process, or before one that did not take over.
+    pub(super) fn anew(
+        spec: &ProcessSpec,
+        is_ready: bool,
+        is_told: bool,
+        log: &Log,
+        (descriptor, attachment): (Option<OwnedFd>, Option<&Attachment>),
+    ) -> Self {
+        match spec.readiness() {
+            _ if is_ready => Self::Open,
+            _ if is_told => Self::Told,
+            Readiness::Started => Self::Open,
+            Readiness::Notify { fd: None } => Self::Socket,
+            Readiness::Notify { fd: Some(number) } => match descriptor {
+                Some(descriptor) => Self::Descriptor(descriptor, number),
+                None => Self::Asked,
+            },
+            Readiness::Log { pattern } => {
+                let (watch, seen) = watch_for(pattern.clone());
+                if let Some(attachment) = attachment {
+                    attachment.watch(watch);
+                }
+                // The line may have been read before anybody could hear of it.
+                if has_line(log, &pattern) { Self::Told } else { Self::Line(seen) }
+            }
+            _ => Self::Asked,
+        }
+    }
+}
+
+/// Returns whether the output of the current incarnation, as far as it is held, has a line with a match.
+fn has_line(log: &Log, pattern: &LogPattern) -> bool {
+    let lines = log.tail(usize::MAX);
+    let mut own =
+        lines.iter().rev().take_while(|line| !matches!(Marker::of(line), Some(Marker::Started { .. })));
+    own.any(|line| line.stream != Stream::Xy && pattern.is_match(&line.bytes))
+}
+
+/// Makes what looks for a line on the log thread, and what hears of it.
+pub(super) fn watch_for(pattern: LogPattern) -> (LineWatch, oneshot::Receiver<()>) {
+    let (found, seen) = oneshot::channel();
+    let mut found = Some(found);
+    let watch = LineWatch::new(move |line| {
+        if !pattern.is_match(line.bytes) {
+            return ControlFlow::Continue(());
+        }
+        if let Some(found) = found.take() {
+            // An actor that does not wait any more has no use for it.
+            let _gone = found.send(());
+        }
+        ControlFlow::Break(())
+    });
+    (watch, seen)
 }
 
 /// What a process actor knows.
-pub(crate) struct ProcessState {
+pub(crate) struct ActorState {
     host: ProcessHost,
     process: Arc<OsProcess>,
     incarnation: u64,
@@ -98,8 +174,17 @@ pub(crate) struct ProcessState {
     is_signaled: bool,
     stop_command: Option<StopCommandRun>,
     kill: watch::Sender<bool>,
+    /// It has told that it is ready.
+    is_told: bool,
     /// Whether it has been ready.
     ready: watch::Sender<bool>,
+    socket: Option<Arc<NotifySocket>>,
+    /// A duplicate of what it writes a newline to, until it has.
+    descriptor: Option<OwnedFd>,
+    /// Who is to be told everything as soon as what is under way has ended.
+    hand_over: Option<HandOverReply>,
+    /// Everything was told: whatever happens is the next program's affair.
+    is_handed_over: bool,
     /// What waits for readiness, then what checks its health.
     probe: Option<AbortOnDrop>,
     /// Hears what it says about itself, to its end.
@@ -131,7 +216,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-impl Drop for ProcessState {
+impl Drop for ActorState {
     fn drop(&mut self) {
         if !self.is_reported {
             // The actor was killed or panicked. The process dies with its handle.
@@ -148,32 +233,39 @@ pub(crate) struct ProcessActor;
 #[cfg_attr(feature = "async-trait", ractor::async_trait)]
 impl Actor for ProcessActor {
     type Msg = ProcessMessage;
-    type State = ProcessState;
+    type State = ActorState;
     type Arguments = ProcessArguments;
 
     async fn pre_start(
         &self,
         myself: ActorRef<ProcessMessage>,
         arguments: ProcessArguments,
-    ) -> Result<ProcessState, ActorProcessingErr> {
-        Ok(ProcessState::new(&myself, arguments))
+    ) -> Result<ActorState, ActorProcessingErr> {
+        Ok(ActorState::new(&myself, arguments))
     }
 
     async fn handle(
         &self,
         myself: ActorRef<ProcessMessage>,
         message: ProcessMessage,
-        state: &mut ProcessState,
+        state: &mut ActorState,
     ) -> Result<(), ActorProcessingErr> {
+        // What was asked for meanwhile is repeated by whoever goes on.
+        if state.is_handed_over && !matches!(message, ProcessMessage::GoOn) {
+            return Ok(());
+        }
         match message {
             ProcessMessage::Stop => state.on_stop(&myself),
             ProcessMessage::Kill => state.on_kill(),
             ProcessMessage::Follow(spec) => state.on_follow(&spec),
-            ProcessMessage::StopCommandOver => state.on_stop_command_over(),
+            ProcessMessage::StopCommandOver => state.on_stop_command_over(&myself),
             ProcessMessage::Told => state.on_told(&myself),
             ProcessMessage::Ready => state.on_ready(),
             ProcessMessage::MainExited(exit) => state.on_main_exited(&myself, exit),
             ProcessMessage::TreeEnded(report) => state.on_tree_ended(&myself, report),
+            ProcessMessage::HandOver(reply) => state.on_hand_over(&myself, reply),
+            ProcessMessage::HandOverNow(reply) => state.on_hand_over_now(&myself, reply),
+            ProcessMessage::GoOn => state.on_go_on(&myself),
         }
         Ok(())
     }
@@ -182,47 +274,97 @@ impl Actor for ProcessActor {
         &self,
         _myself: ActorRef<ProcessMessage>,
         _event: SupervisionEvent,
-        _state: &mut ProcessState,
+        _state: &mut ActorState,
     ) -> Result<(), ActorProcessingErr> {
         // It has no children.
         Ok(())
     }
 }
 
-impl ProcessState {
+impl ActorState {
     fn new(myself: &ActorRef<ProcessMessage>, arguments: ProcessArguments) -> Self {
-        let ProcessArguments { host, process, incarnation, attachment, log, spec, reporter, gate, socket } =
-            arguments;
-        let waiter = tokio::spawn({
-            let (process, myself) = (process.clone(), myself.clone());
+        let ProcessArguments {
+            host,
+            process,
+            incarnation,
+            attachment,
+            log,
+            spec,
+            reporter,
+            gate,
+            socket,
+            before,
+        } = arguments;
+        let is_before = |what: fn(&ProcessState) -> bool| before.as_ref().is_some_and(what);
+        let mut state = Self {
+            process,
+            incarnation,
+            attachment,
+            log,
+            spec,
+            reporter,
+            exit: None,
+            is_stop_asked: is_before(|before| before.is_stop_asked),
+            is_signaled: is_before(|before| before.is_signaled),
+            stop_command: None,
+            kill: watch::Sender::new(is_before(|before| before.is_kill_asked)),
+            host,
+            is_told: is_before(|before| before.is_told),
+            ready: watch::Sender::new(false),
+            socket: socket.map(Arc::new),
+            descriptor: None,
+            hand_over: None,
+            is_handed_over: false,
+            probe: None,
+            listener: None,
+            waiter: None,
+            finisher: None,
+            is_reported: false,
+        };
+        state.begin(myself, gate);
+        state
+    }
+
+    /// Begins to wait for the end of the process, and until then for its readiness or for whether it stays healthy.
+    fn begin(&mut self, myself: &ActorRef<ProcessMessage>, gate: Gate) {
+        self.waiter = Some(AbortOnDrop::spawn({
+            let (process, myself) = (self.process.clone(), myself.clone());
             async move {
                 let exit = process.exited().await;
-                let _gone = myself.send_message(ProcessMessage::MainExited(exit));
+                tell(&myself, ProcessMessage::MainExited(exit));
             }
-        });
-        let ready = watch::Sender::new(matches!(gate, Gate::Open));
-        let listener = socket.map(|socket| {
+        }));
+        if matches!(gate, Gate::Open) {
+            self.ready.send_replace(true);
+        }
+        if let Some(socket) = self.socket.clone() {
             let listener = Listener {
                 socket,
-                process: process.clone(),
-                reporter: reporter.clone(),
-                log: log.clone(),
+                process: self.process.clone(),
+                reporter: self.reporter.clone(),
+                log: self.log.clone(),
                 decides: matches!(gate, Gate::Socket),
-                watchdog: spec.watchdog,
-                ready: ready.subscribe(),
+                watchdog: self.spec.watchdog,
+                ready: self.ready.subscribe(),
             };
             let myself = myself.clone();
-            AbortOnDrop::spawn(listener.listen(move || tell(&myself, ProcessMessage::Told)))
-        });
-        let probe = match gate {
-            Gate::Open | Gate::Socket => None,
+            let task = listener.listen(move || tell(&myself, ProcessMessage::Told));
+            self.listener = Some(AbortOnDrop::spawn(task));
+        }
+        if self.is_stop_asked {
+            return;
+        }
+        self.probe = match gate {
+            Gate::Open => return self.watch_health(),
+            Gate::Socket => None,
+            Gate::Told => return self.on_told(myself),
             Gate::Asked => {
-                let prober = prober(&spec, &host, process.label());
-                let task = probe(prober, process.clone(), myself.clone(), reporter.clone());
+                let prober = prober(&self.spec, &self.host, self.process.label());
+                let task = probe(prober, self.process.clone(), myself.clone(), self.reporter.clone());
                 Some(AbortOnDrop::spawn(task))
             }
             Gate::Line(seen) => {
-                reporter.waits_for(Some(waits_for_line(&spec)));
+                self.reporter.waits_for(Some(waits_for_line(&self.spec)));
                 let myself = myself.clone();
                 Some(AbortOnDrop::spawn(async move {
                     // Output that ends without the line proves nothing, and the end of the process comes by itself.
@@ -232,37 +374,81 @@ impl ProcessState {
                 }))
             }
             Gate::Descriptor(end, number) => {
-                let (myself, reporter) = (myself.clone(), reporter.clone());
+                // For a next program of this process; without it, that one waits for a newline in vain.
+                self.descriptor = end.try_clone().ok();
+                let (myself, reporter) = (myself.clone(), self.reporter.clone());
                 Some(AbortOnDrop::spawn(async move {
                     notify::newline(end, number, &reporter).await;
                     tell(&myself, ProcessMessage::Told);
                 }))
             }
         };
-        let mut state = Self {
-            process,
-            incarnation,
-            attachment,
-            log,
-            spec,
-            reporter,
-            exit: None,
-            is_stop_asked: false,
-            is_signaled: false,
-            stop_command: None,
-            kill: watch::Sender::new(false),
-            host,
-            ready,
-            probe,
-            listener,
-            waiter: Some(AbortOnDrop(waiter.abort_handle())),
-            finisher: None,
-            is_reported: false,
-        };
-        if *state.ready.borrow() {
-            state.watch_health();
+    }
+
+    fn on_hand_over(&mut self, myself: &ActorRef<ProcessMessage>, reply: HandOverReply) {
+        // A command that ends it cannot be run half, and the end of a crash is near and has its story to tell.
+        let is_ending = self.exit.is_some() && !self.is_stop_asked;
+        if is_ending || (self.stop_command.is_some() && !self.is_signaled) {
+            self.hand_over = Some(reply);
+            return;
         }
-        state
+        self.end_tasks();
+        // Behind what they have said already.
+        tell(myself, ProcessMessage::HandOverNow(reply));
+    }
+
+    fn on_hand_over_now(&mut self, myself: &ActorRef<ProcessMessage>, reply: HandOverReply) {
+        self.end_tasks();
+        match self.state() {
+            Ok(state) => {
+                self.is_handed_over = true;
+                if reply.send(Ok(state)).is_err() {
+                    self.on_go_on(myself);
+                }
+            }
+            Err(error) => {
+                let _gone = reply.send(Err(error));
+                self.on_go_on(myself);
+            }
+        }
+    }
+
+    fn on_go_on(&mut self, myself: &ActorRef<ProcessMessage>) {
+        self.is_handed_over = false;
+        self.hand_over = None;
+        if self.waiter.is_some() || self.finisher.is_some() {
+            return;
+        }
+        // If it has ended, that is found out anew.
+        self.exit = None;
+        let place = (self.descriptor.take(), self.attachment.as_ref());
+        let gate = Gate::anew(&self.spec, *self.ready.borrow(), self.is_told, &self.log, place);
+        self.begin(myself, gate);
+    }
+
+    fn end_tasks(&mut self) {
+        self.probe = None;
+        self.listener = None;
+        self.waiter = None;
+        self.finisher = None;
+        self.stop_command = None;
+    }
+
+    fn state(&self) -> io::Result<HandedOver> {
+        let socket = self.socket.as_ref().map(|socket| socket.duplicate()).transpose()?;
+        let descriptor = self.descriptor.as_ref().map(OwnedFd::try_clone).transpose()?;
+        let address = self.socket.as_ref().map(|socket| socket.address().as_encoded_bytes().to_vec());
+        let state = ProcessState {
+            marker: self.process.marker().to_owned(),
+            is_ready: *self.ready.borrow(),
+            is_told: self.is_told,
+            is_stop_asked: self.is_stop_asked,
+            is_signaled: self.is_signaled,
+            is_kill_asked: *self.kill.borrow(),
+            socket: address.zip(socket.as_ref().map(AsRawFd::as_raw_fd)),
+            descriptor: descriptor.as_ref().map(AsRawFd::as_raw_fd),
+        };
+        Ok((state, socket.into_iter().chain(descriptor).collect()))
     }
 
     /// Begins to check the health of a process that is ready.
@@ -277,7 +463,10 @@ impl ProcessState {
     }
 
     fn on_stop(&mut self, myself: &ActorRef<ProcessMessage>) {
-        self.is_stop_asked = true;
+        // In an earlier program of this process, perhaps.
+        if std::mem::replace(&mut self.is_stop_asked, true) {
+            return;
+        }
         self.probe = None;
         // If the main process has ended, what is left of its tree is being dealt with already.
         if self.exit.is_some() {
@@ -324,9 +513,12 @@ impl ProcessState {
         StopCommandRun { _task: AbortOnDrop(task.abort_handle()), over: Some(is_over) }
     }
 
-    fn on_stop_command_over(&mut self) {
+    fn on_stop_command_over(&mut self, myself: &ActorRef<ProcessMessage>) {
         if self.exit.is_none() {
             self.signal_stop();
+        }
+        if let Some(reply) = self.hand_over.take() {
+            self.on_hand_over(myself, reply);
         }
     }
 
@@ -359,6 +551,7 @@ impl ProcessState {
         if self.is_stop_asked || self.exit.is_some() {
             return;
         }
+        (self.is_told, self.descriptor) = (true, None);
         if self.spec.port.is_none() || self.spec.port_owner == PortOwner::Any {
             return self.on_ready();
         }

@@ -80,6 +80,12 @@ impl Groups {
         }
     }
 
+    /// Returns the leaf that was made for a tree before, if it has one.
+    pub(super) fn existing(&self, marker: &str) -> Option<Leaf> {
+        let path = self.base.join(marker);
+        path.is_dir().then_some(Leaf { path })
+    }
+
     /// Removes the directory of leaves if it is empty; with leaves in it, it stays for the next start.
     pub(super) fn remove(&self) {
         let _in_use = fs::remove_dir(&self.base);

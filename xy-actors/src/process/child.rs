@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,14 +9,14 @@ use ractor::{Actor, ActorRef};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::actor::{Gate, ProcessActor, ProcessArguments, ProcessMessage};
-use super::readiness::LogPattern;
+use super::actor::{Gate, ProcessActor, ProcessArguments, ProcessMessage, watch_for};
 use super::readiness::notify::NotifySocket;
 use super::{OsProcess, PortOwner, ProcessHost, ProcessSpec, Readiness, port};
 use crate::child::{
     Child, Reporter, Running, StartContext, StartError, StartErrorKind, StartFuture, Started,
 };
-use crate::log::{LineWatch, LogHub, LogSettings};
+use crate::log::{LogHub, LogSettings};
+use crate::supervisor::handover::{HandOverError, HandOverFuture, LiveState};
 
 /// How long a start waits for its port. Whoever is about to end, as the last of an earlier daemon's servers may be, lets go
 /// within this time; for anybody else the start fails, uncounted, and is tried again after the backoff.
@@ -142,8 +141,52 @@ impl Child for ProcessChild {
                 reporter: context.reporter.clone(),
                 gate,
                 socket,
+                before: None,
             };
             // If the actor cannot be spawned, its arguments are dropped, and with them the process.
+            let spawned = Actor::spawn_linked(None, ProcessActor, arguments, context.supervisor()).await;
+            let (actor, _join) = spawned.map_err(StartError::failed)?;
+            let running = Box::new(RunningProcess { actor, process: signals, pid });
+            Ok(if is_ready { Started::Ready(running) } else { Started::Running(running) })
+        })
+    }
+
+    fn take_up(&self, context: StartContext, state: LiveState) -> StartFuture {
+        let LiveState::Process(state) = state else { return self.start(context) };
+        let Self { spec, host, logs, log } = self.clone();
+        Box::pin(async move {
+            let label = context.path.as_str();
+            let log = logs.open(label, log).map_err(StartError::failed)?;
+            let process = host.adopt(state.marker()).await.map_err(|error| {
+                StartError::failed(format!("the process could not be taken over: {error}"))
+            })?;
+            let attachment = host.take_attachment(label, context.incarnation.get());
+            let socket = match state.address() {
+                Some((address, number)) => {
+                    let taken = host.take_descriptor(number).map(|fd| NotifySocket::taken_up(address, fd));
+                    taken.transpose().map_err(StartError::failed)?
+                }
+                None => None,
+            };
+            let descriptor = state.descriptor.and_then(|number| host.take_descriptor(number));
+            let place = (descriptor, attachment.as_ref());
+            let gate = Gate::anew(&spec, state.is_ready, state.is_told, &log, place);
+            let is_ready = matches!(gate, Gate::Open);
+            let pid = process.pid();
+            let process = Arc::new(process);
+            let signals = Arc::downgrade(&process);
+            let arguments = ProcessArguments {
+                host,
+                process,
+                incarnation: context.incarnation.get(),
+                attachment,
+                log,
+                spec,
+                reporter: context.reporter.clone(),
+                gate,
+                socket,
+                before: Some(*state),
+            };
             let spawned = Actor::spawn_linked(None, ProcessActor, arguments, context.supervisor()).await;
             let (actor, _join) = spawned.map_err(StartError::failed)?;
             let running = Box::new(RunningProcess { actor, process: signals, pid });
@@ -183,23 +226,6 @@ fn with_socket(spec: &ProcessSpec, socket: &NotifySocket) -> ProcessSpec {
     let mut spec = spec.clone();
     spec.env.insert("NOTIFY_SOCKET".to_owned(), socket.address().to_string_lossy().into_owned());
     spec
-}
-
-/// Makes what looks for a line on the log thread, and what hears of it.
-fn watch_for(pattern: LogPattern) -> (LineWatch, oneshot::Receiver<()>) {
-    let (found, seen) = oneshot::channel();
-    let mut found = Some(found);
-    let watch = LineWatch::new(move |line| {
-        if !pattern.is_match(line.bytes) {
-            return ControlFlow::Continue(());
-        }
-        if let Some(found) = found.take() {
-            // An actor that does not wait any more has no use for it.
-            let _gone = found.send(());
-        }
-        ControlFlow::Break(())
-    });
-    (watch, seen)
 }
 
 /// Waits a moment for somebody else who holds the port to let go of it, and refuses to start beside them: the probe would
@@ -281,6 +307,23 @@ impl Running for RunningProcess {
 
     fn pid(&self) -> Option<u32> {
         Some(self.pid)
+    }
+
+    fn hand_over(&mut self, _now: std::time::Instant) -> Option<HandOverFuture> {
+        let (reply, state) = oneshot::channel();
+        self.tell(ProcessMessage::HandOver(reply));
+        Some(Box::pin(async move {
+            match state.await {
+                Ok(Ok((state, descriptors))) => Ok(Some((LiveState::Process(Box::new(state)), descriptors))),
+                Ok(Err(error)) => Err(HandOverError::Descriptor(error)),
+                // It has ended, and has said so.
+                Err(_) => Ok(None),
+            }
+        }))
+    }
+
+    fn go_on(&mut self) {
+        self.tell(ProcessMessage::GoOn);
     }
 }
 

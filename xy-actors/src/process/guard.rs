@@ -32,6 +32,10 @@ use super::{ProcessExit, sys};
 /// What the program sends to its guard when it is up. Ignored by default, so that it does no harm to anybody else.
 const UP: i32 = libc::SIGURG;
 
+/// What the program sends to its guard before another one takes its process over: it is not up until it says so again.
+/// Ignored by default, too; the kernel sends it when a terminal changes its size, which is told apart on Linux only.
+const EXCHANGED: i32 = libc::SIGWINCH;
+
 /// What is passed on to the program.
 const FORWARDED: [i32; 6] =
     [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
@@ -116,7 +120,7 @@ pub fn start(options: &GuardOptions) -> Result<Role, GuardError> {
             return Err(GuardError::Fork(error));
         }
     };
-    Ok(Role::Guard(Guard { options, held, program, has_others, life: Life::new() }.run()))
+    Ok(Role::Guard(Guard { options, held, program, has_others, life: Life::new(), prefers_own: false }.run()))
 }
 
 /// Gives signals that whoever started this program had blocked or ignored their meaning back, except SIGPIPE.
@@ -175,6 +179,15 @@ impl Guarded {
         let _gone = sys::signal_process(self.process.as_fd(), self.guard, UP);
     }
 
+    /// Tells the guard that another program is about to take this process over. If that ends before it
+    /// [is up](Self::report_up), this one is started again in its place, from the guard's own copy, whatever the exit code.
+    pub fn report_exchange(&self) {
+        use std::os::fd::AsFd as _;
+        if cfg!(target_os = "linux") {
+            let _gone = sys::signal_process(self.process.as_fd(), self.guard, EXCHANGED);
+        }
+    }
+
     /// Waits until the guard has died.
     ///
     /// # Errors
@@ -193,6 +206,9 @@ impl Guarded {
 fn held_signals() -> sys::SignalSet {
     let mut signals = FORWARDED.to_vec();
     signals.extend([libc::SIGCHLD, UP]);
+    if cfg!(target_os = "linux") {
+        signals.push(EXCHANGED);
+    }
     sys::SignalSet::new(&signals)
 }
 
@@ -200,11 +216,23 @@ fn held_signals() -> sys::SignalSet {
 #[derive(Debug, Clone, Copy)]
 struct Life {
     up: Option<Instant>,
+    /// Another program has taken over, or was about to.
+    is_exchanged: bool,
 }
 
 impl Life {
     fn new() -> Self {
-        Self { up: None }
+        Self { up: None, is_exchanged: false }
+    }
+
+    /// Notes that the program said that it is up.
+    fn has_come_up(&mut self) {
+        self.up = self.up.or(Some(Instant::now()));
+    }
+
+    /// Notes that another program is about to take over.
+    fn is_being_exchanged(&mut self) {
+        (self.up, self.is_exchanged) = (None, true);
     }
 
     fn is_short(self, now: Instant) -> bool {
@@ -231,9 +259,17 @@ enum Verdict {
     Again,
 }
 
-fn judge(exit: ProcessExit, has_been_up: bool, is_end_asked: bool, final_codes: &[i32]) -> Verdict {
+fn judge(
+    exit: ProcessExit,
+    has_been_up: bool,
+    is_end_asked: bool,
+    is_exchange: bool,
+    final_codes: &[i32],
+) -> Verdict {
     let is_final = match exit {
         _ if is_end_asked => true,
+        // That was another program, which has not come up.
+        ProcessExit::Code(_) if is_exchange => false,
         ProcessExit::Code(code) => !has_been_up || final_codes.contains(&code),
         // Asked to end directly, before it was ready to hear it politely.
         ProcessExit::Signal { signal, .. } => [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].contains(&signal),
@@ -249,6 +285,8 @@ struct Guard<'a> {
     /// There are, or may be, children that do not come from the program.
     has_others: bool,
     life: Life,
+    /// The program on disk has not come up: the next one is that of the guard itself.
+    prefers_own: bool,
 }
 
 /// What has happened to the guard's signals since it looked last.
@@ -264,11 +302,14 @@ impl Guard<'_> {
         loop {
             sys::release_program_memory();
             let heard = self.await_end(&mut is_end_asked);
-            has_been_up |= self.life.up.is_some();
+            has_been_up |= self.life.up.is_some() || self.life.is_exchanged;
             short_lives = if self.life.is_short(Instant::now()) { short_lives.saturating_add(1) } else { 0 };
             // First of all, and whatever the end means: nothing of the program outlives it.
             let (killed, left) = end_descendants(self.has_others);
-            match judge(heard, has_been_up, is_end_asked, &self.options.final_codes) {
+            let is_exchange = self.life.is_exchanged && self.life.up.is_none();
+            // By turns, as either of them may be at fault.
+            self.prefers_own = self.life.up.is_none() && !self.prefers_own;
+            match judge(heard, has_been_up, is_end_asked, is_exchange, &self.options.final_codes) {
                 Verdict::Final => {
                     tell_left(&killed, &left);
                     return heard;
@@ -291,10 +332,17 @@ impl Guard<'_> {
             let heard = self.hear(None);
             *is_end_asked |= heard.is_end_asked;
             if let Some(exit) = heard.exit {
-                // The kernel hands out the lower number first, although this one was sent before the end.
-                let up = sys::SignalSet::new(&[UP]);
-                if sys::take_signal(&up, Some(Duration::ZERO)).is_some() {
-                    self.life.up = self.life.up.or(Some(Instant::now()));
+                // The kernel hands out the lower number first, although these were sent before the end.
+                let was_sent = |signal| {
+                    let set = sys::SignalSet::new(&[signal]);
+                    sys::take_signal(&set, Some(Duration::ZERO))
+                        .is_some_and(|(_, is_from_kernel)| !is_from_kernel)
+                };
+                if cfg!(target_os = "linux") && was_sent(EXCHANGED) {
+                    self.life.is_being_exchanged();
+                }
+                if was_sent(UP) {
+                    self.life.has_come_up();
                 }
                 return exit;
             }
@@ -314,7 +362,10 @@ impl Guard<'_> {
                     }
                 }
             }
-            Some((UP, _)) => self.life.up = self.life.up.or(Some(Instant::now())),
+            Some((UP, _)) => self.life.has_come_up(),
+            // A terminal has changed its size.
+            Some((EXCHANGED, true)) => {}
+            Some((EXCHANGED, false)) => self.life.is_being_exchanged(),
             Some((signal, is_from_kernel)) => {
                 heard.is_end_asked = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].contains(&signal);
                 // The terminal has told the program as well, which is in our group.
@@ -366,14 +417,20 @@ impl Guard<'_> {
         }
         let command = |program: PathBuf| {
             let mut command = Command::new(program);
+            // By this name it finds whatever is on disk, for an upgrade.
+            command.arg0(&self.options.program);
             command.args(&self.options.arguments).arg(&self.options.guard_option).arg(guard.to_string());
             command
         };
-        // Both return only if they fail. The second one is for a program that was removed from the disk meanwhile. The
-        // standard library empties the signal mask before it executes.
+        // Each returns only if it fails. The guard's own copy is for a program that was removed from the disk meanwhile, or
+        // was exchanged for one that does not come up. The standard library empties the signal mask before it executes.
+        let own = || command("/proc/self/exe".into()).exec();
+        if cfg!(target_os = "linux") && self.prefers_own {
+            let _fault = own();
+        }
         let fault = command(self.options.program.clone()).exec();
         if cfg!(target_os = "linux") {
-            let _fault = command("/proc/self/exe".into()).exec();
+            let _fault = own();
         }
         tell(&format!("{} cannot be executed: {fault}", self.options.program.display()));
         sys::end_by_signal(libc::SIGKILL);
@@ -487,7 +544,7 @@ mod tests {
 
     #[test]
     fn a_program_that_cannot_start_says_so_and_one_that_dies_later_comes_back() {
-        let judge = |exit, has_been_up| judge(exit, has_been_up, false, &[0, 75]);
+        let judge = |exit, has_been_up| judge(exit, has_been_up, false, false, &[0, 75]);
         for code in [0, 3, 64, 70, 75, 101] {
             assert_eq!(judge(ProcessExit::Code(code), false), Verdict::Final, "{code} at the start");
             let later = if [0, 75].contains(&code) { Verdict::Final } else { Verdict::Again };
@@ -498,12 +555,34 @@ mod tests {
 
     #[test]
     fn whoever_was_asked_to_end_is_not_started_again_however_it_ended() {
-        assert_eq!(judge(KILLED, true, true, &[]), Verdict::Final);
-        assert_eq!(judge(ProcessExit::Code(70), true, true, &[]), Verdict::Final);
+        assert_eq!(judge(KILLED, true, true, false, &[]), Verdict::Final);
+        assert_eq!(judge(ProcessExit::Code(70), true, true, false, &[]), Verdict::Final);
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT] {
             let exit = ProcessExit::Signal { signal, core_dumped: false };
-            assert_eq!(judge(exit, false, false, &[]), Verdict::Final, "asked without the guard");
+            assert_eq!(judge(exit, false, false, false, &[]), Verdict::Final, "asked without the guard");
         }
+    }
+
+    #[test]
+    fn a_program_that_took_over_and_did_not_come_up_gives_no_final_answer() {
+        for code in [0, 64, 75] {
+            assert_eq!(
+                judge(ProcessExit::Code(code), true, false, true, &[0, 64, 75]),
+                Verdict::Again,
+                "{code}"
+            );
+            assert_eq!(
+                judge(ProcessExit::Code(code), true, true, true, &[]),
+                Verdict::Final,
+                "{code} as asked"
+            );
+        }
+        let mut life = Life::new();
+        life.has_come_up();
+        life.is_being_exchanged();
+        assert!(life.up.is_none() && life.is_exchanged);
+        life.has_come_up();
+        assert!(life.up.is_some());
     }
 
     #[test]
@@ -516,9 +595,10 @@ mod tests {
     #[test]
     fn a_life_counts_as_short_until_the_program_was_up_for_a_while() {
         let now = Instant::now();
-        assert!(Life { up: None }.is_short(now));
-        assert!(Life { up: Some(now) }.is_short(now + STABLE - Duration::from_nanos(1)));
-        assert!(!Life { up: Some(now) }.is_short(now + STABLE));
+        let life = |up| Life { up, is_exchanged: false };
+        assert!(life(None).is_short(now));
+        assert!(life(Some(now)).is_short(now + STABLE - Duration::from_nanos(1)));
+        assert!(!life(Some(now)).is_short(now + STABLE));
     }
 
     #[test]

@@ -10,8 +10,8 @@
 //! The ended main process stays a zombie until the tree is gone, because the zombie pins its pid, group and session: as
 //! long as it is there, a signal to the group cannot reach a stranger.
 //!
-//! Everything a host knows about a process is plain data ([`LiveProcess`]) and three descriptors, so that it can be
-//! written out and taken up by the next image of the same process.
+//! Everything a host knows about a process is plain data ([`LiveProcess`]) and a few descriptors; `handover.rs` lets the
+//! next program of this process go on with them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,9 +20,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 mod adoption;
+mod handover;
 mod kin;
 mod process;
-mod spawner;
+pub(super) mod spawner;
 mod usage;
 
 pub use self::process::{KillReport, Member, OsProcess, ProcessExit, ProcessOutput};
@@ -91,6 +92,7 @@ impl Default for HostOptions {
 
 /// A process that was spawned and has not been reaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct LiveProcess {
     /// The pid, which is also its session and process group.
@@ -153,6 +155,8 @@ struct Host {
     live: Mutex<BTreeMap<u32, LiveProcess>>,
     /// Reaps adopted orphans; begun by the first use inside a runtime.
     adoption: OnceLock<adoption::Task>,
+    /// What an earlier program of this process left for the children of this one.
+    inherited: Mutex<handover::Inherited>,
 }
 
 /// Locks, whoever panicked before: each critical section leaves its data valid at every step.
@@ -234,6 +238,7 @@ impl ProcessHost {
             has_others,
             live: Mutex::new(BTreeMap::new()),
             adoption: OnceLock::new(),
+            inherited: Mutex::default(),
         });
         let host = Self { inner };
         host.begin_adoption();
@@ -293,7 +298,7 @@ impl ProcessHost {
             return Err(SpawnError::host_gone());
         }
         let (guard, output) = answer.await.map_err(|_| SpawnError::host_gone())??;
-        match OsProcess::watch(guard, output) {
+        match OsProcess::watch(guard, Some(output)) {
             Ok(process) => Ok(process),
             Err((guard, error)) => {
                 guard.bury().await;

@@ -17,13 +17,12 @@
 //! parent-death signal, the guard and the control groups do not need the file.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-use nix::fcntl::{Flock, FlockArg};
 
 use super::cgroup::Groups;
 use super::tree::{self, Identity};
@@ -171,7 +170,24 @@ pub(super) struct Ledger {
     unfinished: BTreeMap<String, Entry>,
     /// The last write failed, maybe part-way, so that the file is to be written anew.
     is_torn: bool,
-    _lock: Flock<File>,
+    lock: LedgerLock,
+}
+
+/// The right to write the ledger.
+#[derive(Debug)]
+struct LedgerLock {
+    file: File,
+    /// An earlier or a later program of this process has it as well; closing it is all that may be done.
+    is_shared: bool,
+}
+
+impl Drop for LedgerLock {
+    fn drop(&mut self) {
+        // A process that is being created has a copy for a moment, so that closing alone would not free it at once.
+        if !self.is_shared {
+            let _closed_all_the_same = self.file.unlock();
+        }
+    }
 }
 
 /// Why the ledger could not be opened.
@@ -227,10 +243,7 @@ impl Ledger {
             tracing::warn!(ledger = %path.display(), aside = %aside.display(), reason = %fault, "ledger set aside");
             report.set_aside = Some(aside);
         }
-        let mut head = format!("{HEADER}{boot}\n");
-        if let Some(base) = groups.as_ref().and_then(|groups| groups.base().to_str()) {
-            head.push_str(&format!("cgroup {}\n", escape(base)));
-        }
+        let head = head(&boot, groups.as_ref());
         let (file, size) = match rewrite(path, &head, &unfinished) {
             Ok((file, size)) => (Some(file), size),
             Err(error) if is_shortage(&error) => {
@@ -240,7 +253,37 @@ impl Ledger {
             Err(error) => return Err(fail(error)),
         };
         let path = path.to_owned();
-        Ok((Self { path, head, file, size, unfinished, is_torn: false, _lock: lock }, groups, report))
+        Ok((Self { path, head, file, size, unfinished, is_torn: false, lock }, groups, report))
+    }
+
+    /// Goes on with the ledger of an earlier program of this process, whose lock this is. Nothing is swept: these processes
+    /// are ours, and those that could not be ended stay noted.
+    pub(super) fn take_up(
+        path: &Path,
+        lock: OwnedFd,
+        groups: Option<&Groups>,
+        live: impl Iterator<Item = (String, String, MainProcess)>,
+    ) -> io::Result<Self> {
+        let lock = LedgerLock { file: lock.into(), is_shared: true };
+        let head = head(&tree::boot_id()?, groups);
+        let contents = read(path).map(|bytes| Contents::parse(&bytes)).unwrap_or_default();
+        let mut unfinished = contents.unfinished;
+        for (marker, label, main) in live {
+            let entry = unfinished.entry(marker).or_insert(Entry { label, incarnation: None, main: None });
+            entry.main = entry.main.or(Some(main));
+        }
+        let mut ledger =
+            Self { path: path.to_owned(), head, file: None, size: 0, unfinished, is_torn: true, lock };
+        // If there is no room, what is there is as good, and it is written anew with the next event.
+        if ledger.renew().is_err() {
+            ledger.file = open_options().append(true).open(path).ok();
+        }
+        Ok(ledger)
+    }
+
+    /// Returns the lock for the next program of this process.
+    pub(super) fn share_lock(&self) -> io::Result<OwnedFd> {
+        self.lock.file.try_clone().map(OwnedFd::from)
     }
 
     /// Notes that a process is about to be created.
@@ -303,6 +346,15 @@ impl Ledger {
     }
 }
 
+/// Returns what a file begins with.
+fn head(boot: &str, groups: Option<&Groups>) -> String {
+    let mut head = format!("{HEADER}{boot}\n");
+    if let Some(base) = groups.and_then(|groups| groups.base().to_str()) {
+        head.push_str(&format!("cgroup {}\n", escape(base)));
+    }
+    head
+}
+
 fn format_intent(marker: &str, entry: &Entry) -> String {
     let incarnation = entry.incarnation.map(|number| format!(" {number}")).unwrap_or_default();
     format!("intent {marker} {}{incarnation}\n", escape(&entry.label))
@@ -327,16 +379,17 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Locks a file of its own, because the ledger itself is replaced by renaming.
-fn lock(path: &Path) -> Result<Flock<File>, OpenError> {
+fn lock(path: &Path) -> Result<LedgerLock, OpenError> {
     let path = with_suffix(path, ".lock");
     let file = match open_options().create(true).write(true).open(&path) {
         Ok(file) => file,
         Err(error) => return Err(OpenError::Io(path, error)),
     };
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => OpenError::InUse,
-        errno => OpenError::Io(path, errno.into()),
-    })
+    match file.try_lock() {
+        Ok(()) => Ok(LedgerLock { file, is_shared: false }),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse),
+        Err(TryLockError::Error(error)) => Err(OpenError::Io(path, error)),
+    }
 }
 
 /// Options for a file of ours: no symbolic link is followed, nobody else may read it, no child inherits it.

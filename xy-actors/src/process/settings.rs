@@ -10,8 +10,8 @@ pub mod trust;
 
 pub use self::env_file::{EnvFile, EnvFileError};
 pub use self::identity::{Identity, IdentityError};
-pub(super) use self::own_limits::original_limits;
 pub use self::own_limits::{OwnLimitsError, is_reserved, prepare_own_limits};
+pub(super) use self::own_limits::{original_limits, set_original_limits};
 
 /// What a process gets beside its command line. The default changes nothing but `oom_score_adj`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -97,6 +97,7 @@ pub enum SearchPath {
 
 /// A limit on one resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ResourceLimit {
     /// What is limited.
     pub resource: Resource,
@@ -128,6 +129,8 @@ impl fmt::Display for ResourceLimit {
 
 /// What [`ResourceLimit`] limits; see `getrlimit(2)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Resource {
     /// The address space, in bytes.

@@ -520,6 +520,12 @@ pub(super) fn hold_signals(signals: &SignalSet) {
 ///
 /// SIGPIPE stays ignored, as the standard library has it.
 pub(super) fn reset_inherited_signals() {
+    reset_ignored_signals();
+    hold_signals(&SignalSet::new(&[]));
+}
+
+/// The same without a change of what is blocked.
+pub(super) fn reset_ignored_signals() {
     for signal in 1..=if cfg!(target_os = "linux") { 64 } else { 31 } {
         // SAFETY: the disposition is read, and only an ignored one is replaced by the default, which runs no code.
         unsafe {
@@ -530,7 +536,6 @@ pub(super) fn reset_inherited_signals() {
             }
         }
     }
-    hold_signals(&SignalSet::new(&[]));
 }
 
 /// Makes a second process of this one. Returns the child's pid, and `None` in the child.
@@ -620,6 +625,54 @@ pub(super) fn process_inode(process: BorrowedFd<'_>) -> Option<u64> {
         let _has_none = process;
         None
     }
+}
+
+/// Replaces the program of this process; returns only if the system refuses.
+///
+/// Of the open descriptors only `kept` reach the new program, under their numbers. They are inheritable for no longer than
+/// the call takes, and to be called on the thread that creates the children: it is their parent, and all others end.
+pub(super) fn execute(program: &CStr, arguments: &[CString], kept: &[BorrowedFd<'_>]) -> io::Error {
+    use std::os::unix::ffi::OsStrExt as _;
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok());
+    let environment: Vec<CString> = variables.collect();
+    let (arguments, environment) = (pointers(arguments), pointers(&environment));
+    let flag_all = |flags: c_int| {
+        for fd in kept {
+            // SAFETY: fcntl on an open descriptor.
+            unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flags) };
+        }
+    };
+    flag_all(0);
+    // SAFETY: a string and two lists ended by null pointers, which outlive the call.
+    unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    let error = io::Error::last_os_error();
+    flag_all(libc::FD_CLOEXEC);
+    error
+}
+
+/// Takes a descriptor that the program before this one has left open, by its number, and closes it on the next exchange.
+///
+/// # Errors
+/// If there is none of that number, or it is one of the standard three.
+pub(super) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl takes numbers only.
+    if number < 3 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: it is open, and whoever left it open has told nobody but us: it was listed for this one use, before anything
+    // else was opened.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Returns the time since some moment of this boot, by the clock of `Instant`; the same in every program.
+pub(super) fn monotonic() -> std::time::Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place for the result; this clock always exists.
+    unsafe {
+        libc::clock_gettime(if cfg!(target_os = "macos") { 8 } else { libc::CLOCK_MONOTONIC }, &raw mut time)
+    };
+    std::time::Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned() as u32)
 }
 
 /// Ends this process by a signal in its default meaning. Returns if the signal does not end it, as with process 1.

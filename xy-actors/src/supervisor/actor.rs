@@ -38,6 +38,11 @@ use crate::supervisor::{
     Supervisor, Tree,
 };
 
+#[cfg(feature = "process")]
+mod handover;
+#[cfg(feature = "process")]
+pub(crate) use handover::HoldReply;
+
 /// What a supervisor actor is made from.
 pub(crate) struct SupervisorArguments {
     policy: Policy<Record>,
@@ -45,6 +50,8 @@ pub(crate) struct SupervisorArguments {
     tree: Tree,
     parent: Option<Reporter>,
     life: watch::Sender<Life>,
+    #[cfg(feature = "process")]
+    inheritance: Option<handover::Inheritance>,
 }
 
 impl SupervisorArguments {
@@ -59,7 +66,16 @@ impl SupervisorArguments {
         let policy =
             Policy::with_data(spec, children, seed, |spec, recipe| Record::new(recipe, path.join(&spec.id)))?;
         let (life, receiver) = watch::channel(Life::Starting);
-        Ok((Self { policy, path, tree, parent, life }, receiver))
+        let arguments = Self {
+            policy,
+            path,
+            tree,
+            parent,
+            life,
+            #[cfg(feature = "process")]
+            inheritance: None,
+        };
+        Ok((arguments, receiver))
     }
 }
 
@@ -90,6 +106,11 @@ pub(crate) struct SupervisorState {
     clock: Clock,
     alike: Alike,
     end: EndGuard,
+    #[cfg(feature = "process")]
+    standstill: handover::Standstill,
+    /// What an earlier program of this process left, until it is taken up.
+    #[cfg(feature = "process")]
+    inheritance: Option<handover::Inheritance>,
 }
 
 /// Tells the parent and whoever waits how the supervisor ended, exactly once, also when the actor is killed or panics.
@@ -217,7 +238,15 @@ impl Drop for SupervisorState {
 
 impl SupervisorState {
     fn new(myself: &ActorRef<SupervisorMessage>, arguments: SupervisorArguments) -> Self {
-        let SupervisorArguments { policy, path, tree, parent, life } = arguments;
+        let SupervisorArguments {
+            policy,
+            path,
+            tree,
+            parent,
+            life,
+            #[cfg(feature = "process")]
+            inheritance,
+        } = arguments;
         let handle = Supervisor {
             actor: myself.clone(),
             path: path.clone(),
@@ -257,6 +286,10 @@ impl SupervisorState {
                 limit: None,
                 failing: None,
             },
+            #[cfg(feature = "process")]
+            standstill: handover::Standstill::No,
+            #[cfg(feature = "process")]
+            inheritance,
         }
     }
 
@@ -266,6 +299,10 @@ impl SupervisorState {
         self.clock.read();
         match message {
             SupervisorMessage::Begin => {
+                #[cfg(feature = "process")]
+                if let Some(inheritance) = self.inheritance.take() {
+                    return self.on_take_up(myself, inheritance);
+                }
                 self.tell_earlier_exits();
                 self.feed(myself, Input::Start);
             }
@@ -332,6 +369,16 @@ impl SupervisorState {
                 self.feed(myself, Input::Shutdown { exit });
             }
             SupervisorMessage::Kill => self.feed(myself, Input::Kill),
+            #[cfg(feature = "process")]
+            SupervisorMessage::Hold { now, reply } => self.on_hold(now, reply),
+            #[cfg(feature = "process")]
+            SupervisorMessage::HoldNow => self.on_hold_now(),
+            #[cfg(feature = "process")]
+            SupervisorMessage::HandOver { now, reply } => {
+                let _gone = reply.send(self.on_hand_over(now));
+            }
+            #[cfg(feature = "process")]
+            SupervisorMessage::GoOn => self.on_go_on(myself),
         }
     }
 
@@ -475,14 +522,7 @@ impl SupervisorState {
         if pending {
             let input = match result {
                 Some(result) => self.take_in(child, incarnation, result),
-                None => {
-                    let report = ExitReport::new(
-                        Exit::Shutdown,
-                        Cause::Finished { reason: Some("start called off".into()) },
-                    );
-                    let report = self.alike.share(report);
-                    Some(self.note_exit(child, incarnation, report))
-                }
+                None => Some(self.called_off(child, incarnation)),
             };
             if let Some(input) = input {
                 self.feed(myself, input);
@@ -491,6 +531,8 @@ impl SupervisorState {
         // What a stale start began ends with its handle, which is dropped here.
         if self.pending_starts == 0 {
             self.early_exits.clear();
+            #[cfg(feature = "process")]
+            self.hold_if_quiet();
         }
     }
 
@@ -659,14 +701,29 @@ impl SupervisorState {
         child: ChildKey,
         incarnation: Incarnation,
     ) -> Option<Input> {
+        self.policy.data_mut(child)?.begin();
+        // Whoever goes on begins it.
+        #[cfg(feature = "process")]
+        if self.is_held() {
+            return None;
+        }
+        self.begin(myself, child, incarnation, |recipe, context| recipe.start(context))
+    }
+
+    fn begin(
+        &mut self,
+        myself: &ActorRef<SupervisorMessage>,
+        child: ChildKey,
+        incarnation: Incarnation,
+        start: impl FnOnce(&dyn Child, StartContext) -> StartFuture,
+    ) -> Option<Input> {
         let record = self.policy.data_mut(child)?;
-        record.begin();
         let context = StartContext {
             path: record.path.clone(),
             incarnation,
             reporter: Reporter::new(self.place.clone(), child, incarnation),
         };
-        match poll_once(|| record.recipe.start(context)) {
+        match poll_once(|| start(&*record.recipe, context)) {
             Ok(result) => self.take_in(child, incarnation, result),
             Err(future) => {
                 let (cancel, cancelled) = oneshot::channel();
@@ -691,6 +748,7 @@ impl SupervisorState {
         incarnation: Incarnation,
         result: Result<Started, StartError>,
     ) -> Option<Input> {
+        let was_ready = self.policy.child(child).is_some_and(|child| child.state == State::Running);
         let record = self.policy.data_mut(child)?;
         record.live = Live::None;
         let (ready, live) = match result {
@@ -698,6 +756,11 @@ impl SupervisorState {
             Ok(Started::Ready(running)) => (true, Live::Running(running)),
             Ok(Started::Running(running)) => (false, Live::Running(running)),
             Ok(Started::Ignore) => return Some(Input::Ignored { child, incarnation }),
+            // It was to be taken up, and is not there.
+            Err(error) if was_ready => {
+                let report = Arc::new(ExitReport::new(Exit::Abnormal, error.cause));
+                return Some(self.note_exit(child, incarnation, report));
+            }
             Err(error) => {
                 record.last_start_error = Some(error.kind);
                 let failure = match error.kind {
@@ -747,6 +810,13 @@ impl SupervisorState {
         if record.live.stop() { None } else { self.missing(child, incarnation) }
     }
 
+    /// Says that a start was called off before anything ran.
+    fn called_off(&mut self, child: ChildKey, incarnation: Incarnation) -> Input {
+        let cause = Cause::Finished { reason: Some("start called off".into()) };
+        let report = self.alike.share(ExitReport::new(Exit::Shutdown, cause));
+        self.note_exit(child, incarnation, report)
+    }
+
     fn kill(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
         let record = self.policy.data_mut(child)?;
         record.kill_asked = true;
@@ -756,6 +826,11 @@ impl SupervisorState {
 
     /// Policy believes in an incarnation that does not exist: say so rather than wait for ever.
     fn missing(&mut self, child: ChildKey, incarnation: Incarnation) -> Option<Input> {
+        // Its start was put off, and is not to be any more.
+        #[cfg(feature = "process")]
+        if self.is_held() {
+            return Some(self.called_off(child, incarnation));
+        }
         let report = self.alike.share(ExitReport::new(Exit::Killed, Cause::Aborted));
         Some(self.note_exit(child, incarnation, report))
     }
@@ -1125,6 +1200,6 @@ impl Clock {
 }
 
 /// The one place where a supervisor reads the clock: tokio's, so that a paused one reaches policy.
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -130,6 +130,24 @@ pub(crate) enum SupervisorMessage {
     },
     /// Kill all children and end.
     Kill,
+    /// Begin no start any more; when those under way have ended, ask the children what they are, as of `now`.
+    #[cfg(feature = "process")]
+    Hold {
+        now: std::time::Instant,
+        reply: super::actor::HoldReply,
+    },
+    /// Call off the starts that are still under way.
+    #[cfg(feature = "process")]
+    HoldNow,
+    /// Say what is so as of `now`; nothing, if the supervisor is ending.
+    #[cfg(feature = "process")]
+    HandOver {
+        now: std::time::Instant,
+        reply: oneshot::Sender<Option<super::handover::SupervisorState>>,
+    },
+    /// Go on: there is no next program.
+    #[cfg(feature = "process")]
+    GoOn,
 }
 
 #[cfg(feature = "cluster")]

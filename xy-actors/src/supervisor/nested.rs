@@ -9,6 +9,8 @@ use crate::child::{Child, Running, StartContext, StartError, StartFuture, Starte
 use crate::exit::Exit;
 use crate::spec::{ChildSpec, SpecError, SupervisorSpec};
 use crate::supervisor::actor::{SupervisorActor, SupervisorArguments};
+#[cfg(feature = "process")]
+use crate::supervisor::handover::{HandOverFuture, LiveState};
 use crate::supervisor::message::SupervisorMessage;
 use crate::supervisor::{Recipes, Supervisor, policy_of};
 
@@ -104,6 +106,28 @@ impl Child for SupervisorChild {
             Ok(Started::Running(Box::new(RunningSupervisor { actor, supervisor, ended: false })))
         })
     }
+
+    #[cfg(feature = "process")]
+    fn take_up(&self, context: StartContext, state: LiveState) -> StartFuture {
+        let LiveState::Supervisor(state) = state else { return self.start(context) };
+        let arguments = SupervisorArguments::taken_up(
+            self.spec.clone(),
+            self.children.clone(),
+            *state,
+            context.parent().tree.origin(),
+            context.path.clone(),
+            context.parent().tree.clone(),
+            Some(context.reporter.clone()),
+        );
+        Box::pin(async move {
+            let (arguments, life) = arguments.map_err(StartError::failed)?;
+            let spawned = Actor::spawn_linked(None, SupervisorActor, arguments, context.supervisor()).await;
+            let (actor, _join) = spawned.map_err(StartError::failed)?;
+            let tree = context.parent().tree.clone();
+            let supervisor = Supervisor { actor: actor.clone(), path: context.path, tree, life };
+            Ok(Started::Running(Box::new(RunningSupervisor { actor, supervisor, ended: false })))
+        })
+    }
 }
 
 struct RunningSupervisor {
@@ -124,6 +148,20 @@ impl Running for RunningSupervisor {
 
     fn supervisor(&self) -> Option<Supervisor> {
         Some(self.supervisor.clone())
+    }
+
+    #[cfg(feature = "process")]
+    fn hand_over(&mut self, now: std::time::Instant) -> Option<HandOverFuture> {
+        let supervisor = self.supervisor.clone();
+        Some(Box::pin(async move {
+            let (state, descriptors) = supervisor.hand_over_at(now).await?;
+            Ok(Some((LiveState::Supervisor(Box::new(state)), descriptors)))
+        }))
+    }
+
+    #[cfg(feature = "process")]
+    fn go_on(&mut self) {
+        let _gone = self.actor.send_message(SupervisorMessage::GoOn);
     }
 
     fn ended(&mut self) {

@@ -15,6 +15,11 @@ use crate::exit::{Exit, ExitReport, ProcessRef};
 use crate::path::TreePath;
 use crate::policy::{Incarnation, State};
 
+#[cfg(feature = "process")]
+mod handover;
+#[cfg(feature = "process")]
+pub(crate) use handover::RecordState;
+
 /// How many transitions and exits together are kept per child.
 const HISTORY: usize = 48;
 

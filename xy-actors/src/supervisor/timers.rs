@@ -58,6 +58,13 @@ impl Timers {
         taken
     }
 
+    /// Returns when an armed timer is due.
+    #[cfg(feature = "process")]
+    pub(crate) fn due(&self, token: TimerToken) -> Option<Instant> {
+        self.armed.get(token)?;
+        self.due.iter().find(|Reverse((_, other))| *other == token).map(|Reverse((at, _))| *at)
+    }
+
     /// Sees to it that the sleeper wakes up for the earliest timer.
     pub(crate) fn sleep(&mut self, now: Instant, supervisor: &ActorRef<SupervisorMessage>) {
         let Some((at, _)) = self.earliest() else { return };

@@ -26,6 +26,9 @@ pub(crate) enum DaemonCommand {
     Stop(DaemonStopArgs),
     /// End the daemon, if it runs, and start it
     Restart(DaemonStartArgs),
+    /// Let the xyd that is on disk now take over from the one that runs, while servers run on
+    #[command(after_help = UPGRADE_HELP)]
+    Upgrade,
     /// Say whether the daemon runs, and on what
     #[command(after_help = STATUS_HELP)]
     Status,
@@ -58,6 +61,14 @@ Nothing is started; the commands that do are printed. Doing it again changes not
 Examples:
   xyctl daemon install           for you alone, as a user service
   xyctl daemon install --print   show the file and write nothing";
+
+const UPGRADE_HELP: &str = "\
+The new program is checked first: one that cannot take over is refused, with its reason, and nothing happens. Servers keep \
+    their processes, output, counts and delays. Connections end and can be made again at once. If the new program does \
+    not come up, the old one goes on.
+
+Examples:
+  xyctl daemon upgrade";
 
 const STATUS_HELP: &str = "\
 Exit codes: 0 it runs and answers, 1 it runs and does not answer, 2 it does not run.";

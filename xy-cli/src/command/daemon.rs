@@ -1,4 +1,4 @@
-//! `xyctl daemon`: the daemon itself, started, stopped and looked at.
+//! `xyctl daemon`: the daemon itself, started, stopped, looked at and exchanged.
 
 mod found;
 mod install;
@@ -6,6 +6,7 @@ mod logs;
 mod start;
 mod status;
 mod stop;
+mod upgrade;
 
 use crate::args::{DaemonArgs, DaemonCommand};
 use crate::error::CommandError;
@@ -21,5 +22,6 @@ pub(super) async fn run(args: &DaemonArgs, session: &mut Session<'_>) -> Result<
         DaemonCommand::Logs(args) => logs::run(args, session).await,
         DaemonCommand::Install(args) => install::install(args, session),
         DaemonCommand::Uninstall(args) => install::uninstall(args, session),
+        DaemonCommand::Upgrade => upgrade::run(session).await,
     }
 }

@@ -129,6 +129,7 @@ fn options(
             .map_err(|source| CommandError::Directory { path: ".".into(), source })?,
         http: HttpOptions::default(),
         service: None,
+        program: None,
     })
 }
 
@@ -154,7 +155,7 @@ async fn forward(
                 Ok(None) | Err(_) => Some("stopping every server… (again to kill them)".to_owned()),
             },
             DaemonSignal::ShutdownNow => Some("killing what is left…".to_owned()),
-            DaemonSignal::Reload | DaemonSignal::RotateToken => None,
+            DaemonSignal::Reload | DaemonSignal::RotateToken | DaemonSignal::Upgrade => None,
         };
         if let Some(text) = text {
             words.try_say(Words::Note(text));
@@ -295,7 +296,14 @@ mod tests {
 
     fn listening(servers: usize, rejected: usize) -> Listening {
         let rejected = vec![Rejected { name: "bad".to_owned(), errors: Vec::new() }; rejected];
-        Listening { socket: "/run/my xy/s.sock".into(), http: None, servers, rejected, swept: Vec::new() }
+        Listening {
+            socket: "/run/my xy/s.sock".into(),
+            http: None,
+            servers,
+            rejected,
+            swept: Vec::new(),
+            is_taken_over: false,
+        }
     }
 
     #[test]

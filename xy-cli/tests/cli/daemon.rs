@@ -156,6 +156,10 @@ impl Mock {
         Ok(Box::new(Script { notifications: Some(notifications), after }))
     }
 
+    fn count<M: Method>(&self) -> u64 {
+        self.calls.lock().unwrap().iter().filter(|(method, _)| *method == M::NAME).count() as u64
+    }
+
     fn record<M: Method>(&self, params: &M::Params) {
         let params = serde_json::to_value(params).expect("parameters have a JSON form");
         self.calls.lock().unwrap().push((M::NAME, params));
@@ -222,9 +226,13 @@ impl Service for Mock {
             version: "9.8.7".into(),
             protocol: 1,
             pid: 77,
-            started_at_unix_ms: 1000,
+            // Each upgrade is another program.
+            started_at_unix_ms: 1000 + self.count::<Upgrade>(),
             diagnostics: None,
         })
+    }
+    async fn upgrade(&self, params: UpgradeParams) -> Result<UpgradeResult, RpcError> {
+        self.reply::<Upgrade>(params).await
     }
     async fn shutdown(&self, params: ShutdownParams) -> Result<ShutdownResult, RpcError> {
         self.record::<Shutdown>(&params);

@@ -1,7 +1,8 @@
 //! What goes wrong, and how `xyctl` says so.
 
+use serde_json::json;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
-use xy_daemon::protocol::method::{List, Logs, Reload, Status};
+use xy_daemon::protocol::method::{List, Logs, Reload, Status, Upgrade};
 
 use crate::daemon::{Daemon, nowhere};
 use crate::xyctl;
@@ -18,6 +19,18 @@ fn without_a_daemon_the_cause_and_the_remedy_are_named() {
              hint: start the daemon with `xyctl daemon start`, or with `xyctl up` to watch it\n",
         );
     }
+}
+
+#[test]
+fn an_upgrade_is_told_with_both_versions_and_a_refusal_with_its_reason() {
+    let daemon = Daemon::start();
+    daemon.answer::<Upgrade>(json!({ "from": "9.8.7", "to": "9.9.0" }));
+    daemon.xyctl(&["daemon", "upgrade"]).is(0, "upgraded from 9.8.7 to 9.8.7, pid 77\n", "");
+    daemon.refuse::<Upgrade>(RpcError::new(ErrorKind::UpgradeRefused, "`/bin/xyd` cannot take over: no"));
+    let run = daemon.xyctl(&["daemon", "upgrade"]);
+    assert_eq!((run.code, run.text()), (Some(1), ""));
+    assert!(run.stderr.contains("`/bin/xyd` cannot take over: no"), "{run:?}");
+    assert_eq!(xyctl::run(nowhere(), &["daemon"]).code, Some(64));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use xy_actors::process::{PortOwner, ProcessSpec, StopCommand};
 use xy_actors::spec::{Backoff, ChildSpec, OnLimit, RestartIntensity, RestartLimit, RestartType, Shutdown};
 
 use super::error::ConfigError;
+use super::file_text::FileText;
 use super::outline::Outline;
 use super::shape::{
     self, DaemonShape, DurationText, EnvShape, EnvValue, LogShape, ProcessShape, RestartShape, ServerShape,
@@ -101,6 +102,9 @@ pub(super) fn server(origin: Origin<'_>, shown: &Path, text: &str) -> Result<Des
             checker.group(origin, origin.name, *shape, &mut described);
         }
     }
+    let text = FileText::from(text);
+    described.servers.iter_mut().for_each(|server| server.text = text.clone());
+    described.groups.iter_mut().for_each(|group| group.text = text.clone());
     checker.finish(described)
 }
 
@@ -372,6 +376,7 @@ impl<'a> Checker<'a> {
             tags,
             depends_on,
             source: origin.source.to_owned(),
+            text: FileText::default(),
         };
         let servers = self.instances(server, instances);
         self.own_ports(&servers, origin.options);

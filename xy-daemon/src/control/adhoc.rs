@@ -37,6 +37,20 @@ impl Control {
         }
     }
 
+    /// Returns the servers that no file describes.
+    pub(super) fn adhoc_names(&self) -> Vec<String> {
+        self.adhoc().keys().cloned().collect()
+    }
+
+    /// Takes up which servers no file describes.
+    pub(crate) fn take_up_adhoc(&self, names: &[String]) {
+        let in_force = self.in_force();
+        let servers = names.iter().filter_map(|name| in_force.config.servers.get_key_value(name));
+        let servers: Vec<_> = servers.map(|(name, server)| (name.clone(), server.clone())).collect();
+        drop(in_force);
+        self.adhoc().extend(servers);
+    }
+
     /// Forgets the past of the servers that are forgotten with the daemon.
     pub(super) fn forget_adhoc(&self) {
         let names: Vec<String> = self.adhoc().keys().cloned().collect();

@@ -39,12 +39,12 @@ pub(crate) fn add_children(
 }
 
 /// Makes a child of a server.
-pub(super) fn child_of(server: &ServerConfig, host: &ProcessHost, logs: &LogHub) -> impl Child + use<> {
+pub(crate) fn child_of(server: &ServerConfig, host: &ProcessHost, logs: &LogHub) -> impl Child + use<> {
     process(server.process.clone(), host, logs).log(server.log)
 }
 
 /// Makes a child of a group, with everything in it.
-pub(super) fn group_of(
+pub(crate) fn group_of(
     group: &GroupConfig,
     config: &Config,
     host: &ProcessHost,

@@ -212,7 +212,8 @@ pub(super) fn status_of(kind: ErrorKind) -> StatusCode {
         | ErrorKind::SpawnFailed
         | ErrorKind::NotReady
         | ErrorKind::StopFailed
-        | ErrorKind::Superseded => StatusCode::CONFLICT,
+        | ErrorKind::Superseded
+        | ErrorKind::UpgradeRefused => StatusCode::CONFLICT,
         ErrorKind::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,

@@ -52,6 +52,8 @@ pub enum ErrorKind {
     ShuttingDown,
     /// The operation does not exist for this daemon or this server.
     Unsupported,
+    /// The program that was to take over cannot, or this one cannot hand over to it.
+    UpgradeRefused,
     /// A name that this version does not know. Never sent.
     #[serde(other)]
     Unknown,
@@ -59,7 +61,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind that can be sent, in the order of the table.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::MethodNotFound,
@@ -78,6 +80,7 @@ impl ErrorKind {
         Self::LimitExceeded,
         Self::ShuttingDown,
         Self::Unsupported,
+        Self::UpgradeRefused,
     ];
 
     /// Returns the JSON-RPC code; kinds without a code of their own share -32000.
@@ -101,6 +104,7 @@ impl ErrorKind {
             | Self::LimitExceeded
             | Self::ShuttingDown
             | Self::Unsupported
+            | Self::UpgradeRefused
             | Self::Unknown => -32000,
         }
     }
@@ -126,6 +130,7 @@ impl ErrorKind {
             Self::LimitExceeded => "limit_exceeded",
             Self::ShuttingDown => "shutting_down",
             Self::Unsupported => "unsupported",
+            Self::UpgradeRefused => "upgrade_refused",
             Self::Unknown => "unknown",
         }
     }

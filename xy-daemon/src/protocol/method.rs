@@ -76,6 +76,8 @@ methods! {
     Version = "version": VersionParams => VersionResult;
     /// Stops every server and ends the daemon.
     Shutdown = "shutdown": ShutdownParams => ShutdownResult;
+    /// Lets the program on disk take over the daemon's process, while the servers run on.
+    Upgrade = "upgrade": UpgradeParams => UpgradeResult;
 }
 
 /// The parameters of [`List`]: none.
@@ -837,6 +839,9 @@ pub struct Diagnostics {
     /// Processes that belong to no server and came to the daemon as orphans, as `pid (command)`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub strangers: Vec<String>,
+    /// Whether a program that was to take over did not come up, so that this one went on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub handed_back: bool,
 }
 
 /// The parameters of [`Shutdown`].
@@ -853,6 +858,22 @@ pub struct ShutdownParams {
 pub struct ShutdownResult {
     /// Always true.
     pub stopping: bool,
+}
+
+/// The parameters of [`Upgrade`]: none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeParams {}
+
+/// The result of [`Upgrade`], answered when the new program has said that it can take over. It does so then: all connections
+/// are closed, and a client that connects again is answered by it, or, if it does not come up after all, by the old one,
+/// whose diagnostics say so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeResult {
+    /// The version of the program that answers.
+    pub from: String,
+    /// The version of the program that takes over.
+    pub to: String,
 }
 
 /// What a subscription tells its subscriber.

@@ -18,3 +18,4 @@ mod reload;
 mod service;
 mod settings;
 mod support;
+mod upgrade;

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::future::Future;
 use std::net::TcpListener;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -64,12 +64,15 @@ pub(crate) struct World {
     pub(crate) directory: TempDir,
     daemon: Option<Child>,
     arguments: Vec<&'static str>,
+    /// What is run as xyd.
+    program: PathBuf,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let world = Self { directory, daemon: None, arguments: vec!["--no-cgroup"] };
+        let program = env!("CARGO_BIN_EXE_xyd").into();
+        let world = Self { directory, daemon: None, arguments: vec!["--no-cgroup"], program };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -110,7 +113,7 @@ impl World {
 
     /// The daemon's command with an environment of its own.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xyd"));
+        let mut command = Command::new(&self.program);
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -130,6 +133,25 @@ impl World {
     pub(crate) fn with_cgroups(mut self) -> Self {
         self.arguments.retain(|argument| *argument != "--no-cgroup");
         self
+    }
+
+    /// Gives daemons a program of their own, which a test may replace.
+    pub(crate) fn with_own_program(mut self) -> Self {
+        self.program = self.path("xyd");
+        let original = env!("CARGO_BIN_EXE_xyd");
+        if fs::hard_link(original, &self.program).is_err() {
+            // On another disk.
+            fs::copy(original, &self.program).expect("copied");
+        }
+        self
+    }
+
+    /// Puts a shell script in the place of the program that daemons have of their own.
+    pub(crate) fn replace_program(&self, script: &str) {
+        let new = self.path("xyd.new");
+        fs::write(&new, format!("#!/bin/sh\n{script}\n")).expect("written");
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("ours");
+        fs::rename(new, &self.program).expect("replaced");
     }
 
     /// Gives daemons this argument from here on. With `--no-guard`, what is started is the daemon itself.
@@ -215,7 +237,7 @@ impl World {
         let tag = format!("{TAG}={}", self.directory.path().display());
         let is_xyd = |pid: &u32| {
             fs::read_link(format!("/proc/{pid}/exe"))
-                .is_ok_and(|path| path == Path::new(env!("CARGO_BIN_EXE_xyd")))
+                .is_ok_and(|path| path == Path::new(env!("CARGO_BIN_EXE_xyd")) || path == self.program)
         };
         processes_with(&tag).into_iter().filter(|pid| !is_xyd(pid)).collect()
     }

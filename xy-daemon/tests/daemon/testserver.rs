@@ -14,6 +14,7 @@
 //! | `notify TEXT` | sends a datagram to `$NOTIFY_SOCKET` |
 //! | `serve PORT` | listens on 127.0.0.1 and answers each request with 200 and its pid, until it is killed |
 //! | `chatter MILLISECONDS` | writes a line that often until it is killed |
+//! | `count LINES MILLISECONDS` | writes `line 0` to `line LINES-1` to both streams, and rests so long after every 20 |
 //! | `until-child-ends` | waits for the end of any child it has started, then ends with code 96 |
 //! | `clear-env` | goes on as the same program without environment |
 //! | `setsid` | leads a session of its own from here on |
@@ -103,6 +104,18 @@ fn run(step: &str, steps: &mut impl Iterator<Item = String>) -> io::Result<Optio
             loop {
                 writeln!(out, "{:-<100}", std::process::id())?;
                 pause(pause_between);
+            }
+        }
+        "count" => {
+            let lines = number::<u64>(&text()?)?;
+            let rest = Duration::from_millis(number(&text()?)?);
+            let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+            for line in 0..lines {
+                writeln!(out, "line {line}")?;
+                writeln!(err, "line {line}")?;
+                if line % 20 == 19 {
+                    pause(rest);
+                }
             }
         }
         "until-child-ends" => {

@@ -20,7 +20,7 @@ use xy_daemon::protocol::method::{
     Event, EventsParams, Failed, Gap, ListParams, ListResult, LogLine, LogStream, LogsParams, Notification,
     OperationParams, PauseResult, ReloadParams, ReloadResult, RestartResult, ResumeResult, ServerSummary,
     ShutdownParams, ShutdownResult, SignalParams, SignalResult, StartResult, State, StatusParams,
-    StatusResult, StopResult, Targets, VersionParams, VersionResult, Wanted,
+    StatusResult, StopResult, Targets, UpgradeParams, UpgradeResult, VersionParams, VersionResult, Wanted,
 };
 use xy_daemon::rpc::{Service, Subscription, serve};
 use xy_daemon::socket::Listener;
@@ -216,6 +216,10 @@ impl Service for Scripted {
 
     async fn shutdown(&self, _: ShutdownParams) -> Result<ShutdownResult, RpcError> {
         Ok(ShutdownResult { stopping: true })
+    }
+
+    async fn upgrade(&self, _: UpgradeParams) -> Result<UpgradeResult, RpcError> {
+        Ok(UpgradeResult { from: "0.1.0".to_owned(), to: "0.2.0".to_owned() })
     }
 }
 

@@ -8,7 +8,7 @@ use xy_daemon::protocol::error::{ErrorKind, RpcError};
 use xy_daemon::protocol::method::{
     Add, Disable, Enable, Event, Events, EventsCancel, Gap, List, LogLine, Logs, LogsCancel, METHODS, Pause,
     Reload, Remove, Restart, Resume, Show, Shutdown, Signal, Start, State, Status, StatusResult, Stop,
-    Subscribed, Targets, Usage, Version, Why,
+    Subscribed, Targets, Upgrade, Usage, Version, Why,
 };
 
 /// Decodes and encodes again; nothing may be lost or added.
@@ -61,6 +61,7 @@ fn methods_are_written_as_in_their_files() {
     check::<EventsCancel>(include_str!("wire/events_cancel.json"), &mut checked);
     check::<Version>(include_str!("wire/version.json"), &mut checked);
     check::<Shutdown>(include_str!("wire/shutdown.json"), &mut checked);
+    check::<Upgrade>(include_str!("wire/upgrade.json"), &mut checked);
     assert_eq!(checked, METHODS);
 }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::process::handover::{KnownState, OrphanState};
 use crate::process::sys;
 use crate::process::tree::{self, Identity, Stat};
 
@@ -92,6 +93,39 @@ impl Kin {
         let strangers = self.orphans.values().filter(is_stranger);
         let stats = strangers.filter_map(|orphan| Stat::read(orphan.identity.pid));
         stats.filter(|stat| stat.is_alive).collect()
+    }
+
+    /// Returns who is known to belong to which tree, and the orphans.
+    pub(super) fn state(&self) -> (Vec<KnownState>, Vec<OrphanState>) {
+        let known = self.known.iter().map(|(marker, members)| KnownState {
+            marker: marker.clone(),
+            members: members.iter().map(|one| (one.pid, one.start_time)).collect(),
+        });
+        let known = known.collect();
+        let orphans = self.orphans.values().map(|orphan| OrphanState {
+            pid: orphan.identity.pid,
+            start_time: orphan.identity.start_time,
+            command: orphan.command.clone(),
+            owner: match &orphan.owner {
+                Owner::Tree(marker) => Some(marker.clone()),
+                Owner::Unknown { .. } => None,
+            },
+        });
+        (known, orphans.collect())
+    }
+
+    /// Goes on with what an earlier program knew.
+    pub(super) fn restore(&mut self, known: Vec<KnownState>, orphans: Vec<OrphanState>) {
+        let identity = |(pid, start_time)| Identity { pid, start_time };
+        for KnownState { marker, members } in known {
+            self.known.insert(marker, members.into_iter().map(identity).collect());
+        }
+        for OrphanState { pid, start_time, command, owner } in orphans {
+            let identity = identity((pid, start_time));
+            let unknown = Owner::Unknown { since: Instant::now(), is_reported: true };
+            let owner = owner.map_or(unknown, Owner::Tree);
+            self.orphans.insert(pid, Orphan { identity, command, owner });
+        }
     }
 
     /// Looks who has come to us, and finds out whose they are.

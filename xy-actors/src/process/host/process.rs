@@ -123,6 +123,19 @@ impl Main {
         Self { host, live, exit_fd: Arc::new(exit_fd), leaf, state: Mutex::default() }
     }
 
+    /// Owns a process that an earlier program of this one has created, and opens it anew.
+    pub(super) fn taken_up(host: Arc<Host>, live: LiveProcess) -> io::Result<Self> {
+        // It has not been reaped, so that its pid is its own as long as it is a child of ours.
+        let exit_fd = sys::open_process(live.pid)?;
+        let is_ours = Stat::read(live.pid)
+            .is_some_and(|stat| stat.start_time == live.start_time && stat.parent == std::process::id());
+        if !is_ours {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        let leaf = host.groups.as_ref().and_then(|groups| groups.existing(&live.marker));
+        Ok(Self::new(host, live, exit_fd, leaf))
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.live.pid
     }
@@ -348,10 +361,10 @@ pub struct OsProcess {
 }
 
 impl OsProcess {
-    /// Registers with the runtime, or returns the guard.
-    pub(super) fn watch(guard: Guard, output: ProcessOutput) -> Result<Self, (Guard, io::Error)> {
+    /// Registers with the runtime, or returns the guard. A process that was taken up has no output here.
+    pub(super) fn watch(guard: Guard, output: Option<ProcessOutput>) -> Result<Self, (Guard, io::Error)> {
         match sys::watch(guard.main().exit_fd.clone()) {
-            Ok(watch) => Ok(Self { watch, guard, output: Some(output) }),
+            Ok(watch) => Ok(Self { watch, guard, output }),
             Err(error) => Err((guard, error)),
         }
     }

@@ -1,6 +1,6 @@
 //! The immortal thread that creates every process, and reaps those that nobody else will.
 //!
-//! There is one for the whole program and it never ends, because the kernel means this *thread* when it sends a child its
+//! There is one for the whole program and it never ends before that, because the kernel means this *thread* when it sends a child its
 //! parent-death signal. It knows every pid it created until it is told of the reap; that makes it the one that may reap
 //! adopted orphans without ever taking an exit status from its owner.
 
@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::sync::oneshot;
@@ -21,6 +21,7 @@ use super::process::{Guard, Main, ProcessOutput};
 use super::{Host, LiveProcess, SpawnError, lock};
 use crate::process::cgroup::Leaf;
 use crate::process::command::{PreparedCommand, diagnose};
+use crate::process::handover::{Exchange, HandBack};
 use crate::process::ledger::MainProcess;
 use crate::process::settings;
 use crate::process::sys::{self, ChildStack, ExecRequest, SpawnFailure, SpawnStep};
@@ -42,7 +43,16 @@ pub(super) enum Job {
     Forget { pid: u32, marker: String },
     /// Reap adopted orphans that have ended.
     ReapOrphans,
+    /// Exchange the program of this process. What comes back is why that failed.
+    Exchange { exchange: Box<Exchange>, failed: oneshot::Sender<io::Error> },
+    /// The program has come up: there is no way back.
+    Settle,
+    /// The program that this thread leads has ended.
+    Leave,
 }
+
+/// The program's one spawner, once there is one.
+static SPAWNER: Mutex<Option<Spawner>> = Mutex::new(None);
 
 /// The way to the thread.
 #[derive(Debug, Clone)]
@@ -58,18 +68,20 @@ pub(super) struct Spawner {
 impl Spawner {
     /// Returns the program's spawner, starting it if this is the first use.
     pub(super) fn get() -> io::Result<Self> {
-        static SPAWNER: Mutex<Option<Spawner>> = Mutex::new(None);
         let mut spawner = lock(&SPAWNER);
         if let Some(spawner) = &*spawner {
             return Ok(spawner.clone());
         }
+        let (created, inbox) = Self::create();
+        let thread = std::thread::Builder::new().name("xy-spawner".to_owned());
+        let there = created.clone();
+        thread.spawn(move || run(&inbox, State::of(there), None))?;
+        Ok(spawner.insert(created).clone())
+    }
+
+    fn create() -> (Self, Receiver<Job>) {
         let (jobs, inbox) = mpsc::channel();
-        let (kin, is_reaping_due) = (Arc::<Mutex<Kin>>::default(), Arc::new(AtomicBool::new(false)));
-        let (kin_there, due) = (kin.clone(), is_reaping_due.clone());
-        std::thread::Builder::new()
-            .name("xy-spawner".to_owned())
-            .spawn(move || run(&inbox, State { kin: kin_there, is_reaping_due: due, ..State::default() }))?;
-        Ok(spawner.insert(Self { kin, jobs, is_reaping_due }).clone())
+        (Self { kin: Arc::default(), jobs, is_reaping_due: Arc::default() }, inbox)
     }
 
     /// Asks for adopted orphans to be reaped, once for all requests until the thread comes to it.
@@ -83,6 +95,73 @@ impl Spawner {
     pub(super) fn send(&self, job: Job) -> bool {
         self.jobs.send(job).is_ok()
     }
+}
+
+/// Makes the calling thread the one that creates processes, runs `program` in a thread of its own, and returns what that
+/// returned.
+///
+/// For the first thread of a program that has taken over a process with children, which are that thread's. While
+/// `hand_back` is pending, until [`settle`], an end of `program` or the end of its patience hands the process back.
+/// All signals are blocked in both threads.
+///
+/// # Errors
+/// If there is a spawner already, or the system refuses the thread.
+///
+/// # Panics
+/// If `program` has panicked and the process could not be handed back.
+pub fn lead<T: Send + 'static>(
+    hand_back: Option<HandBack>,
+    program: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    sys::block_all_signals();
+    let (inbox, state) = {
+        let mut spawner = lock(&SPAWNER);
+        if spawner.is_some() {
+            return Err(io::Error::other("processes are created by another thread already"));
+        }
+        let (created, inbox) = Spawner::create();
+        (inbox, State::of(spawner.insert(created).clone()))
+    };
+    let thread = std::thread::Builder::new().name("xy-program".to_owned());
+    let thread = thread.spawn(move || {
+        let _leave = Leave;
+        program()
+    });
+    let thread = match thread {
+        Ok(thread) => thread,
+        Err(error) => {
+            give_way(hand_back.as_ref(), "no thread for it");
+            return Err(error);
+        }
+    };
+    run(&inbox, state, hand_back);
+    thread.join().map_err(|payload| std::panic::resume_unwind(payload))
+}
+
+/// Says that this program has come up after an exchange and keeps the process.
+pub fn settle() {
+    if let Some(spawner) = &*lock(&SPAWNER) {
+        spawner.send(Job::Settle);
+    }
+}
+
+/// Ends the lead of the first thread with the program, however that ends.
+struct Leave;
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        if let Some(spawner) = &*lock(&SPAWNER) {
+            spawner.send(Job::Leave);
+        }
+    }
+}
+
+/// Hands the process back to the program before this one; returns if there is none, or the system refuses.
+fn give_way(hand_back: Option<&HandBack>, reason: &str) {
+    let Some(HandBack { exchange, .. }) = hand_back else { return };
+    tracing::error!(reason, "this program did not come up; the one before it goes on");
+    let error = exchange.execute();
+    tracing::error!(reason = %error, "the program before this one cannot go on");
 }
 
 /// What the thread owns.
@@ -105,35 +184,59 @@ struct Burial {
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-fn run(inbox: &Receiver<Job>, mut state: State) {
+/// Performs jobs for as long as the program lives, or the one that this thread leads.
+fn run(inbox: &Receiver<Job>, mut state: State, mut hand_back: Option<HandBack>) {
     sys::block_all_signals();
+    let begin = Instant::now();
     let mut pause = SHORTEST_PAUSE;
     loop {
-        let job = if state.burials.is_empty() {
-            pause = SHORTEST_PAUSE;
-            inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            let job = inbox.recv_timeout(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            job
-        };
-        // The end of this thread would kill every child, so no panic may end it.
-        let survived = catch_unwind(AssertUnwindSafe(|| {
-            match job {
-                Ok(job) => state.perform(job),
-                Err(RecvTimeoutError::Timeout) => {}
-                // Impossible: the static sender lives as long as the program.
-                Err(RecvTimeoutError::Disconnected) => std::thread::park(),
+        let patience = hand_back.as_ref().map(|back| back.patience.saturating_sub(begin.elapsed()));
+        let limit = match (state.burials.is_empty(), patience) {
+            (true, patience) => {
+                pause = SHORTEST_PAUSE;
+                patience
             }
-            state.continue_burials();
-        }));
-        if survived.is_err() {
-            tracing::error!("a job of the process host panicked");
+            (false, _) => {
+                let limit = pause;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                Some(limit)
+            }
+        };
+        let job = match limit {
+            Some(limit) => inbox.recv_timeout(limit),
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match job {
+            Ok(Job::Settle) => hand_back = None,
+            Ok(Job::Leave) => return give_way(hand_back.as_ref(), "it has ended"),
+            job => {
+                // The end of this thread would kill every child, so no panic may end it.
+                let survived = catch_unwind(AssertUnwindSafe(|| {
+                    match job {
+                        Ok(job) => state.perform(job),
+                        Err(RecvTimeoutError::Timeout) => {}
+                        // Impossible: the static sender lives as long as the program.
+                        Err(RecvTimeoutError::Disconnected) => std::thread::park(),
+                    }
+                    state.continue_burials();
+                }));
+                if survived.is_err() {
+                    tracing::error!("a job of the process host panicked");
+                }
+            }
+        }
+        if hand_back.as_ref().is_some_and(|back| begin.elapsed() >= back.patience) {
+            give_way(hand_back.take().as_ref(), "it took too long");
         }
     }
 }
 
 impl State {
+    fn of(spawner: Spawner) -> Self {
+        let Spawner { kin, is_reaping_due, .. } = spawner;
+        Self { kin, is_reaping_due, ..Self::default() }
+    }
+
     fn perform(&mut self, job: Job) {
         match job {
             Job::Spawn { host, label, incarnation, command, reply } => {
@@ -145,6 +248,12 @@ impl State {
             }
             Job::Bury { main, done } => self.burials.push(Burial { main, done, empty_passes: 0 }),
             Job::Forget { pid, marker } => lock(&self.kin).forget(pid, &marker),
+            Job::Exchange { exchange, failed } => {
+                let error = exchange.execute();
+                let _nobody_waits = failed.send(error);
+            }
+            // They are the loop's affair.
+            Job::Settle | Job::Leave => {}
             Job::ReapOrphans => {
                 // Before the look, so that an end after it is asked for again.
                 self.is_reaping_due.store(false, Ordering::Release);

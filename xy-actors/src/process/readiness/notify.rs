@@ -42,7 +42,7 @@ const TRIGGERED: &str = "watchdog: triggered by the process itself";
 
 /// Hears one incarnation until it is dropped.
 pub(in crate::process) struct Listener {
-    pub(in crate::process) socket: NotifySocket,
+    pub(in crate::process) socket: Arc<NotifySocket>,
     pub(in crate::process) process: Arc<OsProcess>,
     pub(in crate::process) reporter: Reporter,
     pub(in crate::process) log: Log,

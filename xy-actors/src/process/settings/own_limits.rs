@@ -76,6 +76,12 @@ fn change(resource: Resource, kind: Kind) -> Result<ResourceLimit, Errno> {
     Ok(ResourceLimit { resource, soft, hard })
 }
 
+/// Goes on with the original limits that an earlier program of this process found.
+pub(in super::super) fn set_original_limits(limits: Vec<ResourceLimit>) {
+    // They are set once: whoever was faster knows no better.
+    let _ = ORIGINAL.set(limits);
+}
+
 /// Returns the limits that children get back.
 pub(in super::super) fn original_limits() -> &'static [ResourceLimit] {
     ORIGINAL.get().map_or(&[], Vec::as_slice)

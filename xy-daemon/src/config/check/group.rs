@@ -66,6 +66,7 @@ impl Checker<'_> {
             members: Vec::new(),
             depends_on,
             source: origin.source.to_owned(),
+            text: crate::config::FileText::default(),
         });
         let above = (self.prefix.clone(), self.place);
         for (index, child) in shape.children.into_iter().enumerate() {

@@ -1,6 +1,6 @@
 //! One child's notification socket: a datagram socket in a private directory, which tells who sent what.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,7 +32,7 @@ pub(crate) struct NotifySocket {
 enum Name {
     File(SocketFile),
     #[cfg(target_os = "linux")]
-    Abstract(std::ffi::OsString),
+    Abstract(OsString),
 }
 
 #[derive(Debug)]
@@ -86,6 +86,24 @@ impl NotifySocket {
         let name = format!("xy/{}{SUFFIX}", random_marker().map_err(io::Error::other)?);
         let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
         Self::named(socket, Name::Abstract(format!("@{name}").into()))
+    }
+
+    /// Goes on with the socket of an earlier program of this process.
+    ///
+    /// # Errors
+    /// If the runtime cannot watch it.
+    pub(crate) fn taken_up(address: OsString, socket: OwnedFd) -> io::Result<Self> {
+        let name = match address.as_encoded_bytes().first() {
+            #[cfg(target_os = "linux")]
+            Some(b'@') => Name::Abstract(address),
+            _ => Name::File(SocketFile(address.into())),
+        };
+        Ok(Self { socket: sys::watch(Arc::new(socket))?, name })
+    }
+
+    /// Returns another descriptor of the socket, for the next program of this process.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.socket.get_ref().try_clone()
     }
 
     fn named(socket: UnixDatagram, name: Name) -> io::Result<Self> {

@@ -1,0 +1,468 @@
+//! An upgrade: another program in the same process, and no server that notices.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use xy_daemon::client::{Client, ClientError};
+use xy_daemon::protocol::error::ErrorKind;
+use xy_daemon::protocol::method::{
+    Events, EventsParams, Notification, OperationParams, State, Stop, Upgrade, UpgradeParams, UpgradeResult,
+    Version, VersionParams, VersionResult,
+};
+
+use super::support::{World, free_port, list, ready, script, send, status, until, until_status, within};
+
+/// The real program, for scripts that stand in for it.
+const XYD: &str = env!("CARGO_BIN_EXE_xyd");
+
+/// Restarts at once, and as often as a test wants.
+const AT_ONCE: &str =
+    r#"restart: (backoff_initial: "1ms", backoff_max: "1ms", max_retries_per_minute: 1000)"#;
+
+async fn version(client: &Client) -> VersionResult {
+    within("version", client.call::<Version>(VersionParams {})).await.expect("answered")
+}
+
+async fn ask(client: &Client) -> Result<UpgradeResult, ClientError> {
+    within("upgrade", client.call::<Upgrade>(UpgradeParams {})).await
+}
+
+/// Upgrades, and returns a connection to the program that has taken over.
+async fn upgrade(world: &World, client: Client) -> Client {
+    let before = version(&client).await;
+    let result = ask(&client).await.expect("it takes place");
+    assert_eq!((result.from, result.to), (before.version.clone(), env!("CARGO_PKG_VERSION").to_owned()));
+    until("the end of the connection", || async {
+        client.call::<Version>(VersionParams {}).await.is_err().then_some(())
+    })
+    .await;
+    let client = world.connect().await;
+    let after = version(&client).await;
+    assert_eq!(after.pid, before.pid);
+    assert!(after.started_at_unix_ms > before.started_at_unix_ms, "another program answers");
+    assert!(!after.diagnostics.expect("a real daemon tells").handed_back, "{}", world.said());
+    client
+}
+
+fn count(world: &World, what: &str) -> usize {
+    world.said().matches(what).count()
+}
+
+#[tokio::test]
+async fn pids_counts_histories_and_event_numbers_are_kept() {
+    let mut world = World::with(&[("steady", script("sleep-forever", ""))]);
+    let crashed = world.path("crashed");
+    let steps = format!("alone {} sleep-forever", crashed.display());
+    world.write("crasher", &script(&steps, AT_ONCE));
+    world.write("down", &script("sleep-forever", "autostart: false"));
+    let client = world.boot().await;
+    let victim = ready(&client, "crasher").await;
+    send(victim, Signal::SIGKILL);
+    until_status(&client, "crasher", |now| now.summary.ready && now.summary.restart_count == 1).await;
+    let before =
+        [status(&client, "steady").await, status(&client, "crasher").await, status(&client, "down").await];
+    let mut last = last_event(&client).await;
+    let mut client = client;
+    // From the second on, the thread that created the servers is another one.
+    for _ in 0..3 {
+        client = upgrade(&world, client).await;
+        for before in &before {
+            let mut after = status(&client, &before.summary.name).await;
+            assert!(after.summary.uptime_secs >= before.summary.uptime_secs);
+            after.summary.uptime_secs = before.summary.uptime_secs;
+            assert_eq!(after, *before);
+        }
+        assert_eq!(last_event(&client).await, last, "an upgrade is no event");
+    }
+    // And they are still ours: an end is noticed, and told with its number.
+    let pid = status(&client, "crasher").await.summary.pid.expect("it runs");
+    send(pid, Signal::SIGKILL);
+    let after =
+        until_status(&client, "crasher", |now| now.summary.ready && now.summary.restart_count == 2).await;
+    assert_ne!(after.summary.pid, Some(pid));
+    assert!(last_event(&client).await > last);
+    last = last_event(&client).await;
+    assert!(last > 0);
+    world.signal(Signal::SIGTERM);
+    assert_eq!(world.ended().await.code(), Some(0), "{}", world.said());
+    assert_eq!(world.processes(), Vec::<u32>::new());
+}
+
+/// Returns the number of the newest event that the daemon holds.
+async fn last_event(client: &Client) -> u64 {
+    let params = EventsParams { from: Some(1), follow: false };
+    let mut events = within("events", client.subscribe::<Events>(params)).await.expect("subscribed");
+    let mut last = 0;
+    while let Ok(Some(event)) = within("an event", events.next()).await {
+        if let Notification::Event(event) = event {
+            assert_eq!(event.seq, last + 1, "no number is missing");
+            last = event.seq;
+        }
+    }
+    last
+}
+
+/// Checks that the files of a log have each of these lines once, on both streams and in order.
+fn assert_each_line_once(world: &World, name: &str, lines: u64) -> (u64, u64) {
+    let mut text = String::new();
+    let logs = world.path("state/xy/logs");
+    let mut files: Vec<_> =
+        fs::read_dir(&logs).expect("there are logs").flatten().map(|entry| entry.path()).collect();
+    // Older ones have higher numbers.
+    files.retain(|path| {
+        path.file_name()
+            .and_then(|file| file.to_str())
+            .is_some_and(|file| file.starts_with(&format!("{name}.log")))
+    });
+    files.sort();
+    for file in files.iter().rev() {
+        text.push_str(&fs::read_to_string(file).expect("it is text"));
+    }
+    let mut seen: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for line in text.lines() {
+        let mut words = line.splitn(3, ' ');
+        let (_, stream, rest) =
+            (words.next(), words.next().expect("a stream"), words.next().unwrap_or_default());
+        if let Some(number) = rest.strip_prefix("line ") {
+            seen.entry(stream).or_default().push(number.parse().expect("a whole line"));
+        }
+    }
+    let (mut lost, mut repeated) = (0, 0);
+    for stream in ["out", "err"] {
+        let numbers = seen.remove(stream).unwrap_or_default();
+        let distinct: std::collections::BTreeSet<u64> = numbers.iter().copied().collect();
+        lost += lines - distinct.len() as u64;
+        repeated += (numbers.len() - distinct.len()) as u64;
+        assert!(numbers.is_sorted(), "{name} {stream} is in order");
+    }
+    (lost, repeated)
+}
+
+/// Asks a server again and again; counts the answers and the failures.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Load {
+    fn begin(port: u16) -> Self {
+        let (stop, answered, failed) =
+            (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let task = tokio::spawn({
+            let (stop, answered, failed) = (stop.clone(), answered.clone(), failed.clone());
+            async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let counter = if get(port).await.is_ok() { &answered } else { &failed };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        Self { stop, answered, failed, task }
+    }
+
+    async fn end(self) -> (u64, u64) {
+        self.stop.store(true, Ordering::Relaxed);
+        within("the last request", self.task).await.expect("it does not panic");
+        (self.answered.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+}
+
+async fn get(port: u16) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(std::io::Error::other(answer)) }
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[tokio::test]
+async fn under_load_no_request_fails_and_no_line_is_lost_or_repeated() {
+    let upgrades = setting("XY_UPGRADES").unwrap_or(20);
+    let writers = setting("XY_UPGRADE_WRITERS").unwrap_or(4);
+    let port = free_port();
+    let mut world = World::new();
+    world.write("web", &script(&format!("serve {port}"), &format!("port: {port}")));
+    for writer in 0..writers {
+        // Until they are told to end, they write in rounds of so many lines.
+        let steps = format!("count 1000000000 {}", 2 + writer);
+        let more = r#"log: (max_size: "1GiB", keep: 2), stop: (grace: "10s")"#;
+        world.write(&format!("w{writer}"), &script(&steps, more));
+    }
+    let mut client = world.boot().await;
+    let web = ready(&client, "web").await;
+    let load = Load::begin(port);
+    let mut gaps = Vec::new();
+    for _ in 0..upgrades {
+        let begin = std::time::Instant::now();
+        client = upgrade(&world, client).await;
+        gaps.push(begin.elapsed());
+    }
+    let (answered, failed) = load.end().await;
+    assert_eq!(ready(&client, "web").await, web);
+    let (mut lost, mut repeated, mut lines) = (0, 0, 0);
+    for writer in 0..writers {
+        let name = format!("w{writer}");
+        let result =
+            within("stop", client.call::<Stop>(OperationParams::named(&name))).await.expect("answered");
+        assert_eq!(result.stopped, std::slice::from_ref(&name));
+        assert_eq!(status(&client, &name).await.summary.restart_count, 0);
+        let written = newest_line(&world, &name) + 1;
+        let (missing, double) = assert_each_line_once(&world, &name, written);
+        (lost, repeated, lines) = (lost + missing, repeated + double, lines + 2 * written);
+    }
+    gaps.sort();
+    println!(
+        "{upgrades} upgrades: {answered} requests answered, {failed} failed; {lines} lines of {writers} writers, {lost} lost, \
+         {repeated} repeated; an upgrade took {:?} (median), {:?} (longest)",
+        gaps[gaps.len() / 2],
+        gaps[gaps.len() - 1],
+    );
+    assert!(answered > upgrades, "there was a load");
+    assert!(lines > 1000 * writers, "there was output");
+    assert_eq!((failed, lost, repeated), (0, 0, 0));
+}
+
+/// Returns the highest number among the lines of a log on standard error, which is written last.
+fn newest_line(world: &World, name: &str) -> u64 {
+    let text = fs::read_to_string(world.path(&format!("state/xy/logs/{name}.log"))).expect("a log");
+    let numbers = text.lines().filter_map(|line| line.split_once(" out line ")?.1.parse::<u64>().ok());
+    numbers.max().expect("it has written")
+}
+
+#[tokio::test]
+async fn whoever_ends_during_an_upgrade_is_told_with_the_true_exit_code() {
+    let mut world = World::new();
+    const SERVERS: u32 = 8;
+    for server in 0..SERVERS {
+        let go = world.path(&format!("go{server}"));
+        let steps = format!("wait-for {} exit {}", go.display(), 10 + server);
+        world.write(&format!("s{server}"), &script(&steps, "restart: (policy: Never)"));
+    }
+    let client = world.boot().await;
+    for server in 0..SERVERS {
+        ready(&client, &format!("s{server}")).await;
+    }
+    let asked = tokio::spawn({
+        let client = world.connect().await;
+        async move { ask(&client).await.expect("it takes place") }
+    });
+    for server in 0..SERVERS {
+        // Spread over the time that the upgrade takes, the exchange itself included.
+        fs::write(world.path(&format!("go{server}")), "").expect("written");
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    within("the answer", asked).await.expect("answered");
+    until("the new program", || async { (count(&world, "taken over") == 1).then_some(()) }).await;
+    let client = world.connect().await;
+    for server in 0..SERVERS {
+        let name = format!("s{server}");
+        let ended = until_status(&client, &name, |now| now.summary.state == State::Stopped).await;
+        let last = ended.summary.last_exit.expect("it has ended");
+        assert!(last.cause.contains(&format!("exit code {}", 10 + server)), "{name}: {}", last.cause);
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_take_over_is_refused_with_its_own_words_and_nothing_changes() {
+    let mut world = World::with(&[("a", script("sleep-forever", ""))]).with_own_program();
+    let client = world.boot().await;
+    let pid = ready(&client, "a").await;
+    let refusals = [
+        ("echo no, thanks >&2; exit 1", "no, thanks"),
+        ("exit 5", "exit code 5"),
+        ("kill -9 $$", "signal 9"),
+        // A version that writes another format.
+        (&format!("sed s/handoff/HANDOFF/ | exec {XYD} \"$@\""), "this program (xyd"),
+    ];
+    for (script, words) in refusals {
+        world.replace_program(script);
+        match ask(&client).await {
+            Err(ClientError::Rpc(error)) => {
+                assert_eq!(error.kind(), ErrorKind::UpgradeRefused);
+                assert!(error.message.contains(words), "{}", error.message);
+            }
+            other => panic!("{other:?}"),
+        }
+        // The same connection: nothing was closed.
+        assert_eq!(ready(&client, "a").await, pid);
+    }
+    fs::remove_file(world.path("xyd")).expect("it is there");
+    match ask(&client).await {
+        Err(ClientError::Rpc(error)) => {
+            assert!(error.message.contains("cannot be executed"), "{}", error.message)
+        }
+        other => panic!("{other:?}"),
+    }
+    // By signal there is nobody to be told, so it is in the log.
+    send(world.daemon_pid().expect("it runs"), Signal::SIGUSR1);
+    until("the refusal", || async { (count(&world, "not upgraded") == refusals.len() + 2).then_some(()) })
+        .await;
+    assert_eq!(ready(&client, "a").await, pid);
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_come_up_hands_back_and_the_old_one_goes_on() {
+    let port = free_port();
+    let mut world = World::with(&[
+        ("a", script("sleep-forever", "")),
+        ("web", script(&format!("serve {port}"), &format!("port: {port}"))),
+        ("w", script("count 1000000000 2", r#"log: (max_size: "1GiB", keep: 2)"#)),
+    ])
+    .with_own_program();
+    let client = world.boot().await;
+    let pids = [ready(&client, "a").await, ready(&client, "web").await, ready(&client, "w").await];
+    let load = Load::begin(port);
+    // It passes the check, and gives up later: before it has looked at anything, or when it is about to begin.
+    for failure in ["exec XYD --no-such-option \"$@\"", "exec XYD --config /nowhere/at/all \"$@\""] {
+        let failure = failure.replace("XYD", XYD);
+        world.replace_program(&format!(
+            "case \"$*\" in *--check-handoff*) exec {XYD} \"$@\";; esac\n{failure}"
+        ));
+        let client = world.connect().await;
+        let before = count(&world, "the new program did not come up");
+        ask(&client).await.expect("it passes the check");
+        until("the way back", || async {
+            (count(&world, "the new program did not come up") == before + 1).then_some(())
+        })
+        .await;
+        let client = world.connect().await;
+        assert!(version(&client).await.diagnostics.expect("a real daemon tells").handed_back);
+        for (name, pid) in ["a", "web", "w"].into_iter().zip(pids) {
+            assert_eq!(ready(&client, name).await, pid, "{failure}");
+        }
+    }
+    // The next one is a good one.
+    world.replace_program(&format!("exec {XYD} \"$@\""));
+    let client = upgrade(&world, world.connect().await).await;
+    assert_eq!(ready(&client, "a").await, pids[0]);
+    let (answered, failed) = load.end().await;
+    assert!(answered > 0 && failed == 0, "{failed} of {answered}");
+    within("stop", client.call::<Stop>(OperationParams::named("w"))).await.expect("answered");
+    let written = newest_line(&world, "w") + 1;
+    assert_eq!(assert_each_line_once(&world, "w", written), (0, 0));
+}
+
+#[tokio::test]
+async fn after_a_program_that_dies_instead_of_coming_up_the_guard_brings_the_old_one_back() {
+    for death in ["exit 0", "exit 75", "kill -9 $$"] {
+        let mut world = World::with(&[("a", script("sleep-forever", ""))]).with_own_program();
+        let client = world.boot().await;
+        let pid = ready(&client, "a").await;
+        world
+            .replace_program(&format!("case \"$*\" in *--check-handoff*) exec {XYD} \"$@\";; esac\n{death}"));
+        ask(&client).await.expect("it passes the check");
+        until("the old program", || async { (count(&world, "listening") == 2).then_some(()) }).await;
+        let client = world.connect().await;
+        assert_ne!(ready(&client, "a").await, pid, "nobody was there to keep it");
+        // It still knows where its successor is to be found.
+        world.replace_program(&format!("exec {XYD} \"$@\""));
+        upgrade(&world, client).await;
+        world.signal(Signal::SIGTERM);
+        assert_eq!(world.ended().await.code(), Some(0), "{}", world.said());
+    }
+}
+
+#[tokio::test]
+async fn after_an_upgrade_a_killed_daemon_still_takes_everything_along_and_comes_back() {
+    let mut world = World::new();
+    let alone = world.path("alone");
+    let steps = format!(
+        "spawn 4 setsid alone {}.helper sleep-forever alone {} sleep-forever",
+        alone.display(),
+        alone.display()
+    );
+    world.write("a", &script(&steps, ""));
+    let client = world.boot().await;
+    let guard = world.pid();
+    let first = ready(&client, "a").await;
+    let client = upgrade(&world, client).await;
+    let client = upgrade(&world, client).await;
+    let facts = version(&client).await.diagnostics.expect("a real daemon tells");
+    assert_eq!(facts.guard_pid, Some(guard));
+    drop(client);
+    send(world.daemon_pid().expect("it runs"), Signal::SIGKILL);
+    let client = world.connect().await;
+    let second = ready(&client, "a").await;
+    assert_ne!(first, second);
+    assert!(!alone.with_extension("doubled").exists(), "there were two of one at once");
+    assert!(world.said().contains("was ended by SIGKILL; it was started again"), "{}", world.said());
+    world.signal(Signal::SIGTERM);
+    assert_eq!(world.ended().await.code(), Some(0), "{}", world.said());
+    assert_eq!(world.processes(), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn backoff_start_and_stop_that_are_under_way_go_on() {
+    let mut world = World::new();
+    let (told, up) = (world.path("told"), world.path("up"));
+    world.write("backoff", &script("exit 3", r#"restart: (backoff_initial: "3s", backoff_max: "3s")"#));
+    world.write(
+        "logs",
+        &script(&format!("wait-for {} count 1 1 sleep-forever", told.display()), r#"ready: Log("^line 0$")"#),
+    );
+    world.write(
+        "notes",
+        &script(&format!("wait-for {} notify READY=1 sleep-forever", told.display()), "ready: Notify"),
+    );
+    let port = free_port();
+    world
+        .write("port", &script(&format!("wait-for {} serve {port}", up.display()), &format!("port: {port}")));
+    world.write("stubborn", &script("ignore-term sleep-forever", r#"stop: (grace: "2s")"#));
+    let client = world.boot().await;
+    until_status(&client, "backoff", |now| now.summary.state == State::Restarting).await;
+    let stubborn = ready(&client, "stubborn").await;
+    let stopping = OperationParams { wait: false, ..OperationParams::named("stubborn") };
+    within("stop", client.call::<Stop>(stopping)).await.expect("answered");
+    until_status(&client, "stubborn", |now| now.summary.state == State::Stopping).await;
+    let mut pids = BTreeMap::new();
+    for name in ["logs", "notes", "port"] {
+        let found = until_status(&client, name, |now| {
+            now.summary.state == State::Starting && now.summary.pid.is_some()
+        })
+        .await;
+        pids.insert(name, found.summary.pid);
+    }
+    let begin = std::time::Instant::now();
+    let client = upgrade(&world, client).await;
+    let client = upgrade(&world, client).await;
+    let states: BTreeMap<String, State> =
+        list(&client).await.into_iter().map(|server| (server.name, server.state)).collect();
+    if begin.elapsed() < Duration::from_secs(1) {
+        assert_eq!((states["backoff"], states["stubborn"]), (State::Restarting, State::Stopping));
+    }
+    fs::write(&told, "").expect("written");
+    fs::write(&up, "").expect("written");
+    for (name, pid) in pids {
+        assert_eq!(Some(ready(&client, name).await), pid, "{name} is the same process, and ready");
+    }
+    let stopped = until_status(&client, "stubborn", |now| now.summary.state == State::Stopped).await;
+    let last = stopped.summary.last_exit.expect("it has ended");
+    assert!(last.cause.contains("SIGKILL"), "after its grace it was killed: {}", last.cause);
+    assert!(!world.processes().contains(&stubborn));
+    until_status(&client, "backoff", |now| now.summary.restart_count == 1).await;
+}
+
+#[tokio::test]
+async fn an_end_that_is_asked_for_right_after_an_upgrade_is_heard() {
+    let mut world = World::with(&[("a", script("sleep-forever", ""))]);
+    let client = world.boot().await;
+    ready(&client, "a").await;
+    let client = upgrade(&world, client).await;
+    drop(client);
+    send(world.daemon_pid().expect("it runs"), Signal::SIGTERM);
+    assert_eq!(world.ended().await.code(), Some(0), "{}", world.said());
+    assert_eq!(world.processes(), Vec::<u32>::new());
+    assert!(!world.socket().exists());
+}
