@@ -253,6 +253,11 @@ impl Events {
 
     /// Receives the next event; `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<StreamEvent> {
+        // Comments come for ever, each well within its time.
+        within("an event", self.next_event()).await
+    }
+
+    async fn next_event(&mut self) -> Option<StreamEvent> {
         loop {
             let block = self.block().await?;
             if block.starts_with(':') {
