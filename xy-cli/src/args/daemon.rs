@@ -46,7 +46,7 @@ If it runs already, that is success. It logs to xyd.log in the state directory; 
 
 Examples:
   xyctl daemon start
-  xyctl daemon start --config ~/work/xy --socket /tmp/work/xyd.sock";
+  xyctl daemon start --config ~/try/xy --socket /tmp/try/xyd.sock";
 
 const STOP_HELP: &str = "\
 Servers are stopped in order, each with its own patience. Without a daemon this is success.
