@@ -1,6 +1,6 @@
 //! The control plane over HTTP on a loopback address: the accept loop, its limits, and what it opens to clients.
 //!
-//! It frames [`Service`](crate::rpc::Service) as the local socket does and has no operation of its own but the rotation of
+//! It frames [`Service`] as the local socket does and has no operation of its own but the rotation of
 //! its token. Off unless it is asked for.
 //!
 //! ```text

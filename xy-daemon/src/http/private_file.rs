@@ -65,7 +65,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), PrivateFileError> {
     replaced.map_err(failed)
 }
 
-/// Reads a file that [`write`](self::write) has made, or that somebody has made as carefully.
+/// Reads a file that [`write()`] has made, or that somebody has made as carefully.
 ///
 /// # Errors
 /// It is a link, belongs to somebody else, others may read it, it is too long, or the system refused something.
