@@ -229,13 +229,7 @@ pub async fn run(
     let config = source.load().await?;
     let listener = patiently(async || Ok(Listener::bind(&options.socket)?)).await?;
     let http = match options.http.listen.address(config.settings.http) {
-        Some(address) => {
-            let bind = async || {
-                let limits = http::Limits::default();
-                Ok(http::Listener::bind(address, &options.http.token, &options.state_dir, limits).await?)
-            };
-            Some(patiently(bind).await?)
-        }
+        Some(address) => Some(listen_for_http(&options, address).await?),
         None => None,
     };
     let (host, sweep) = patiently(async || {
@@ -324,14 +318,17 @@ pub async fn take_up(
     daemon.serve(listener, http, signals, || listening(told)).await
 }
 
-/// Listens for HTTP where the program before did; without it the servers run on all the same.
-async fn take_up_http(options: &RunOptions, address: Option<SocketAddr>) -> Option<http::Listener> {
-    let address = address?;
-    let bind = async || {
+async fn listen_for_http(options: &RunOptions, address: SocketAddr) -> Result<http::Listener, RunError> {
+    patiently(async || {
         let limits = http::Limits::default();
         Ok(http::Listener::bind(address, &options.http.token, &options.state_dir, limits).await?)
-    };
-    let bound = patiently(bind).await;
+    })
+    .await
+}
+
+/// Listens for HTTP where the program before did; without it the servers run on all the same.
+async fn take_up_http(options: &RunOptions, address: Option<SocketAddr>) -> Option<http::Listener> {
+    let bound = listen_for_http(options, address?).await;
     bound.inspect_err(|error| tracing::error!("no HTTP: {}", crate::control::chain(error))).ok()
 }
 

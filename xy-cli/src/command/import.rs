@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use xy_daemon::paths::Directories;
 
 use self::server::Server;
@@ -153,6 +153,16 @@ fn report(
             .note("`xyctl reload` starts them in a daemon that runs; `xyd --check` checks the files");
     }
     Ok(())
+}
+
+/// Returns a value as the text that a command line or a variable holds; lists and maps have none.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        _ => None,
+    }
 }
 
 fn read(path: &Path) -> Result<(String, Origin), ImportError> {

@@ -5,8 +5,8 @@
 
 use serde_json::{Map, Value};
 
-use super::Import;
 use super::server::{Server, quoted};
+use super::{Import, plain};
 
 /// Under which keys clients keep their entries.
 const KEYS: [&str; 3] = ["mcpServers", "servers", "context_servers"];
@@ -116,15 +116,6 @@ fn add(mut server: Server, program: &Map<String, Value>, entry: &Map<String, Val
         import.left(&name, format!("`{key}`, which is the client's"));
     }
     import.add(server);
-}
-
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(truth) => Some(truth.to_string()),
-        _ => None,
-    }
 }
 
 /// Returns port and path of a URL of this machine.

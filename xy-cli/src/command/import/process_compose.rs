@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::server::{Server, plain_name, quoted, signal};
-use super::{Import, Origin};
+use super::{Import, Origin, plain};
 
 /// Reads the processes of a file.
 pub(super) fn read(text: &str, origin: &Origin) -> Result<Import, String> {
@@ -242,15 +242,6 @@ fn environment(variables: &Value, server: &mut Server, import: &mut Import) {
 
 fn strings(value: Option<&Value>) -> Vec<String> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(plain).collect()
-}
-
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(truth) => Some(truth.to_string()),
-        _ => None,
-    }
 }
 
 /// Writes a text as a regular expression that matches it.
