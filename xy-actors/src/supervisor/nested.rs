@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorRef};
+use tokio::sync::watch;
 
 use crate::child::{Child, Running, StartContext, StartError, StartFuture, Started};
 use crate::exit::Exit;
@@ -12,7 +13,7 @@ use crate::supervisor::actor::{SupervisorActor, SupervisorArguments};
 #[cfg(feature = "process")]
 use crate::supervisor::handover::{HandOverFuture, LiveState};
 use crate::supervisor::message::SupervisorMessage;
-use crate::supervisor::{Recipes, Supervisor, policy_of};
+use crate::supervisor::{Life, Recipes, Supervisor, policy_of};
 
 /// A child that is a supervisor; see [`supervisor`].
 pub struct SupervisorChild {
@@ -96,15 +97,7 @@ impl Child for SupervisorChild {
             context.parent().tree.clone(),
             Some(context.reporter.clone()),
         );
-        Box::pin(async move {
-            let (arguments, life) = arguments.map_err(StartError::failed)?;
-            // The children are started by a message of its own, not here: a deep tree would nest as many polls.
-            let spawned = Actor::spawn_linked(None, SupervisorActor, arguments, context.supervisor()).await;
-            let (actor, _join) = spawned.map_err(StartError::failed)?;
-            let tree = context.parent().tree.clone();
-            let supervisor = Supervisor { actor: actor.clone(), path: context.path, tree, life };
-            Ok(Started::Running(Box::new(RunningSupervisor { actor, supervisor, ended: false })))
-        })
+        Box::pin(spawn(arguments, context))
     }
 
     #[cfg(feature = "process")]
@@ -119,15 +112,22 @@ impl Child for SupervisorChild {
             context.parent().tree.clone(),
             Some(context.reporter.clone()),
         );
-        Box::pin(async move {
-            let (arguments, life) = arguments.map_err(StartError::failed)?;
-            let spawned = Actor::spawn_linked(None, SupervisorActor, arguments, context.supervisor()).await;
-            let (actor, _join) = spawned.map_err(StartError::failed)?;
-            let tree = context.parent().tree.clone();
-            let supervisor = Supervisor { actor: actor.clone(), path: context.path, tree, life };
-            Ok(Started::Running(Box::new(RunningSupervisor { actor, supervisor, ended: false })))
-        })
+        Box::pin(spawn(arguments, context))
     }
+}
+
+/// Spawns the supervisor's actor; its children begin, or are taken up, by a message of its own and not here, where a deep
+/// tree would nest as many polls.
+async fn spawn(
+    arguments: Result<(SupervisorArguments, watch::Receiver<Life>), impl fmt::Display>,
+    context: StartContext,
+) -> Result<Started, StartError> {
+    let (arguments, life) = arguments.map_err(StartError::failed)?;
+    let spawned = Actor::spawn_linked(None, SupervisorActor, arguments, context.supervisor()).await;
+    let (actor, _join) = spawned.map_err(StartError::failed)?;
+    let tree = context.parent().tree.clone();
+    let supervisor = Supervisor { actor: actor.clone(), path: context.path, tree, life };
+    Ok(Started::Running(Box::new(RunningSupervisor { actor, supervisor, ended: false })))
 }
 
 struct RunningSupervisor {
