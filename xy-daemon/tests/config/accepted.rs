@@ -71,7 +71,7 @@ fn the_usual_file_means_what_it_says() {
     let server = web(&fixture("usual.ron"));
     assert_eq!(server.process.env["PORT"], "8422");
     assert_eq!(server.process.env["LOG_LEVEL"], "info");
-    assert_eq!(server.process.working_dir, Some("/home/somebody/work".into()));
+    assert_eq!(server.process.working_dir, Some("/home/somebody/files".into()));
     assert_eq!(server.process.readiness(), Readiness::Mcp { path: "/mcp".into(), host: "localhost".into() });
     assert_eq!(server.child.limit, five_a_minute());
     assert_eq!(server.child.backoff, Some(Backoff::default()));

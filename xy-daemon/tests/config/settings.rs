@@ -67,9 +67,9 @@ fn every_key_is_read() {
 
 #[test]
 fn paths_of_a_server_start_in_its_directory() {
-    let settings = settings("working_dir: \"work\", stdin: File(\"in\"), env_files: [\"-x.env\"]");
-    assert_eq!(settings.stdin, Stdin::File("/home/somebody/work/in".into()));
-    assert_eq!(settings.env_files[0].path, std::path::Path::new("/home/somebody/work/x.env"));
+    let settings = settings("working_dir: \"files\", stdin: File(\"in\"), env_files: [\"-x.env\"]");
+    assert_eq!(settings.stdin, Stdin::File("/home/somebody/files/in".into()));
+    assert_eq!(settings.env_files[0].path, std::path::Path::new("/home/somebody/files/x.env"));
 }
 
 #[test]
