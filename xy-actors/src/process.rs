@@ -35,6 +35,9 @@ mod stop_command;
 mod sys;
 mod tree;
 
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub use self::actor::Helper;
 pub use self::child::{ProcessChild, process};
 use self::health::Liveness;
 use self::readiness::{LogPattern, ProbeHeader, ProbeTimes, StatusSet};

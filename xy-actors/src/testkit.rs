@@ -59,7 +59,15 @@
 //!   each other, put a small actor of your own in its place.
 
 mod child;
+#[cfg(feature = "process")]
+mod plant;
 mod tree;
 
+#[cfg(feature = "process")]
+pub use crate::process::Helper;
 pub use child::{Journal, MockChild, MockStart, MockStop};
+#[cfg(feature = "process")]
+pub(crate) use plant::has_planted_panic;
+#[cfg(feature = "process")]
+pub use plant::plant_panic;
 pub use tree::TestTree;

@@ -18,9 +18,15 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+mod helper;
+
+#[cfg(feature = "testkit")]
+pub use self::helper::Helper;
+#[cfg(not(feature = "testkit"))]
+use self::helper::Helper;
+use self::helper::HelperTask;
 use super::handover::ProcessState;
 use super::health::{self, Ask, Liveness, Verdict};
 use super::readiness::notify::{self, Listener, NotifySocket};
@@ -60,6 +66,8 @@ pub(crate) enum ProcessMessage {
     HandOverNow(HandOverReply),
     /// Go on: there is no next program.
     GoOn,
+    /// A task that worked for it has panicked, with this text.
+    Panicked(Helper, String),
 }
 
 /// What a process actor knows, and the descriptors that go with it.
@@ -186,34 +194,21 @@ pub(crate) struct ActorState {
     /// Everything was told: whatever happens is the next program's affair.
     is_handed_over: bool,
     /// What waits for readiness, then what checks its health.
-    probe: Option<AbortOnDrop>,
+    probe: Option<HelperTask>,
     /// Hears what it says about itself, to its end.
-    listener: Option<AbortOnDrop>,
-    waiter: Option<AbortOnDrop>,
-    finisher: Option<AbortOnDrop>,
+    listener: Option<HelperTask>,
+    waiter: Option<HelperTask>,
+    finisher: Option<HelperTask>,
+    /// What panicked, which is why it is ended.
+    fault: Option<String>,
     is_reported: bool,
 }
 
 /// A stop command under way.
 struct StopCommandRun {
-    _task: AbortOnDrop,
+    _task: HelperTask,
     /// Resolves when the command has ended, or was called off.
     over: Option<oneshot::Receiver<()>>,
-}
-
-impl AbortOnDrop {
-    fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(task).abort_handle())
-    }
-}
-
-/// Ends a task together with the actor, so that no task keeps the process's handle longer.
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Drop for ActorState {
@@ -260,12 +255,13 @@ impl Actor for ProcessActor {
             ProcessMessage::Follow(spec) => state.on_follow(&spec),
             ProcessMessage::StopCommandOver => state.on_stop_command_over(&myself),
             ProcessMessage::Told => state.on_told(&myself),
-            ProcessMessage::Ready => state.on_ready(),
+            ProcessMessage::Ready => state.on_ready(&myself),
             ProcessMessage::MainExited(exit) => state.on_main_exited(&myself, exit),
             ProcessMessage::TreeEnded(report) => state.on_tree_ended(&myself, report),
             ProcessMessage::HandOver(reply) => state.on_hand_over(&myself, reply),
             ProcessMessage::HandOverNow(reply) => state.on_hand_over_now(&myself, reply),
             ProcessMessage::GoOn => state.on_go_on(&myself),
+            ProcessMessage::Panicked(helper, message) => state.on_panicked(&myself, helper, &message),
         }
         Ok(())
     }
@@ -319,6 +315,7 @@ impl ActorState {
             listener: None,
             waiter: None,
             finisher: None,
+            fault: None,
             is_reported: false,
         };
         state.begin(myself, gate);
@@ -327,13 +324,14 @@ impl ActorState {
 
     /// Begins to wait for the end of the process, and until then for its readiness or for whether it stays healthy.
     fn begin(&mut self, myself: &ActorRef<ProcessMessage>, gate: Gate) {
-        self.waiter = Some(AbortOnDrop::spawn({
+        let waiter = {
             let (process, myself) = (self.process.clone(), myself.clone());
             async move {
                 let exit = process.exited().await;
                 tell(&myself, ProcessMessage::MainExited(exit));
             }
-        }));
+        };
+        self.waiter = Some(self.helped_by(Helper::Waiter, myself, waiter));
         if matches!(gate, Gate::Open) {
             self.ready.send_replace(true);
         }
@@ -347,42 +345,85 @@ impl ActorState {
                 watchdog: self.spec.watchdog,
                 ready: self.ready.subscribe(),
             };
-            let myself = myself.clone();
-            let task = listener.listen(move || tell(&myself, ProcessMessage::Told));
-            self.listener = Some(AbortOnDrop::spawn(task));
+            let told = myself.clone();
+            let task = listener.listen(move || tell(&told, ProcessMessage::Told));
+            self.listener = Some(self.helped_by(Helper::Listener, myself, task));
         }
         if self.is_stop_asked {
             return;
         }
         self.probe = match gate {
-            Gate::Open => return self.watch_health(),
+            Gate::Open => return self.watch_health(myself),
             Gate::Socket => None,
             Gate::Told => return self.on_told(myself),
             Gate::Asked => {
                 let prober = prober(&self.spec, &self.host, self.process.label());
                 let task = probe(prober, self.process.clone(), myself.clone(), self.reporter.clone());
-                Some(AbortOnDrop::spawn(task))
+                Some(self.helped_by(Helper::Readiness, myself, task))
             }
             Gate::Line(seen) => {
                 self.reporter.waits_for(Some(waits_for_line(&self.spec)));
-                let myself = myself.clone();
-                Some(AbortOnDrop::spawn(async move {
+                let told = myself.clone();
+                let task = async move {
                     // Output that ends without the line proves nothing, and the end of the process comes by itself.
                     if seen.await.is_ok() {
-                        tell(&myself, ProcessMessage::Told);
+                        tell(&told, ProcessMessage::Told);
                     }
-                }))
+                };
+                Some(self.helped_by(Helper::Readiness, myself, task))
             }
             Gate::Descriptor(end, number) => {
                 // For a next program of this process; without it, that one waits for a newline in vain.
                 self.descriptor = end.try_clone().ok();
-                let (myself, reporter) = (myself.clone(), self.reporter.clone());
-                Some(AbortOnDrop::spawn(async move {
+                let (told, reporter) = (myself.clone(), self.reporter.clone());
+                let task = async move {
                     notify::newline(end, number, &reporter).await;
-                    tell(&myself, ProcessMessage::Told);
-                }))
+                    tell(&told, ProcessMessage::Told);
+                };
+                Some(self.helped_by(Helper::Readiness, myself, task))
             }
         };
+    }
+
+    fn helped_by(
+        &self,
+        helper: Helper,
+        myself: &ActorRef<ProcessMessage>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> HelperTask {
+        HelperTask::spawn(helper, self.process.label(), myself, task)
+    }
+
+    /// A panic is a bug of ours. What the task was for will not happen any more, so that this incarnation ends: a start
+    /// would hang for ever, a health check would be silent, an end would not be noticed.
+    fn on_panicked(&mut self, myself: &ActorRef<ProcessMessage>, helper: Helper, message: &str) {
+        let fault = format!("{helper} panicked: {message}");
+        tracing::error!(
+            child = self.process.label(),
+            incarnation = self.incarnation,
+            reason = fault,
+            "a task failed"
+        );
+        self.log.note(&fault);
+        let is_first = self.fault.is_none();
+        match helper {
+            // The signal is left, as after a command that failed.
+            Helper::StopCommand => return self.on_stop_command_over(myself),
+            Helper::Finisher if !is_first => {
+                // What is left of the tree is killed with the handle of the process.
+                return self.on_tree_ended(myself, KillReport::default());
+            }
+            Helper::Waiter | Helper::Finisher => {}
+            // It has ended, and these are not needed any more.
+            _ if self.exit.is_some() => return,
+            _ => {}
+        }
+        self.fault = self.fault.take().or(Some(fault));
+        self.on_kill();
+        if matches!(helper, Helper::Waiter | Helper::Finisher) {
+            // The true exit is learned from the reap.
+            self.on_main_exited(myself, ProcessExit::Signal { signal: libc::SIGKILL, core_dumped: false });
+        }
     }
 
     fn on_hand_over(&mut self, myself: &ActorRef<ProcessMessage>, reply: HandOverReply) {
@@ -452,14 +493,14 @@ impl ActorState {
     }
 
     /// Begins to check the health of a process that is ready.
-    fn watch_health(&mut self) {
+    fn watch_health(&mut self, myself: &ActorRef<ProcessMessage>) {
         let Some(liveness) = self.spec.liveness.clone() else { return };
         let prober = Prober::new(liveness.probe.clone(), self.spec.port, self.spec.port_owner)
             .attempt_timeout(liveness.timeout)
             .keeping_session()
             .running_in(&self.host, self.process.label(), &self.spec);
         let task = watch_health(liveness, prober, self.process.clone(), self.reporter.clone());
-        self.probe = Some(AbortOnDrop::spawn(task));
+        self.probe = Some(self.helped_by(Helper::Health, myself, task));
     }
 
     fn on_stop(&mut self, myself: &ActorRef<ProcessMessage>) {
@@ -487,13 +528,13 @@ impl ActorState {
     }
 
     fn run_stop_command(&self, command: StopCommand, myself: &ActorRef<ProcessMessage>) -> StopCommandRun {
-        let (host, log, spec, myself) =
+        let (host, log, spec, actor) =
             (self.host.clone(), self.log.clone(), self.spec.clone(), myself.clone());
         let (label, pid) = (self.process.label().to_owned(), self.process.pid());
         let incarnation = self.reporter.incarnation().get();
         let (over, is_over) = oneshot::channel();
-        let task = tokio::spawn(async move {
-            let patience = Instant::now() + command.grace;
+        let task = async move {
+            let patience = command.deadline();
             let result = command.run(&host, &label, &spec, pid, (&log, incarnation)).await;
             let _nobody_waits = over.send(());
             match result {
@@ -508,9 +549,9 @@ impl ActorState {
                     );
                 }
             }
-            let _gone = myself.send_message(ProcessMessage::StopCommandOver);
-        });
-        StopCommandRun { _task: AbortOnDrop(task.abort_handle()), over: Some(is_over) }
+            tell(&actor, ProcessMessage::StopCommandOver);
+        };
+        StopCommandRun { _task: self.helped_by(Helper::StopCommand, myself, task), over: Some(is_over) }
     }
 
     fn on_stop_command_over(&mut self, myself: &ActorRef<ProcessMessage>) {
@@ -553,21 +594,21 @@ impl ActorState {
         }
         (self.is_told, self.descriptor) = (true, None);
         if self.spec.port.is_none() || self.spec.port_owner == PortOwner::Any {
-            return self.on_ready();
+            return self.on_ready(myself);
         }
         let prober = prober(&self.spec, &self.host, self.process.label());
         let task = look(prober, self.process.clone(), myself.clone(), self.reporter.clone());
-        self.probe = Some(AbortOnDrop::spawn(task));
+        self.probe = Some(self.helped_by(Helper::Readiness, myself, task));
     }
 
-    fn on_ready(&mut self) {
+    fn on_ready(&mut self, myself: &ActorRef<ProcessMessage>) {
         self.probe = None;
         if self.is_stop_asked || self.exit.is_some() {
             return;
         }
         self.reporter.ready();
         self.ready.send_replace(true);
-        self.watch_health();
+        self.watch_health(myself);
     }
 
     fn on_main_exited(&mut self, myself: &ActorRef<ProcessMessage>, exit: ProcessExit) {
@@ -580,20 +621,20 @@ impl ActorState {
             self.signal_stop();
         }
         let stop_command = self.stop_command.as_mut().and_then(|run| run.over.take());
-        let (process, log, myself) = (self.process.clone(), self.log.clone(), myself.clone());
+        let (process, log, actor) = (self.process.clone(), self.log.clone(), myself.clone());
         let attachment = self.attachment.take();
         // Only a stop that was asked for gives the rest of the tree the time to end by itself.
         let patience = self.is_stop_asked.then(|| (self.spec.stop_signal.number(), self.kill.subscribe()));
-        let task = tokio::spawn(async move {
+        let task = async move {
             let report = end_tree(&process, patience).await;
             if let Some(over) = stop_command {
                 // It may have something left to do, and says so in the same log.
                 let _called_off = over.await;
             }
             drain(attachment, &log, &process).await;
-            let _gone = myself.send_message(ProcessMessage::TreeEnded(report));
-        });
-        self.finisher = Some(AbortOnDrop(task.abort_handle()));
+            tell(&actor, ProcessMessage::TreeEnded(report));
+        };
+        self.finisher = Some(self.helped_by(Helper::Finisher, myself, task));
     }
 
     fn on_tree_ended(&mut self, myself: &ActorRef<ProcessMessage>, killed: KillReport) {
@@ -612,6 +653,9 @@ impl ActorState {
             && oom_kills > 0;
         if is_by_kernel {
             report.cause = Cause::OutOfMemory;
+        }
+        if let Some(message) = self.fault.take() {
+            (report.exit, report.cause) = (Exit::Abnormal, Cause::Error { message });
         }
         report.killed = killed.killed.into_iter().map(reference).collect();
         report.left = killed.left.into_iter().map(reference).collect();

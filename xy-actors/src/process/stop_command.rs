@@ -25,6 +25,9 @@ pub struct StopCommand {
 /// The variable in which a stop command finds the pid.
 const PID_VARIABLE: &str = "XY_PID";
 
+/// As good as for ever, and still a moment that there is.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// Why a stop command did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StopCommandError {
@@ -54,6 +57,12 @@ impl StopCommand {
         spec
     }
 
+    /// Returns when its grace is over, if it begins now.
+    pub(super) fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.grace).unwrap_or(now + FAR)
+    }
+
     /// Runs it to its end.
     ///
     /// # Cancel safety
@@ -66,7 +75,7 @@ impl StopCommand {
         pid: u32,
         (log, incarnation): (&Log, u64),
     ) -> Result<(), StopCommandError> {
-        let deadline = Instant::now() + self.grace;
+        let deadline = self.deadline();
         let run = async {
             let mut process = host.spawn(label, &self.spec(of, pid)).await?;
             // Without its output it does its work all the same.

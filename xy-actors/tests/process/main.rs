@@ -1,6 +1,7 @@
 //! Real programs under a process host: what they get, how they end, and that nothing of them is left.
 
 mod cgroup;
+mod helpers;
 mod host_process;
 mod ledger;
 mod port;
