@@ -192,7 +192,7 @@ pub(super) fn sweep(base: &Path, deadline: Instant) -> Vec<(String, Stat, bool)>
         let is_left = leaf.is_populated();
         leaf.remove();
         swept.extend(stats.into_iter().map(|stat| {
-            let is_left = is_left && stat.identity().is_current();
+            let is_left = is_left && stat.identity().is_current().unwrap_or(true);
             (marker.clone(), stat, is_left)
         }));
     }

@@ -329,7 +329,7 @@ impl ProcessHost {
         let mut kin = lock(&self.inner.spawner.kin);
         // Without a look these are those of the look before.
         let _unseen = kin.look();
-        kin.strangers().into_iter().map(|stat| Member::escaped(&stat)).collect()
+        kin.strangers().unwrap_or_default().iter().map(Member::escaped).collect()
     }
 
     /// Kills the [`strangers`](Self::strangers) and what descends from them, and returns whom.
@@ -347,9 +347,13 @@ impl ProcessHost {
         loop {
             let (strangers, is_seen) = {
                 let mut kin = lock(&self.inner.spawner.kin);
-                let is_seen = kin.look().is_ok();
                 // Under the lock without which no orphan is reaped.
-                let strangers = if self.inner.has_others { Vec::new() } else { kin.strangers() };
+                let strangers = match kin.look().and_then(|()| kin.strangers()) {
+                    Ok(_) if self.inner.has_others => Ok(Vec::new()),
+                    strangers => strangers,
+                };
+                let is_seen = strangers.is_ok();
+                let strangers = strangers.unwrap_or_default();
                 for stranger in &strangers {
                     let _ended = sys::signal_child(stranger.pid, libc::SIGKILL);
                 }

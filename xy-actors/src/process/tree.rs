@@ -36,7 +36,7 @@ pub(super) fn insist<T>(deadline: Instant, mut attempt: impl FnMut() -> io::Resu
 }
 
 #[expect(clippy::disallowed_methods, reason = "before the runtime; nobody tells when a descriptor is free")]
-fn wait_a_moment() {
+pub(super) fn wait_a_moment() {
     std::thread::sleep(Duration::from_millis(5));
 }
 
@@ -58,6 +58,8 @@ pub(super) struct Stat {
     pub(super) command: String,
     /// Whether any of it still runs; a zombie does not.
     pub(super) is_alive: bool,
+    /// Whether it is ending: what it has in its environment cannot be read any more, while what it holds may still be held.
+    pub(super) is_ending: bool,
     /// Whether its first thread has ended; the others may go on.
     pub(super) has_lost_first_thread: bool,
     /// Its parent.
@@ -100,9 +102,12 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Returns whether this very process is still there.
-    pub(super) fn is_current(self) -> bool {
-        Stat::read(self.pid).is_some_and(|stat| stat.start_time == self.start_time)
+    /// Returns whether this very process is still there, if only as a zombie.
+    ///
+    /// # Errors
+    /// If the system cannot say.
+    pub(super) fn is_current(self) -> io::Result<bool> {
+        Ok(Stat::look(self.pid)?.is_some_and(|stat| stat.start_time == self.start_time))
     }
 }
 
@@ -265,6 +270,7 @@ mod tests {
             pid,
             command,
             is_alive: true,
+            is_ending: false,
             has_lost_first_thread: false,
             parent,
             group,
@@ -284,10 +290,10 @@ mod tests {
     #[test]
     fn we_read_ourselves() {
         let stat = Stat::read(std::process::id()).expect("we exist");
-        assert!(stat.is_alive && stat.identity().is_current());
+        assert!(stat.is_alive && stat.identity().is_current().expect("readable"));
         assert_eq!(stat.parent, std::os::unix::process::parent_id());
         let other = Identity { start_time: stat.start_time + 1, ..stat.identity() };
-        assert!(!other.is_current());
+        assert!(!other.is_current().expect("readable"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::oneshot;
 
-use super::process::{Guard, Main};
+use super::process::{Guard, Main, RESCAN};
 use super::spawner::{Job, Spawner};
 use super::{Host, HostError, HostOptions, OsProcess, ProcessHost, lock};
 use crate::log::Attachment;
@@ -18,6 +18,11 @@ use crate::process::ledger::{Ledger, MainProcess};
 use crate::process::settings::{original_limits, set_original_limits};
 use crate::process::sys;
 use crate::process::tree::Identity;
+
+/// Returns whether there is no such process, as opposed to nobody being able to say.
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
+}
 
 /// What an earlier program of this process left for the children of this one.
 #[derive(Debug, Default)]
@@ -119,7 +124,8 @@ impl ProcessHost {
     ) -> io::Result<Ledger> {
         let lock = state.ledger_lock.and_then(|number| luggage.take(number));
         let lock = lock.ok_or_else(|| io::Error::other("its lock was not handed over"))?;
-        let live = state.live.iter().map(|process| {
+        // One that could not be looked at when it was created is found by its marker alone; a wrong time would spare it.
+        let live = state.live.iter().filter(|process| process.start_time > 0).map(|process| {
             let identity = Identity { pid: process.pid, start_time: process.start_time };
             (process.marker.clone(), process.label.clone(), MainProcess { identity, inode: None })
         });
@@ -145,20 +151,41 @@ impl ProcessHost {
             let (pid, marker) = (process.pid, process.marker.clone());
             match Main::taken_up(self.inner.clone(), process) {
                 Ok(main) => drop(Guard::new(main)),
-                Err(error) => {
+                Err(error) if is_gone(&error) => {
                     tracing::warn!(pid, reason = %error, "a process that was taken up is not there");
                     self.forget(pid, &marker);
+                }
+                // It is dropped, and ended by that, as soon as it can be owned.
+                Err(_) => {
+                    let host = self.clone();
+                    tokio::spawn(async move { host.adopt(&marker).await.map(drop) });
                 }
             }
         }
     }
 
-    /// Owns a process that was taken up.
+    /// Owns a process that was taken up. Goes on trying for as long as the system has no descriptor or memory for that: a
+    /// process that is given up while it runs would run beside the next one.
     pub(in crate::process) async fn adopt(&self, marker: &str) -> io::Result<OsProcess> {
         let found = self.live().into_iter().find(|process| process.marker == marker);
         let process = found.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
         let pid = process.pid;
-        let main = Main::taken_up(self.inner.clone(), process).inspect_err(|_| self.forget(pid, marker))?;
+        let mut is_told = false;
+        let main = loop {
+            match Main::taken_up(self.inner.clone(), process.clone()) {
+                Ok(main) => break main,
+                Err(error) if is_gone(&error) => {
+                    self.forget(pid, marker);
+                    return Err(error);
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(pid, reason = %error, "a process cannot be taken over yet; tried again");
+                    }
+                    tokio::time::sleep(RESCAN).await;
+                }
+            }
+        };
         match OsProcess::watch(Guard::new(main), None) {
             Ok(process) => Ok(process),
             Err((guard, error)) => {

@@ -85,14 +85,17 @@ impl Kin {
     /// Returns the live orphans that belong to no tree there is.
     ///
     /// Those of a tree that has ended are among them: it ended without having known of them.
-    pub(super) fn strangers(&self) -> Vec<Stat> {
+    ///
+    /// # Errors
+    /// If the system cannot say who lives.
+    pub(super) fn strangers(&self) -> io::Result<Vec<Stat>> {
         let is_stranger = |orphan: &&Orphan| match &orphan.owner {
             Owner::Tree(owner) => !self.mains.values().any(|marker| marker == owner),
             Owner::Unknown { .. } => true,
         };
         let strangers = self.orphans.values().filter(is_stranger);
-        let stats = strangers.filter_map(|orphan| Stat::read(orphan.identity.pid));
-        stats.filter(|stat| stat.is_alive).collect()
+        let stats = strangers.filter_map(|orphan| Stat::look(orphan.identity.pid).transpose());
+        stats.filter(|stat| stat.as_ref().map_or(true, |stat| stat.is_alive)).collect()
     }
 
     /// Returns who is known to belong to which tree, and the orphans.

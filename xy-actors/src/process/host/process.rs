@@ -127,8 +127,10 @@ impl Main {
     pub(super) fn taken_up(host: Arc<Host>, live: LiveProcess) -> io::Result<Self> {
         // It has not been reaped, so that its pid is its own as long as it is a child of ours.
         let exit_fd = sys::open_process(live.pid)?;
-        let is_ours = Stat::read(live.pid)
-            .is_some_and(|stat| stat.start_time == live.start_time && stat.parent == std::process::id());
+        // One that could not be looked at when it was created has no start time; it has our word for its parent.
+        let is_same = |stat: &Stat| live.start_time == 0 || stat.start_time == live.start_time;
+        let is_ours =
+            Stat::look(live.pid)?.is_some_and(|stat| is_same(&stat) && stat.parent == std::process::id());
         if !is_ours {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
@@ -168,7 +170,9 @@ impl Main {
             known
         };
         let inside = self.leaf.as_ref().map(Leaf::pids).unwrap_or_default();
-        known.extend(inside.into_iter().filter_map(Stat::read).map(|stat| stat.identity()));
+        for pid in inside {
+            known.extend(Stat::look(pid)?.map(|stat| stat.identity()));
+        }
         known.sort_unstable();
         known.dedup();
         let scope = Scope { main, marker, known: &known };
@@ -214,7 +218,7 @@ impl Main {
     /// Signals one process of the tree, opened before its identity is checked. Returns whether it was still there.
     fn signal_member(stat: &Stat, signal: i32) -> io::Result<bool> {
         let result = sys::open_process(stat.pid).and_then(|process| {
-            if !stat.identity().is_current() {
+            if !stat.identity().is_current()? {
                 return Ok(false);
             }
             sys::signal_process(process.as_fd(), stat.pid, signal).map(|()| true)
@@ -482,7 +486,10 @@ impl OsProcess {
                 }
                 // Without a look nobody can say that it is gone.
                 Err(_) if Instant::now() >= until => return Err(Vec::new()),
-                Err(_) => tokio::time::sleep_until(until.min(Instant::now() + RESCAN)).await,
+                Err(_) => {
+                    empty_passes = 0;
+                    tokio::time::sleep_until(until.min(Instant::now() + RESCAN)).await;
+                }
             }
         }
     }
@@ -526,8 +533,9 @@ impl OsProcess {
                     break found;
                 }
             } else if Instant::now() >= until {
-                let is_there = |stat: &Stat| {
-                    Stat::read(stat.pid).is_some_and(|now| now.is_alive && now.identity() == stat.identity())
+                let is_there = |stat: &Stat| match Stat::look(stat.pid) {
+                    Ok(now) => now.is_some_and(|now| now.is_alive && now.identity() == stat.identity()),
+                    Err(_) => true,
                 };
                 break found.into_iter().filter(is_there).collect();
             } else {
@@ -566,8 +574,11 @@ pub(super) async fn await_exits(stats: &[Stat], until: Instant) {
             let watch = sys::open_process(stat.pid).and_then(|process| sys::watch(Arc::new(process)));
             match watch {
                 // Opened before it is checked: if this is a later process of that pid, there is nothing to wait for.
-                Ok(watch) if stat.identity().is_current() => drop(watch.readable().await),
-                Ok(_) => {}
+                Ok(watch) => match stat.identity().is_current() {
+                    Ok(true) => drop(watch.readable().await),
+                    Ok(false) => {}
+                    Err(_) => tokio::time::sleep(RESCAN).await,
+                },
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(_) => tokio::time::sleep(RESCAN).await,
             }
@@ -593,10 +604,10 @@ mod tests {
         let (host, _) = ProcessHost::start(HostOptions::default()).expect("starts");
         let process = host.spawn("test", &sleeping()).await.expect("starts");
         let identity = Identity { pid: process.pid(), start_time: host.live()[0].start_time };
-        assert!(identity.is_current());
+        assert!(identity.is_current().expect("readable"));
         let OsProcess { guard, .. } = process;
         guard.bury().await;
-        assert!(!identity.is_current(), "not even a zombie is left");
+        assert!(!identity.is_current().expect("readable"), "not even a zombie is left");
         assert_eq!(host.live(), []);
     }
 

@@ -16,6 +16,9 @@ use super::Entry;
 /// A sweep takes no longer than this, whatever resists it.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// How long processes are waited for that are about to end and cannot be asked any more whose they are.
+const ENDS: Duration = Duration::from_secs(1);
+
 /// What the start-up sweep did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -90,12 +93,19 @@ pub(super) fn sweep(unfinished: &BTreeMap<String, Entry>, cgroup: Option<&Path>)
     if unfinished.is_empty() {
         return Ok(report);
     }
+    let patience = Instant::now() + ENDS;
     let mut seen: BTreeMap<Identity, SweptProcess> = BTreeMap::new();
     let mut empty_passes = 0;
     let mut left = Vec::new();
     while empty_passes < 2 {
-        let survivors = tree::insist(deadline, || survivors(unfinished))?;
+        let (survivors, is_somebody_ending) = tree::insist(deadline, || survivors(unfinished))?;
         left = survivors.iter().map(|survivor| survivor.identity).collect();
+        if survivors.is_empty() && is_somebody_ending && Instant::now() < patience {
+            // Whose it is cannot be read any more; a lock or a port of it may still be taken.
+            empty_passes = 0;
+            tree::wait_a_moment();
+            continue;
+        }
         if survivors.is_empty() {
             empty_passes += 1;
             continue;
@@ -121,8 +131,9 @@ pub(super) fn sweep(unfinished: &BTreeMap<String, Entry>, cgroup: Option<&Path>)
     Ok(report)
 }
 
-/// Finds the processes to end, with their identity checked after they were opened.
-fn survivors(unfinished: &BTreeMap<String, Entry>) -> io::Result<Vec<Survivor>> {
+/// Finds the processes to end, with their identity checked after they were opened, and says whether there are others that
+/// are ending, and might be such.
+fn survivors(unfinished: &BTreeMap<String, Entry>) -> io::Result<(Vec<Survivor>, bool)> {
     let above = tree::above();
     let stats = tree::everything()?;
     let mut survivors: Vec<Survivor> = Vec::new();
@@ -131,7 +142,9 @@ fn survivors(unfinished: &BTreeMap<String, Entry>) -> io::Result<Vec<Survivor>> 
             survivors.push(survivor);
         }
     }
-    Ok(survivors)
+    let is_found = |stat: &Stat| survivors.iter().any(|survivor| survivor.identity == stat.identity());
+    let is_somebody_ending = stats.iter().any(|stat| stat.is_alive && stat.is_ending && !is_found(stat));
+    Ok((survivors, is_somebody_ending))
 }
 
 fn survivor(stat: &Stat, unfinished: &BTreeMap<String, Entry>) -> io::Result<Option<Survivor>> {

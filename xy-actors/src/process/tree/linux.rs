@@ -6,6 +6,9 @@ use std::sync::OnceLock;
 
 use super::{Stat, seen};
 
+/// The kernel's mark of a process that is ending (`PF_EXITING`). It is set before anything of it is given up.
+const ENDING: u64 = 0x4;
+
 /// Parses `/proc/PID/stat`. The name is in parentheses and may itself contain `) `, so the last one ends it.
 fn parse(text: &[u8]) -> Option<Stat> {
     let open = text.iter().position(|byte| *byte == b'(')?;
@@ -25,6 +28,7 @@ fn parse(text: &[u8]) -> Option<Stat> {
         command,
         // A first thread that has ended shows as a zombie while others go on.
         is_alive: !is_zombie || threads > 1,
+        is_ending: field(9)?.parse::<u64>().is_ok_and(|flags| flags & ENDING != 0),
         has_lost_first_thread: is_zombie,
         parent: id(4)?,
         group: id(5)?,
@@ -110,6 +114,17 @@ mod tests {
         let stat = parse(LINE).expect("valid");
         assert_eq!((stat.pid, stat.command.as_str(), stat.is_alive), (42, "a) R (b) ", true));
         assert_eq!((stat.parent, stat.group, stat.session, stat.start_time), (1, 43, 44, 12345));
+    }
+
+    #[test]
+    fn one_that_is_ending_is_told_by_its_flags() {
+        let flags = |flags: u32| {
+            let line = format!("1 (n) R 1 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 5 0");
+            parse(line.as_bytes()).expect("valid")
+        };
+        // As of a process that runs, and of the same one in the middle of its end.
+        assert!(!flags(4_194_304).is_ending && flags(4_194_308).is_ending);
+        assert!(flags(4_194_308).is_alive);
     }
 
     #[test]

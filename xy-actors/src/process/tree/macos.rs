@@ -14,6 +14,7 @@ pub(super) fn read(pid: u32) -> io::Result<Option<Stat>> {
         pid,
         command: String::from_utf8_lossy(&name.collect::<Vec<u8>>()).into_owned(),
         is_alive: info.pbi_status != libc::SZOMB,
+        is_ending: false,
         has_lost_first_thread: info.pbi_status == libc::SZOMB,
         parent: info.pbi_ppid,
         group: info.pbi_pgid,
