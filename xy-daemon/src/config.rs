@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use xy_actors::log::LogSettings;
 use xy_actors::process::ProcessSpec;
-use xy_actors::spec::{ChildSpec, RestartType, SupervisorSpec};
+use xy_actors::spec::{ChildSpec, Dependency, RestartType, SupervisorSpec};
 
 mod check;
 mod dependencies;
@@ -312,6 +312,14 @@ impl Config {
         self.rejected.iter().any(|file| file.name == root || file.name == origin)
     }
 
+    fn set_dependencies(&mut self, root: &str, depends_on: Vec<Dependency>) {
+        if let Some(server) = self.servers.get_mut(root) {
+            server.child.depends_on = depends_on;
+        } else if let Some(group) = self.groups.get_mut(root) {
+            group.child.depends_on = depends_on;
+        }
+    }
+
     /// Returns the children of the root and whom they wait for.
     fn nodes(&self) -> Vec<Node> {
         let at_root = |path: &str| !path.contains('/');
@@ -428,13 +436,7 @@ fn settle_dependencies(config: &mut Config, running: &Config) {
     let resolved = dependencies::resolve(&nodes, &absent);
     for (node, result) in nodes.into_iter().zip(resolved).take(own) {
         match result {
-            Ok(depends_on) => {
-                if let Some(server) = config.servers.get_mut(&node.id) {
-                    server.child.depends_on = depends_on;
-                } else if let Some(group) = config.groups.get_mut(&node.id) {
-                    group.child.depends_on = depends_on;
-                }
-            }
+            Ok(depends_on) => config.set_dependencies(&node.id, depends_on),
             Err(faults) => {
                 let source = match (config.servers.get(&node.id), config.groups.get(&node.id)) {
                     (Some(server), _) => server.source.clone(),
@@ -522,11 +524,12 @@ pub(crate) fn restore<'a>(
         config.servers.extend(described.servers.into_iter().map(|server| (server.name.clone(), server)));
         config.groups.extend(described.groups.into_iter().map(|group| (group.name.clone(), group)));
     }
-    settle(&mut config, &Config::default());
-    match config.rejected.is_empty() {
-        true => Ok(config),
-        false => Err(config.errors().cloned().collect()),
+    // They have been settled before, and who runs goes on: also one whose dependency has left meanwhile.
+    let nodes = config.nodes();
+    for (node, depends_on) in nodes.iter().zip(dependencies::in_force(&nodes)) {
+        config.set_dependencies(&node.id, depends_on);
     }
+    Ok(config)
 }
 
 /// Returns whether a text is a server name: `[a-z0-9_][a-z0-9_-]{0,63}`.

@@ -22,6 +22,12 @@ pub struct DependsOn {
     pub(super) place: Option<(usize, usize)>,
 }
 
+impl DependsOn {
+    fn on(&self, sibling: &str) -> Dependency {
+        Dependency { on: ChildId::from(sibling), condition: self.condition, restart: self.restart }
+    }
+}
+
 /// One server or group among its siblings.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
@@ -64,13 +70,7 @@ impl Fault {
 ///
 /// `absent` are names that are meant for siblings, and are not in use.
 pub(super) fn resolve(nodes: &[Node], absent: &BTreeSet<String>) -> Vec<Result<Vec<Dependency>, Vec<Fault>>> {
-    let mut named: BTreeMap<&str, Vec<&Node>> = BTreeMap::new();
-    for node in nodes {
-        named.entry(&node.id).or_default().push(node);
-        if node.base != node.id {
-            named.entry(&node.base).or_default().push(node);
-        }
-    }
+    let named = by_name(nodes);
     let edges: BTreeMap<&str, Vec<&str>> = nodes
         .iter()
         .map(|node| {
@@ -94,17 +94,36 @@ pub(super) fn resolve(nodes: &[Node], absent: &BTreeSet<String>) -> Vec<Result<V
                         {
                             faults.push(circular(want, &circle));
                         }
-                        found.extend(meant.iter().map(|next| Dependency {
-                            on: ChildId::from(next.id.as_str()),
-                            condition: want.condition,
-                            restart: want.restart,
-                        }));
+                        found.extend(meant.iter().map(|next| want.on(&next.id)));
                     }
                 }
             }
             if faults.is_empty() { Ok(found) } else { Err(faults) }
         })
         .collect()
+}
+
+/// Returns the dependencies of each node as they are in force, in the order of the nodes: who is not there any more is still
+/// waited for.
+pub(super) fn in_force(nodes: &[Node]) -> Vec<Vec<Dependency>> {
+    let named = by_name(nodes);
+    let of = |want: &DependsOn| match named.get(want.name.as_str()) {
+        Some(meant) => meant.iter().map(|next| want.on(&next.id)).collect(),
+        None => vec![want.on(&want.name)],
+    };
+    nodes.iter().map(|node| node.wants.iter().flat_map(of).collect()).collect()
+}
+
+/// Returns the nodes by each name that may mean them.
+fn by_name(nodes: &[Node]) -> BTreeMap<&str, Vec<&Node>> {
+    let mut named: BTreeMap<&str, Vec<&Node>> = BTreeMap::new();
+    for node in nodes {
+        named.entry(&node.id).or_default().push(node);
+        if node.base != node.id {
+            named.entry(&node.base).or_default().push(node);
+        }
+    }
+    named
 }
 
 fn unknown(want: &DependsOn, named: &BTreeMap<&str, Vec<&Node>>, absent: &BTreeSet<String>) -> Fault {

@@ -175,7 +175,8 @@ impl<T> Policy<T> {
             policy.insert(spec, Some(data));
             policy.restore(key, child, now)?;
         }
-        policy.check_dependencies()?;
+        // Somebody who was waited for may have gone meanwhile; that is waited for on.
+        policy.check_circles()?;
         let known = |key: &u64| state.children.iter().any(|child| child.key == *key);
         let keys = |keys: &[u64]| keys.iter().copied().filter(known).map(ChildKey::new).collect::<Vec<_>>();
         keys(&state.initial).into_iter().for_each(|key| policy.initial.insert(key));
@@ -294,7 +295,7 @@ mod tests {
     use super::*;
     use crate::exit::Exit;
     use crate::policy::State;
-    use crate::spec::{Backoff, OnLimit, Order, RestartIntensity, RestartLimit};
+    use crate::spec::{Backoff, Condition, Dependency, OnLimit, Order, RestartIntensity, RestartLimit};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -401,6 +402,32 @@ mod tests {
         assert_eq!(missing, Err(StateError::NoSpec("ready".to_owned())));
         step(&mut policy, now, Input::Shutdown { exit: Exit::Shutdown });
         assert_eq!(policy.state(now), None);
+    }
+
+    #[test]
+    fn who_waits_for_somebody_who_has_left_goes_on_waiting() {
+        let needs = |id: &str, on: &str| {
+            let dependency = Dependency { on: on.into(), condition: Condition::Ready, restart: false };
+            ChildSpec { depends_on: vec![dependency], ..ChildSpec::worker(id) }
+        };
+        let base = ChildSpec { retain: true, autostart: false, ..ChildSpec::worker("base") };
+        let mut policy = Policy::new(flags(), vec![base, needs("top", "base")], 7).expect("valid");
+        let now = Instant::now();
+        step(&mut policy, now, Input::Start);
+        let operation = Operation::DeleteChild(policy.key("base").expect("it is there"));
+        step(&mut policy, now, Input::Operation { id: OperationId(1), operation });
+        assert_eq!(policy.key("base"), None, "it has left");
+        let state = policy.state(now).expect("it runs");
+        let taken_up = |spec| {
+            let recipes = vec![(Arc::new(spec), ())];
+            Policy::restored(flags(), recipes, &state, now, |_, ()| ())
+        };
+        let other = taken_up(needs("top", "base")).expect("it fits");
+        assert!(policy.children().eq(other.children()));
+        let mut waits_for = other.children().flat_map(|child| child.waits_for);
+        assert!(waits_for.any(|(dependency, state)| dependency.on == "base".into() && state.is_none()));
+        let circle = taken_up(needs("top", "top")).map(drop);
+        assert_eq!(circle, Err(SpecError::DependencyCycle(vec!["top".into()]).into()));
     }
 
     #[test]

@@ -403,12 +403,17 @@ impl<T> Policy<T> {
                 can_come_to(&child.spec.id, dependency, &sibling.spec)?;
             }
         }
+        self.check_circles()
+    }
+
+    /// Checks that no dependencies are circular; those on nobody who is there are not.
+    pub(super) fn check_circles(&self) -> Result<(), SpecError> {
         // Take away children whose dependencies are all taken away, until nothing changes; what is left leads to a circle.
         let mut left: BTreeSet<ChildKey> = self.children.iter().map(|(key, _)| key).collect();
         loop {
             let is_free = |key: &ChildKey| {
                 let dependencies = &self.children[key].spec.depends_on;
-                dependencies.iter().all(|next| self.ids.get(&next.on).is_some_and(|on| !left.contains(on)))
+                dependencies.iter().all(|next| self.ids.get(&next.on).is_none_or(|on| !left.contains(on)))
             };
             let free: Vec<ChildKey> = left.iter().copied().filter(is_free).collect();
             if free.is_empty() {
