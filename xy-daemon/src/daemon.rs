@@ -19,6 +19,7 @@ use xy_actors::exit::{Cause, Exit, ExitReport};
 use xy_actors::log::LogHub;
 use xy_actors::policy::Incarnation;
 use xy_actors::process::guard::Guarded;
+use xy_actors::process::handover;
 use xy_actors::process::settings::prepare_own_limits;
 use xy_actors::process::{HostError, HostOptions, LostIncarnation, Member, ProcessHost, SweepReport};
 use xy_actors::spec::{ChildSpec, Order, SupervisorSpec};
@@ -295,8 +296,10 @@ pub async fn take_up(
     // From here on there is a way back only if nothing was read: this is the last thing that can fail.
     let (logs, attachments) = LogHub::take_up(Some(options.state_dir.join("logs")), handoff.logs, pipes)
         .map_err(|error| RunError::Handoff(crate::control::chain(&error)))?;
-    xy_actors::process::handover::settle();
+    handover::settle();
     keep.store(false);
+    // Before, they would be lost if the program before this one went on.
+    handover::release_signals();
     host.give_attachments(attachments);
     let root = builder(&config, &host, &logs).take_up(handoff.tree).spawn().await?;
     host.end_unclaimed(&markers);

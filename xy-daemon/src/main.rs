@@ -152,7 +152,12 @@ struct NamedDirectory {
 fn run(options: RunOptions, guarded: Option<Guarded>, inheritance: Option<Inheritance>) -> ExitCode {
     telemetry::to_stderr("info");
     // One thread for control: supervision is a serial conversation, and logs have a thread of their own.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // No other thread hears signals, so that in an upgrade none is taken that nobody acts on any more.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_start(handover::hear_no_signals)
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error, EXIT_INTERNAL),
     };
@@ -180,8 +185,6 @@ fn run(options: RunOptions, guarded: Option<Guarded>, inheritance: Option<Inheri
             );
         };
         let Some(inheritance) = inheritance else { return daemon::run(options, signals, listening).await };
-        // They are heard now.
-        handover::release_signals();
         if inheritance.is_handed_back {
             tracing::error!("not upgraded: the new program did not come up");
         }

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use xy_actors::log::LogHub;
-use xy_actors::process::handover::{self, Exchange, HandBack, Luggage};
+use xy_actors::process::handover::{self, Exchange, HandBack, HeldSignals, Luggage};
 use xy_actors::process::settings::Stdin;
 use xy_actors::process::{ProcessExit, ProcessHost, ProcessSpec};
 use xy_actors::supervisor::Supervisor;
@@ -56,6 +56,10 @@ const COME_UP: Duration = Duration::from_secs(30);
 
 /// How long a reload may go on before an upgrade gives up.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often others get their turn until a signal that came has reached who waits for it: the runtime sees it, one task takes
+/// it in, and one more is the reserve.
+const ROUNDS_TO_HEAR: usize = 3;
 
 /// How much of what the new program says when it refuses is passed on.
 const SAID: u64 = 4 << 10;
@@ -162,8 +166,11 @@ impl Upgrade<'_> {
             Ok(written) => written,
             Err(error) => return error,
         };
-        // What the system has told us meanwhile is heard now.
-        tokio::task::yield_now().await;
+        // What the system has told us until now is heard here; what it tells us from now on, by the next program.
+        let _held = HeldSignals::hold();
+        for _ in 0..ROUNDS_TO_HEAR {
+            tokio::task::yield_now().await;
+        }
         if is_called_off() {
             return UpgradeError::Ending;
         }
@@ -290,7 +297,7 @@ impl Inheritance {
 /// Runs a program on what another one has handed over, if it has: `None` if this is an ordinary start.
 ///
 /// To be called first of all. `program` runs in a thread of its own, with every signal blocked until it
-/// [listens](handover::release_signals); the calling one creates the processes from then on. If `program` ends before it
+/// [has come up](crate::daemon::take_up); the calling one creates the processes from then on. If `program` ends before it
 /// has come up, the other one goes on.
 ///
 /// # Errors

@@ -157,7 +157,11 @@ impl Pump {
         let waker = Waker::new(&registry, WAKER)?;
         let queue = Arc::new(Queue::default());
         let worker = Worker::new(poll, Arc::clone(&queue));
-        let thread = thread::Builder::new().name("xy-log".into()).spawn(move || worker.run())?;
+        let thread = thread::Builder::new().name("xy-log".into()).spawn(move || {
+            // A signal that this thread took right before the program is exchanged would be lost.
+            crate::process::handover::hear_no_signals();
+            worker.run();
+        })?;
         let thread = thread.thread().clone();
         Ok(Self { queue, registry, waker, thread, next_token: AtomicUsize::new(WAKER.0 + 1) })
     }

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -163,6 +164,39 @@ impl Luggage {
 /// They are held back from before an exchange on; whatever is to hear them must listen by now.
 pub fn release_signals() {
     sys::hold_signals(&sys::SignalSet::new(&[]));
+}
+
+/// Holds all signals back in the calling thread, for good.
+///
+/// For every thread of a program that is to be exchanged but the one that hears signals: what such a thread took right
+/// before the exchange would be lost with it.
+pub fn hear_no_signals() {
+    sys::block_all_signals();
+}
+
+/// Signals that are held back in a thread; dropping it lets through again what was let through before.
+#[derive(Debug)]
+#[must_use = "they are let through again when this is dropped"]
+pub struct HeldSignals {
+    before: sys::SignalSet,
+    /// The mask is that of one thread.
+    _of_this_thread: PhantomData<*const ()>,
+}
+
+impl HeldSignals {
+    /// Holds all signals back in the calling thread.
+    ///
+    /// Where no other thread hears any, a signal that comes from here on stays pending, also beyond an exchange: the next
+    /// program hears it as soon as it [lets signals through](release_signals).
+    pub fn hold() -> Self {
+        Self { before: sys::block_all_signals(), _of_this_thread: PhantomData }
+    }
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        sys::hold_signals(&self.before);
+    }
 }
 
 /// Gives signals that are ignored their meaning back and goes on holding them back.

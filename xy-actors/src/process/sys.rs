@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "the one place for system calls that nix has no safe form of")]
 
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -472,14 +473,9 @@ pub(super) fn watch(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|error| error.into_parts().1)
 }
 
-/// Blocks every signal in the calling thread.
-pub(super) fn block_all_signals() {
-    // SAFETY: `all` is filled by sigfillset before it is used.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
-    }
+/// Blocks every signal in the calling thread, and returns those that were blocked before.
+pub(crate) fn block_all_signals() -> SignalSet {
+    hold_signals(&SignalSet::all())
 }
 
 /// Returns whether the kernel reaps our children by itself because `SIGCHLD` is ignored here.
@@ -493,9 +489,23 @@ pub(super) fn children_are_reaped_by_kernel() -> bool {
 }
 
 /// A set of signals, for [`hold_signals`] and [`take_signal`].
-pub(super) struct SignalSet(libc::sigset_t);
+pub(crate) struct SignalSet(libc::sigset_t);
+
+impl fmt::Debug for SignalSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignalSet").finish_non_exhaustive()
+    }
+}
 
 impl SignalSet {
+    /// Returns the set of all signals.
+    fn all() -> Self {
+        let mut set = Self::new(&[]);
+        // SAFETY: the set is valid.
+        unsafe { libc::sigfillset(&raw mut set.0) };
+        set
+    }
+
     /// Returns the set of these signals; numbers that are no signals are left out.
     pub(super) fn new(signals: &[c_int]) -> Self {
         // SAFETY: `set` is filled by sigemptyset before it is used.
@@ -511,9 +521,12 @@ impl SignalSet {
 }
 
 /// Blocks exactly these signals in the calling thread: they are queued until they are taken, and all others delivered.
-pub(super) fn hold_signals(signals: &SignalSet) {
-    // SAFETY: the set is valid, and the old mask is not asked for.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const signals.0, ptr::null_mut()) };
+/// Returns those that were blocked before.
+pub(super) fn hold_signals(signals: &SignalSet) -> SignalSet {
+    let mut before = SignalSet::new(&[]);
+    // SAFETY: both sets are valid.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const signals.0, &raw mut before.0) };
+    before
 }
 
 /// Gives every signal that an earlier program had ignored its default meaning back, and blocks none.

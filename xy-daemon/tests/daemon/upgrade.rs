@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use xy_daemon::client::{Client, ClientError};
 use xy_daemon::protocol::error::ErrorKind;
 use xy_daemon::protocol::method::{
-    Events, EventsParams, Notification, OperationParams, State, Stop, Upgrade, UpgradeParams, UpgradeResult,
-    Version, VersionParams, VersionResult,
+    Events, EventsParams, Notification, OperationParams, Reload, ReloadParams, Start, State, StatusResult,
+    Stop, Upgrade, UpgradeParams, UpgradeResult, Version, VersionParams, VersionResult,
 };
 
 use super::support::{World, free_port, list, ready, script, send, status, until, until_status, within};
@@ -29,12 +29,12 @@ async fn version(client: &Client) -> VersionResult {
     within("version", client.call::<Version>(VersionParams {})).await.expect("answered")
 }
 
-async fn ask(client: &Client) -> Result<UpgradeResult, ClientError> {
+pub(crate) async fn ask(client: &Client) -> Result<UpgradeResult, ClientError> {
     within("upgrade", client.call::<Upgrade>(UpgradeParams {})).await
 }
 
 /// Upgrades, and returns a connection to the program that has taken over.
-async fn upgrade(world: &World, client: Client) -> Client {
+pub(crate) async fn upgrade(world: &World, client: Client) -> Client {
     let before = version(&client).await;
     let result = ask(&client).await.expect("it takes place");
     assert_eq!((result.from, result.to), (before.version.clone(), env!("CARGO_PKG_VERSION").to_owned()));
@@ -455,6 +455,37 @@ async fn backoff_start_and_stop_that_are_under_way_go_on() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_server_whose_file_is_gone_is_taken_over_and_goes_on_waiting() {
+    let on_db = r#"depends_on: ["db"]"#;
+    let mut world = World::with(&[
+        ("db", script("sleep-forever", "")),
+        ("web", script("sleep-forever", on_db)),
+        ("late", script("sleep-forever", &format!("autostart: false, {on_db}"))),
+    ]);
+    let client = world.boot().await;
+    let web = ready(&client, "web").await;
+    fs::remove_file(world.file("db")).expect("it is there");
+    let reload = async |client: &Client| {
+        within("reload", client.call::<Reload>(ReloadParams::default())).await.expect("answered")
+    };
+    let result = reload(&client).await;
+    assert_eq!((result.removed.len(), result.rejected.len()), (1, 2), "{result:?}");
+    let start = OperationParams { wait: false, ..OperationParams::named("late") };
+    within("start", client.call::<Start>(start)).await.expect("answered");
+    let waits = |now: &StatusResult| {
+        now.summary.next.as_ref().is_some_and(|what| what.contains("\"db\"") && what.contains("not there"))
+    };
+    until_status(&client, "late", waits).await;
+    let client = upgrade(&world, client).await;
+    assert_eq!(ready(&client, "web").await, web);
+    until_status(&client, "late", waits).await;
+    world.write("db", &script("sleep-forever", ""));
+    assert!(reload(&client).await.rejected.is_empty());
+    ready(&client, "late").await;
+    assert_eq!(ready(&client, "web").await, web);
+}
+
+#[tokio::test]
 async fn an_end_that_is_asked_for_right_after_an_upgrade_is_heard() {
     let mut world = World::with(&[("a", script("sleep-forever", ""))]);
     let client = world.boot().await;
@@ -465,4 +496,107 @@ async fn an_end_that_is_asked_for_right_after_an_upgrade_is_heard() {
     assert_eq!(world.ended().await.code(), Some(0), "{}", world.said());
     assert_eq!(world.processes(), Vec::<u32>::new());
     assert!(!world.socket().exists());
+}
+
+/// Returns the threads of a process that SIGTERM can interrupt, by name.
+fn who_hears(pid: u32) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten();
+    let hears = |status: &String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("a line");
+        let blocked = u64::from_str_radix(line.trim(), 16).expect("hexadecimal");
+        blocked & (1 << (Signal::SIGTERM as i32 - 1)) == 0
+    };
+    // A thread that ends meanwhile hears nothing.
+    let statuses = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let name = |status: String| status.lines().next().unwrap_or_default().replace("Name:\t", "");
+    statuses.filter(hears).map(name).collect()
+}
+
+#[tokio::test]
+async fn one_thread_of_the_daemon_hears_signals_before_and_after_an_upgrade() {
+    let mut world = World::with(&[("a", script("sleep-forever", ""))]);
+    let client = world.boot().await;
+    ready(&client, "a").await;
+    let daemon = world.daemon_pid().expect("it runs");
+    assert_eq!(who_hears(daemon), ["xyd"]);
+    let client = upgrade(&world, client).await;
+    ready(&client, "a").await;
+    assert_eq!(who_hears(daemon), ["xy-program"]);
+}
+
+#[tokio::test]
+async fn an_end_that_is_asked_for_while_the_new_program_comes_up_is_heard_by_whoever_goes_on() {
+    for (way, new) in [("comes up", XYD.to_owned()), ("hands back", format!("{XYD} --no-such-option"))] {
+        let mut world = World::with(&[("a", script("sleep-forever", ""))]).with_own_program();
+        let client = world.boot().await;
+        ready(&client, "a").await;
+        world.replace_program(&format!(
+            "case \"$*\" in *--check-handoff*) exec {XYD} \"$@\";; esac\nkill -TERM $$\nexec {new} \"$@\""
+        ));
+        ask(&client).await.expect("it passes the check");
+        assert_eq!(world.ended().await.code(), Some(0), "{way}: {}", world.said());
+        assert_eq!(world.processes(), Vec::<u32>::new());
+    }
+}
+
+/// Takes a lease on a file, so that its execution waits; then signals the process, and lets the execution go on when a thread
+/// has taken the signal, or none will.
+const LEASE: &str = "
+import fcntl, glob, os, signal, sys, time
+path, pid, ready = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+def signals(field):
+    found = []
+    for status in glob.glob(f'/proc/{pid}/task/*/status'):
+        lines = dict(line.split(':', 1) for line in open(status))
+        found.append(int(lines[field], 16) & 1 << signal.SIGTERM - 1)
+    return found
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fd = os.open(path, os.O_RDONLY)
+try:
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+except OSError:
+    os.mkdir(ready + '.refused')
+    sys.exit()
+os.mkdir(ready)
+while fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_WRLCK:
+    time.sleep(0.001)
+os.kill(pid, signal.SIGTERM)
+# Whoever hears it has taken it before the execution goes on.
+while any(signals('ShdPnd')) and not all(signals('SigBlk')):
+    time.sleep(0.001)
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+";
+
+#[tokio::test]
+async fn an_end_that_is_asked_for_in_the_middle_of_the_exchange_is_heard_by_the_new_program() {
+    let mut world = World::with(&[("a", script("sleep-forever", ""))]).with_own_program();
+    let client = world.boot().await;
+    ready(&client, "a").await;
+    // The file that is executed is put there by the check, which is the last that runs before.
+    let (next, leased) = (world.path("xyd.next"), world.path("leased"));
+    fs::write(&next, format!("#!/bin/sh\nexec {XYD} \"$@\"\n")).expect("written");
+    fs::set_permissions(&next, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
+    world.replace_program(&format!(
+        "{XYD} \"$@\" || exit\nmv {} {}",
+        next.display(),
+        world.path("xyd").display()
+    ));
+    let mut holder = std::process::Command::new("python3");
+    holder.args(["-c", LEASE]).arg(&next).arg(world.daemon_pid().expect("it runs").to_string()).arg(&leased);
+    let Ok(mut holder) = holder.spawn() else {
+        println!("left out: there is no python3 to take a lease");
+        return;
+    };
+    let refused = world.path("leased.refused");
+    let is_leased =
+        until("the lease", || async { (leased.exists() || refused.exists()).then(|| leased.exists()) });
+    if !is_leased.await {
+        println!("left out: the file system grants no lease");
+        return;
+    }
+    ask(&client).await.expect("it passes the check");
+    assert_eq!(world.ended().await.code(), Some(0), "{}", world.said());
+    assert_eq!(count(&world, "taken over"), 1, "it is the new program that has ended: {}", world.said());
+    assert!(holder.wait().expect("our child").success(), "the signal was sent");
+    assert_eq!(world.processes(), Vec::<u32>::new());
 }
