@@ -1,7 +1,9 @@
 //! The past of each server that outlives the daemon: how it ended, and what was asked of it.
 //!
 //! One file of JSON lines under the state directory, appended to as things happen and written anew when most of it is out
-//! of date. What cannot be written is still known to this daemon; what cannot be read is as if it had never been.
+//! of date. What cannot be written is still known to this daemon; what cannot be read is as if it had never been. A line is
+//! not flushed to the disk by itself, which would cost each crash of a server more than its restart: a loss of power costs
+//! the lines of the last seconds and never the file.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use xy_actors::event::stream::{Event, EventItem, EventKind, EventStream};
 use xy_actors::event::{ChildReport, Next};
 use xy_actors::exit::ExitReport;
+
+use crate::durable;
 
 /// How many entries are kept of one server.
 const KEPT: usize = 40;
@@ -82,6 +86,8 @@ struct Past {
     /// Whether the file still has what was forgotten.
     is_stale: bool,
     is_failing: bool,
+    /// The file may end within a line.
+    is_torn: bool,
 }
 
 impl History {
@@ -97,6 +103,7 @@ impl History {
             lines: 0,
             is_stale: false,
             is_failing: false,
+            is_torn: false,
         };
         match path.map(fs::read) {
             Some(Ok(text)) => past.read(&text),
@@ -160,6 +167,7 @@ impl History {
 
 impl Past {
     fn read(&mut self, text: &[u8]) {
+        self.is_torn = text.last().is_some_and(|last| *last != b'\n');
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             self.lines += 1;
             // A line that was cut off by a crash, or is of another version, is left out.
@@ -230,6 +238,10 @@ impl Past {
         }
         let Some(file) = &mut self.file else { return Ok(()) };
         self.lines += 1;
+        if std::mem::replace(&mut self.is_torn, false) {
+            // What is torn costs no other line.
+            line.insert(0, b'\n');
+        }
         file.write_all(&line)
     }
 
@@ -248,15 +260,9 @@ impl Past {
                 }
             }
         }
-        let new = path.with_extension("new");
-        let write = || -> io::Result<()> {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600).open(&new)?.write_all(&text)?;
-            fs::rename(&new, path)
-        };
-        let written = write();
+        let written = durable::replace(path, &durable::temporary(path), &text);
         if written.is_ok() {
-            (self.file, self.lines) = (None, lines);
+            (self.file, self.lines, self.is_torn) = (None, lines, false);
         }
         self.tell(written);
     }
@@ -266,7 +272,7 @@ impl Past {
         match written {
             Ok(()) => self.is_failing = false,
             Err(error) => {
-                self.file = None;
+                (self.file, self.is_torn) = (None, true);
                 if !std::mem::replace(&mut self.is_failing, true) {
                     tracing::warn!(path = ?self.path, %error, "the past of the servers cannot be written");
                 }
@@ -331,7 +337,7 @@ mod tests {
         let path = directory.path().join("history");
         History::open(Some(&path)).asked("web", "start", None, 1);
         let mut text = fs::read(&path).unwrap();
-        text.extend_from_slice(b"{\"name\":\"web\",\"ty\nnonsense\n");
+        text.extend_from_slice(b"{\"name\":\"web\",\"ty\nnonsense\n{\"name\":\"web\",\"ty");
         fs::write(&path, text).unwrap();
         let history = History::open(Some(&path));
         history.asked("web", "stop", None, 2);

@@ -1,13 +1,18 @@
 //! Which servers are to be started with the daemon, where an operator said otherwise than the server's file.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Config;
+use crate::durable;
+
+/// The version of the file.
+const VERSION: u32 = 1;
 
 /// Why what was said could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +26,24 @@ pub struct IntentError {
     pub source: io::Error,
 }
 
+/// What is in the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    version: u32,
+    /// By server.
+    enabled: BTreeMap<String, bool>,
+}
+
+impl Kept {
+    fn read(text: &[u8]) -> Result<BTreeMap<String, bool>, String> {
+        let kept: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        match kept.version {
+            VERSION => Ok(kept.enabled),
+            other => Err(format!("it is of version {other}, and this program knows {VERSION}")),
+        }
+    }
+}
+
 /// What operators said, by server; kept in a file. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Intent {
@@ -29,19 +52,24 @@ pub struct Intent {
 }
 
 impl Intent {
-    /// Reads what was said from a file; there may be none. One that cannot be read is set aside.
+    /// Reads what was said from a file; there may be none. One that makes no sense, or is of another version, is set aside.
     ///
     /// Blocking.
     pub fn open(path: &Path) -> Self {
         let said = match fs::read(path) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
+            Ok(text) => Kept::read(&text).unwrap_or_else(|error| {
                 let aside = path.with_extension("bad");
-                tracing::warn!(path = %path.display(), %error, "which servers are disabled cannot be read");
+                tracing::warn!(path = %path.display(), error, "which servers are disabled cannot be read");
                 // If that fails too, the next change overwrites it.
                 _ = fs::rename(path, aside);
                 BTreeMap::new()
             }),
-            Err(_) => BTreeMap::new(),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(path = %path.display(), %error, "which servers are disabled cannot be read");
+                }
+                BTreeMap::new()
+            }
         };
         Self { path: path.to_owned(), said: Arc::new(Mutex::new(said)) }
     }
@@ -58,7 +86,8 @@ impl Intent {
     /// Keeps whether a server is to be started with the daemon; `None` leaves it to its file again.
     ///
     /// # Errors
-    /// If the file cannot be written; then nothing has changed.
+    /// If the file cannot be written; then nothing has changed, as far as this daemon is concerned. The next one may find
+    /// it changed if only the last flush failed.
     pub fn set(&self, name: &str, enabled: Option<bool>) -> Result<(), IntentError> {
         let mut said = self.said();
         let mut new = said.clone();
@@ -74,12 +103,8 @@ impl Intent {
     }
 
     fn write(&self, said: &BTreeMap<String, bool>) -> io::Result<()> {
-        let new = self.path.with_extension("new");
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(said)?)?;
-        file.sync_all()?;
-        fs::rename(new, &self.path)
+        let kept = Kept { version: VERSION, enabled: said.clone() };
+        durable::replace(&self.path, &durable::temporary(&self.path), &serde_json::to_vec_pretty(&kept)?)
     }
 
     /// Lays what was said over a configuration.
@@ -125,8 +150,25 @@ mod tests {
     fn a_file_that_is_not_ours_is_set_aside() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("intent");
-        fs::write(&path, "not json").unwrap();
-        assert_eq!(Intent::open(&path).of("a"), None);
-        assert!(path.with_extension("bad").exists());
+        for text in ["not json", r#"{"version": 2, "enabled": {"a": false}}"#] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(Intent::open(&path).of("a"), None);
+            assert_eq!(fs::read_to_string(path.with_extension("bad")).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_cut_anywhere_says_nothing_and_can_be_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("intent");
+        Intent::open(&path).set("a", Some(false)).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for end in 0..whole.len() {
+            fs::write(&path, &whole[..end]).unwrap();
+            let intent = Intent::open(&path);
+            assert_eq!(intent.of("a"), None, "cut at {end}");
+            intent.set("a", Some(false)).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
     }
 }

@@ -11,6 +11,8 @@ pub mod control;
 #[cfg(feature = "server")]
 pub mod daemon;
 #[cfg(feature = "server")]
+mod durable;
+#[cfg(feature = "server")]
 mod history;
 #[cfg(feature = "server")]
 pub mod http;

@@ -9,7 +9,9 @@
 //! born MARKER PID START-TIME [INODE]   after it; the inode is that of its pidfd, from Linux 6.9 on
 //! gone MARKER                          after it was reaped, or was never created
 //! ```
-//! Nothing is flushed to the disk: the file has to survive our death, not that of the machine, and a new boot id voids it.
+//! Nothing is flushed to the disk, which would cost more than a restart: the file has to survive our death, not that of the
+//! machine, as a new boot id voids it. After a loss of power it may be empty or damaged; then it is set aside, and only the
+//! story of who ran is lost.
 //! A last line without its end is what a death in the middle of a write leaves, and is dropped.
 //!
 //! A disk that is full or fails keeps no server from being started, and the daemon neither. It is told once, each further

@@ -1,8 +1,8 @@
 //! Servers that come and go by hand, and which of them the next daemon starts.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use xy_actors::spec::ChildSpec;
@@ -11,6 +11,7 @@ use super::apply::note_failure;
 use super::tree::child_of;
 use super::{Control, chain};
 use crate::config::{Config, ConfigError, ServerConfig, Settings};
+use crate::durable;
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::method::{AddParams, AddResult, Failed, OperationParams, RemoveResult};
 
@@ -133,7 +134,10 @@ impl Control {
         let file = if params.temporary {
             None
         } else {
-            write_new(&directory, &path, &text).map_err(|error| {
+            let temporary = path.with_extension("ron.new");
+            let created = fs::create_dir_all(&directory)
+                .and_then(|()| durable::create(&path, &temporary, text.as_bytes()));
+            created.map_err(|error| {
                 let message = format!("`{}` cannot be written: {error}", path.display());
                 RpcError::new(ErrorKind::ConfigInvalid, message)
             })?;
@@ -252,18 +256,6 @@ fn lines(errors: &[ConfigError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Writes a file that was not there; never half of one under its own name.
-fn write_new(directory: &Path, path: &Path, text: &str) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    let new = path.with_extension("ron.new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).open(&new)?.write_all(text.as_bytes())?;
-    // Unlike a rename, a link does not replace what somebody else has written meanwhile.
-    let linked = fs::hard_link(&new, path);
-    fs::remove_file(&new)?;
-    linked
-}
-
 /// Writes a server file.
 fn render(params: &AddParams) -> String {
     let list = |items: &[String]| items.iter().map(|item| text(item)).collect::<Vec<_>>().join(", ");
@@ -336,18 +328,5 @@ mod tests {
         assert_eq!((server.process.port, &server.tags), (Some(8080), &params.tags));
         assert_eq!(server.child.restart, xy_actors::spec::RestartType::Temporary);
         assert!(!server.child.autostart);
-    }
-
-    #[test]
-    fn a_file_that_is_there_is_not_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("web.ron");
-        write_new(directory.path(), &path, "one").unwrap();
-        assert_eq!(
-            write_new(directory.path(), &path, "two").unwrap_err().kind(),
-            io::ErrorKind::AlreadyExists
-        );
-        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

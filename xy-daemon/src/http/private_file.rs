@@ -1,9 +1,11 @@
 //! Files that nobody else may read, replaced in one step.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use crate::durable;
 
 /// More than this is in none of our files.
 const LONGEST: u64 = 64 << 10;
@@ -44,25 +46,11 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), PrivateFileError> {
         return Err(PrivateFileError::Directory(directory.to_owned()));
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
+    // Another daemon may have been given the same file.
     let number = getrandom::u64().map_err(|error| failed(io::Error::other(error)))?;
     name.push(format!(".{number:016x}.new"));
     let temporary = directory.join(name);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(&temporary)
-        .map_err(failed)?;
-    let replaced = file
-        .write_all(content)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| std::fs::rename(&temporary, path));
-    if replaced.is_err() {
-        // What made the rest fail may make this fail, too.
-        _ = std::fs::remove_file(&temporary);
-    }
-    replaced.map_err(failed)
+    durable::replace(path, &temporary, content).map_err(failed)
 }
 
 /// Reads a file that [`write()`] has made, or that somebody has made as carefully.

@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use xy_daemon::client::{Client, ClientError};
 use xy_daemon::protocol::Method;
 use xy_daemon::protocol::method::{
-    List, ListParams, Logs, LogsParams, OperationParams, Reload, ReloadParams, Restart, ServerSummary, Start,
-    State, Status, StatusParams, Stop, Version, VersionParams, Wanted,
+    Disable, Enable, List, ListParams, Logs, LogsParams, OperationParams, Reload, ReloadParams, Restart,
+    ServerSummary, Start, State, Status, StatusParams, Stop, Version, VersionParams, Wanted,
 };
 
 use super::support::{SERVER, World, environment, free_port, pid_of, ready, script, send, until};
@@ -261,8 +261,9 @@ fn start_traced(world: &mut World, trace: &Path, fault: Fault, at: u32) {
         // No disk is behind its other descriptors.
         let logs = ["steady", "chatty", "port", "notify", "exec", "tree", "added"];
         let logs = logs.map(|name| format!("state/xy/logs/{name}.log"));
-        let others = ["state/xy/processes.ledger", "state/xy/processes.ledger.new", "state/xy/xyd.lock"];
-        for path in logs.iter().map(String::as_str).chain(others) {
+        let others = ["processes.ledger", "processes.ledger.new", "intent.new", "history", "xyd.lock"];
+        let others = others.map(|name| format!("state/xy/{name}"));
+        for path in logs.iter().chain(&others) {
             command.arg("-P").arg(world.path(path));
         }
     }
@@ -377,6 +378,8 @@ async fn scenario(
     }
     let brief = |name: &str| OperationParams { timeout_secs: Some(3), ..OperationParams::named(name) };
     ask::<Restart>(world, client, || brief("steady"), answers, wrong).await;
+    // What outlives the daemon is written.
+    ask::<Disable>(world, client, || brief("steady"), answers, wrong).await;
     ask::<Stop>(world, client, || brief("port"), answers, wrong).await;
     ask::<Start>(world, client, || brief("port"), answers, wrong).await;
     ask::<Stop>(world, client, || brief("tree"), answers, wrong).await;
@@ -406,6 +409,7 @@ async fn recover(world: &mut World, client: Client, answers: &mut Vec<String>, w
     world.write("added", &script(&format!("alone {} sleep-forever", world.path("added").display()), ""));
     ask::<Reload>(world, &mut connection, ReloadParams::default, answers, wrong).await;
     ask::<Start>(world, &mut connection, || OperationParams::named("tree"), answers, wrong).await;
+    ask::<Enable>(world, &mut connection, || OperationParams::named("steady"), answers, wrong).await;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let Some(listed) = ask::<List>(world, &mut connection, || ListParams {}, answers, wrong).await else {
@@ -431,6 +435,11 @@ async fn recover(world: &mut World, client: Client, answers: &mut Vec<String>, w
         Ok(status) if status.code() == Some(0) => {}
         Ok(status) => wrong.push(format!("it ended with {status}")),
         Err(_) => wrong.push("it does not end".to_owned()),
+    }
+    // Whichever write of it failed, it is whole.
+    let intent = fs::read(world.path("state/xy/intent")).expect("it was written in the end");
+    if serde_json::from_slice::<serde_json::Value>(&intent).is_err() {
+        wrong.push(format!("the intent is torn: {}", String::from_utf8_lossy(&intent)));
     }
     if !world.processes().is_empty() {
         wrong.push(format!("left over: {:?}", world.processes()));
