@@ -18,4 +18,5 @@ mod reload;
 mod service;
 mod settings;
 mod support;
+mod taken_over;
 mod upgrade;

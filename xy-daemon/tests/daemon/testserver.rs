@@ -9,6 +9,8 @@
 //! | `sleep-forever` | waits until it is killed (ten minutes at most, then exit code 98) |
 //! | `lines COUNT` | writes `line 0` to `line COUNT-1` |
 //! | `touch PATH` | creates a file |
+//! | `notify-until PATH TEXT` | sends a datagram every 100 ms until a file exists |
+//! | `newline DESCRIPTOR` | writes a newline to a descriptor that it was given |
 //! | `wait-for PATH` | waits until a file exists |
 //! | `alone PATH` | holds a lock on the file for life and adds a line to it; if another process holds it, adds a line to `PATH.doubled` and ends with code 97 |
 //! | `notify TEXT` | sends a datagram to `$NOTIFY_SOCKET` |
@@ -68,10 +70,17 @@ fn run(step: &str, steps: &mut impl Iterator<Item = String>) -> io::Result<Optio
             out.flush()?;
         }
         "touch" => drop(File::create(text()?)?),
-        "notify" => {
-            let socket =
-                std::env::var_os("NOTIFY_SOCKET").ok_or_else(|| io::Error::other("nobody listens"))?;
-            std::os::unix::net::UnixDatagram::unbound()?.send_to(text()?.as_bytes(), socket)?;
+        "notify" => notify(&text()?)?,
+        "notify-until" => {
+            let (path, what) = (text()?, text()?);
+            while !Path::new(&path).exists() {
+                notify(&what)?;
+                pause(Duration::from_millis(100));
+            }
+        }
+        "newline" => {
+            let descriptor = format!("/proc/self/fd/{}", text()?);
+            OpenOptions::new().write(true).open(descriptor)?.write_all(b"\n")?;
         }
         "wait-for" => {
             let path = text()?;
@@ -135,6 +144,11 @@ fn run(step: &str, steps: &mut impl Iterator<Item = String>) -> io::Result<Optio
         _ => return Err(io::Error::other("unknown step")),
     }
     Ok(None)
+}
+
+fn notify(what: &str) -> io::Result<()> {
+    let socket = std::env::var_os("NOTIFY_SOCKET").ok_or_else(|| io::Error::other("nobody listens"))?;
+    std::os::unix::net::UnixDatagram::unbound()?.send_to(what.as_bytes(), socket).map(drop)
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> io::Result<T> {
