@@ -107,17 +107,20 @@ impl Drop for Groups {
 
 impl Leaf {
     /// Returns its processes and those of groups that they made below it.
-    pub(super) fn pids(&self) -> Vec<u32> {
+    ///
+    /// # Errors
+    /// If the system cannot say.
+    pub(super) fn pids(&self) -> io::Result<Vec<u32>> {
         if !self.is_populated() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let mut pids = Vec::new();
-        for dir in self.directories() {
-            let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        for dir in self.directories()? {
+            let text = tree::seen(fs::read_to_string(dir.join("cgroup.procs")))?.unwrap_or_default();
             // 0 is one that our process namespace does not show.
             pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
         }
-        pids
+        Ok(pids)
     }
 
     /// Returns whether it or a group below it has a process that runs.
@@ -150,23 +153,23 @@ impl Leaf {
         if fs::remove_dir(&self.path).is_ok() {
             return;
         }
-        for dir in self.directories().iter().rev() {
+        for dir in self.directories().unwrap_or_default().iter().rev() {
             let _in_use = fs::remove_dir(dir);
         }
     }
 
     /// Returns the leaf's directory and those below it, each after the one it is in.
-    fn directories(&self) -> Vec<PathBuf> {
+    fn directories(&self) -> io::Result<Vec<PathBuf>> {
         let mut directories = vec![self.path.clone()];
         let mut next = 0;
         while let Some(directory) = directories.get(next) {
-            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            let entries = tree::seen(fs::read_dir(directory))?.into_iter().flatten().flatten();
             let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
             let below: Vec<PathBuf> = below.map(|entry| entry.path()).collect();
             directories.extend(below);
             next += 1;
         }
-        directories
+        Ok(directories)
     }
 }
 
@@ -183,8 +186,9 @@ pub(super) fn sweep(base: &Path, deadline: Instant) -> Vec<(String, Stat, bool)>
             continue;
         }
         let leaf = Leaf { path: entry.path() };
-        let stats: Vec<Stat> =
-            leaf.pids().into_iter().filter_map(Stat::read).filter(|stat| stat.is_alive).collect();
+        // Without their names they are killed all the same.
+        let pids = tree::insist(deadline, || leaf.pids()).unwrap_or_default();
+        let stats: Vec<Stat> = pids.into_iter().filter_map(Stat::read).filter(|stat| stat.is_alive).collect();
         let killed = tree::insist(deadline, || leaf.kill());
         while killed.is_ok() && leaf.is_populated() && Instant::now() < deadline {
             wait_a_moment();

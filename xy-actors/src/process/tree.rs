@@ -41,7 +41,7 @@ pub(super) fn wait_a_moment() {
 }
 
 /// Makes of a failed look that there is nothing to be seen, unless the system could not answer.
-fn seen<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn seen<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(found) => Ok(Some(found)),
         Err(error) if could_not_look(&error) => Err(error),

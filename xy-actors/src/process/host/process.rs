@@ -169,7 +169,7 @@ impl Main {
             known.extend(orphans);
             known
         };
-        let inside = self.leaf.as_ref().map(Leaf::pids).unwrap_or_default();
+        let inside = self.leaf.as_ref().map(Leaf::pids).transpose()?.unwrap_or_default();
         for pid in inside {
             known.extend(Stat::look(pid)?.map(|stat| stat.identity()));
         }
