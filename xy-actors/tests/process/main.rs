@@ -4,6 +4,7 @@ mod cgroup;
 mod host_process;
 mod ledger;
 mod port;
+mod secrets;
 mod settings;
 mod spawn;
 mod spawn_errors;
