@@ -15,6 +15,7 @@ mod health;
 mod logs;
 mod operations;
 mod reload;
+mod secrets;
 mod service;
 mod settings;
 mod support;
