@@ -2,6 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod activation;
 mod boot;
 mod chaos;
 mod crashes;
