@@ -7,6 +7,8 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use xy_actors::process::{HostError, HostOptions, LostIncarnation, Member, Proces
 use xy_actors::spec::{ChildSpec, Order, SupervisorSpec};
 use xy_actors::supervisor::{EarlierExit, SpawnTreeError, Supervisor, SupervisorBuilder};
 
+use crate::activation::Activated;
 use crate::config::{Config, LoadError, LoadOptions, Trust};
 use crate::control::{Control, InForce, Place, Source, add_children, child_of, group_of, killed};
 use crate::http::credentials::{Credentials, TokenError};
@@ -222,16 +225,44 @@ pub async fn run(
     signals: mpsc::Receiver<DaemonSignal>,
     listening: impl FnOnce(Listening),
 ) -> Result<RunReport, RunError> {
+    run_on(options, Activated::default(), signals, listening).await
+}
+
+/// Runs a daemon as [`run`] does, on sockets that a service manager has bound, instead of those in the options.
+///
+/// # Errors
+/// As [`run`].
+///
+/// # Cancel safety
+/// Dropping the future kills every server.
+pub async fn run_on(
+    mut options: RunOptions,
+    activated: Activated,
+    signals: mpsc::Receiver<DaemonSignal>,
+    listening: impl FnOnce(Listening),
+) -> Result<RunReport, RunError> {
     let instance = patiently(async || Ok(InstanceLock::acquire(&options.state_dir)?)).await?;
     if let Err(error) = prepare_own_limits() {
         tracing::warn!("{}", crate::control::chain(&error));
     }
     let source = source(&options);
     let config = source.load().await?;
-    let listener = patiently(async || Ok(Listener::bind(&options.socket)?)).await?;
-    let http = match options.http.listen.address(config.settings.http) {
-        Some(address) => Some(listen_for_http(&options, address).await?),
-        None => None,
+    let listener = match activated.control {
+        Some((socket, path)) => {
+            options.socket = path;
+            patiently(async || {
+                let socket = socket.try_clone().map_err(RunError::Thread)?;
+                Ok(Listener::inherited(socket.into(), &options.socket)?)
+            })
+            .await?
+        }
+        None => patiently(async || Ok(Listener::bind(&options.socket)?)).await?,
+    };
+    let http_socket = activated.http;
+    let http = match (&http_socket, options.http.listen.address(config.settings.http)) {
+        (Some(socket), _) => Some(listen_for_http_on(&options, socket).await?),
+        (None, Some(address)) => Some(listen_for_http(&options, address).await?),
+        (None, None) => None,
     };
     let (host, sweep) = patiently(async || {
         let options = host_options(&options)?;
@@ -255,7 +286,8 @@ pub async fn run(
         is_taken_over: false,
     };
     let in_force = InForce::of(config);
-    let daemon = Daemon::new(options, (host, logs, root), source, in_force, (instance, shared));
+    let mut daemon = Daemon::new(options, (host, logs, root), source, in_force, (instance, shared));
+    daemon.http_socket = http_socket;
     daemon.serve(listener, http, signals, || listening(told)).await
 }
 
@@ -267,7 +299,7 @@ pub async fn run(
 /// # Cancel safety
 /// Dropping the future kills every server.
 pub async fn take_up(
-    options: RunOptions,
+    mut options: RunOptions,
     inheritance: Inheritance,
     signals: mpsc::Receiver<DaemonSignal>,
     listening: impl FnOnce(Listening),
@@ -287,7 +319,15 @@ pub async fn take_up(
     let socket = take(numbers.listener, "the socket")?;
     let pipes = numbers.pipes.into_iter().map(|number| take(number, "the output of a server"));
     let pipes = pipes.collect::<Result<Vec<_>, _>>()?;
-    let shared = SharedListener::taken_up(socket, lock, options.socket.clone(), keep.clone());
+    let http_socket = numbers.http.map(|number| take(number, "the socket of http")).transpose()?;
+    let http_socket = http_socket.map(std::net::TcpListener::from);
+    if numbers.is_listener_inherited
+        && let Some(path) = path_of(&socket)
+    {
+        options.socket = path;
+    }
+    let is_inherited = numbers.is_listener_inherited;
+    let shared = SharedListener::taken_up(socket, lock, options.socket.clone(), keep.clone(), is_inherited);
     let listener = shared.listener().map_err(RunError::Thread)?;
     let markers = handoff.tree.markers();
     let checked = handoff.tree.check(root_spec(), root_specs(&config));
@@ -304,7 +344,7 @@ pub async fn take_up(
     let root = builder(&config, &host, &logs).take_up(handoff.tree).spawn().await?;
     host.end_unclaimed(&markers);
     start_missing(&config, &root, &host, &logs).await;
-    let http = take_up_http(&options, handoff.http).await;
+    let http = take_up_http(&options, http_socket.as_ref(), handoff.http).await;
     let told = Listening {
         socket: options.socket.clone(),
         http: http.as_ref().map(http::Listener::base_url),
@@ -317,6 +357,7 @@ pub async fn take_up(
     let in_force = InForce { config, rejected: handoff.configuration.rejected };
     let mut daemon = Daemon::new(options, (host, logs, root), source, in_force, (instance, shared));
     daemon.is_handed_back = is_handed_back;
+    daemon.http_socket = http_socket;
     daemon.control.take_up_adhoc(&adhoc);
     daemon.serve(listener, http, signals, || listening(told)).await
 }
@@ -329,9 +370,32 @@ async fn listen_for_http(options: &RunOptions, address: SocketAddr) -> Result<ht
     .await
 }
 
+/// Listens for HTTP on a socket that a service manager has bound, of which it keeps the original.
+async fn listen_for_http_on(
+    options: &RunOptions,
+    socket: &std::net::TcpListener,
+) -> Result<http::Listener, RunError> {
+    let own = socket.try_clone().and_then(tokio::net::TcpListener::from_std).map_err(HttpError::Socket)?;
+    let limits = http::Limits::default();
+    Ok(http::Listener::on(own, &options.http.token, &options.state_dir, limits).await?)
+}
+
+/// Returns the path that a socket is bound to.
+fn path_of(socket: &OwnedFd) -> Option<PathBuf> {
+    let socket = UnixListener::from(socket.try_clone().ok()?);
+    socket.local_addr().ok()?.as_pathname().map(ToOwned::to_owned)
+}
+
 /// Listens for HTTP where the program before did; without it the servers run on all the same.
-async fn take_up_http(options: &RunOptions, address: Option<SocketAddr>) -> Option<http::Listener> {
-    let bound = listen_for_http(options, address?).await;
+async fn take_up_http(
+    options: &RunOptions,
+    socket: Option<&std::net::TcpListener>,
+    address: Option<SocketAddr>,
+) -> Option<http::Listener> {
+    let bound = match socket {
+        Some(socket) => listen_for_http_on(options, socket).await,
+        None => listen_for_http(options, address?).await,
+    };
     bound.inspect_err(|error| tracing::error!("no HTTP: {}", crate::control::chain(error))).ok()
 }
 
@@ -361,6 +425,8 @@ struct Daemon {
     asked: mpsc::Receiver<Asked>,
     instance: InstanceLock,
     shared: SharedListener,
+    /// The socket of HTTP, if a service manager has bound that.
+    http_socket: Option<std::net::TcpListener>,
     shutdown_timeout: Duration,
     in_short: String,
     is_handed_back: bool,
@@ -425,6 +491,7 @@ impl Daemon {
             asked,
             instance,
             shared,
+            http_socket: None,
             shutdown_timeout,
             in_short,
             is_handed_back: false,
@@ -520,6 +587,7 @@ impl Daemon {
             control: &self.control,
             instance: &self.instance,
             listener: &self.shared,
+            http_socket: self.http_socket.as_ref(),
             shutdown_timeout: self.shutdown_timeout,
             http: served.http_address,
         };
@@ -567,7 +635,7 @@ impl Daemon {
         if let Some(signal) = ending {
             self.control.signal_daemon(signal);
         }
-        let http = take_up_http(&self.options, http_address).await;
+        let http = take_up_http(&self.options, self.http_socket.as_ref(), http_address).await;
         Ok(self.serve_on(self.shared.listener().map_err(RunError::Thread)?, http))
     }
 }

@@ -166,6 +166,9 @@ pub enum HttpError {
         #[source]
         source: io::Error,
     },
+    /// A socket that listens already cannot be used.
+    #[error("the socket of http cannot be used")]
+    Socket(#[source] io::Error),
     /// There is no token.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -197,8 +200,25 @@ impl Listener {
         address::check(address)?;
         let failed = |source| HttpError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
+        Self::on(listener, token, state_dir, limits).await
+    }
+
+    /// Goes on with a socket that listens already, and writes the token's files to the state directory.
+    ///
+    /// # Errors
+    /// See [`HttpError`]; an address that is not loopback is refused here as well.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what was made is dropped.
+    pub async fn on(
+        listener: TcpListener,
+        token: &TokenOptions,
+        state_dir: &Path,
+        limits: Limits,
+    ) -> Result<Self, HttpError> {
         // The port that the system chose, if it was to choose.
-        let address = listener.local_addr().map_err(failed)?;
+        let address = listener.local_addr().map_err(HttpError::Socket)?;
+        address::check(address)?;
         let (token, state_dir) = (token.clone(), state_dir.to_owned());
         let base_url = base_url(address);
         let established = tokio::task::spawn_blocking(move || {

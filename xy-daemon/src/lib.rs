@@ -1,6 +1,8 @@
 //! The daemon around a supervision tree.
 
 #[cfg(feature = "server")]
+pub mod activation;
+#[cfg(feature = "server")]
 pub mod args;
 #[cfg(feature = "client")]
 pub mod client;

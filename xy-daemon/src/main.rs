@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use xy_actors::process::guard::{self, GuardError, GuardOptions, Guarded, Role};
 use xy_actors::process::handover;
+use xy_daemon::activation::Activated;
 use xy_daemon::args::Arguments;
 use xy_daemon::config::{Config, LoadOptions, check_commands};
 use xy_daemon::daemon::{
@@ -104,8 +105,17 @@ fn start(inheritance: Option<Inheritance>) -> ExitCode {
             let guard = guarded.as_ref().map(Guarded::pid);
             // A service manager that started the guard means the guard by the process that it started.
             let pids: Vec<u32> = guard.into_iter().chain([std::process::id()]).collect();
+            // The program before this one has handed over what it was given, under other numbers.
+            let activated = match is_taken_over {
+                true => Ok(Activated::default()),
+                false => Activated::from_environment(|name| std::env::var_os(name), &pids),
+            };
+            let activated = match activated {
+                Ok(activated) => activated,
+                Err(error) => return fail(&error, EXIT_CONFIG),
+            };
             let service = ServiceManager::from_environment(|name| std::env::var_os(name), &pids);
-            run(RunOptions { guard, service, ..options }, guarded, inheritance)
+            run(RunOptions { guard, service, ..options }, activated, guarded, inheritance)
         }
         Err(error) => fail(&error, EXIT_INTERNAL),
     }
@@ -149,7 +159,12 @@ struct NamedDirectory {
     source: std::io::Error,
 }
 
-fn run(options: RunOptions, guarded: Option<Guarded>, inheritance: Option<Inheritance>) -> ExitCode {
+fn run(
+    options: RunOptions,
+    activated: Activated,
+    guarded: Option<Guarded>,
+    inheritance: Option<Inheritance>,
+) -> ExitCode {
     telemetry::to_stderr("info");
     // One thread for control: supervision is a serial conversation, and logs have a thread of their own.
     // No other thread hears signals, so that in an upgrade none is taken that nobody acts on any more.
@@ -184,7 +199,9 @@ fn run(options: RunOptions, guarded: Option<Guarded>, inheritance: Option<Inheri
                 if listening.is_taken_over { "taken over" } else { "listening" }
             );
         };
-        let Some(inheritance) = inheritance else { return daemon::run(options, signals, listening).await };
+        let Some(inheritance) = inheritance else {
+            return daemon::run_on(options, activated, signals, listening).await;
+        };
         if inheritance.is_handed_back {
             tracing::error!("not upgraded: the new program did not come up");
         }

@@ -203,10 +203,12 @@ impl Differences {
             oom_score_adj,
             stdin,
             env_files,
+            secrets,
             env_base,
             path,
         } = old;
         self.note(*env_files != new.env_files, "env_files");
+        self.note_each("secret", secrets, &new.secrets);
         self.note(*env_base != new.env_base, "env_base");
         self.note(*path != new.path, "path");
         self.note(*stdin != new.stdin, "stdin");
@@ -220,13 +222,13 @@ impl Differences {
     }
 
     /// Notes which variables changed, without their values.
-    fn note_env(&mut self, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) {
+    fn note_each<T: PartialEq>(&mut self, what: &str, old: &BTreeMap<String, T>, new: &BTreeMap<String, T>) {
         let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
         for name in names {
             match (old.get(name), new.get(name)) {
-                (None, Some(_)) => self.0.push(format!("env {name} added")),
-                (Some(_), None) => self.0.push(format!("env {name} removed")),
-                (before, after) => self.note(before != after, &format!("env {name}")),
+                (None, Some(_)) => self.0.push(format!("{what} {name} added")),
+                (Some(_), None) => self.0.push(format!("{what} {name} removed")),
+                (before, after) => self.note(before != after, &format!("{what} {name}")),
             }
         }
     }
@@ -238,7 +240,7 @@ fn difference(old: &ServerConfig, new: &ServerConfig) -> Option<ChangeKind> {
     let (was, is) = (&old.process, &new.process);
     process.note(was.command != is.command, "command");
     process.note(was.args != is.args, "args");
-    process.note_env(&was.env, &is.env);
+    process.note_each("env", &was.env, &is.env);
     process.note(was.working_dir != is.working_dir, "working_dir");
     process.note_settings(&was.settings, &is.settings);
     process.note(was.port != is.port, "port");

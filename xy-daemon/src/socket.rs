@@ -102,7 +102,8 @@ pub enum DirectoryProblem {
 pub struct Listener {
     listener: LocalListener,
     path: PathBuf,
-    identity: Identity,
+    /// What tells our socket from another one at its path; `None` if it is not ours to remove.
+    identity: Option<Identity>,
     /// Dropped last, so that nobody takes the path over before it is cleared.
     lock: LockFile,
 }
@@ -114,12 +115,25 @@ pub(crate) struct SharedListener {
     lock: OwnedFd,
     path: PathBuf,
     keep: Keep,
+    /// A service manager has bound it, so that it is not ours to remove.
+    is_inherited: bool,
 }
 
 impl SharedListener {
     /// Creates one from the descriptors of an earlier program of this process.
-    pub(crate) fn taken_up(listener: OwnedFd, lock: OwnedFd, path: PathBuf, keep: Keep) -> Self {
-        Self { listener, lock, path, keep }
+    pub(crate) fn taken_up(
+        listener: OwnedFd,
+        lock: OwnedFd,
+        path: PathBuf,
+        keep: Keep,
+        is_inherited: bool,
+    ) -> Self {
+        Self { listener, lock, path, keep, is_inherited }
+    }
+
+    /// Returns whether a service manager has bound it.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.is_inherited
     }
 
     /// Returns a listener to serve on, which leaves everything as it is while `keep` is set.
@@ -128,7 +142,10 @@ impl SharedListener {
     /// If the system refuses descriptors, or the socket has lost its name.
     pub(crate) fn listener(&self) -> io::Result<Listener> {
         let listener: LocalListener = UdListener::try_from(self.listener.try_clone()?)?.into();
-        let identity = identity(&std::fs::symlink_metadata(&self.path)?);
+        let identity = match self.is_inherited {
+            true => None,
+            false => Some(identity(&std::fs::symlink_metadata(&self.path)?)),
+        };
         let lock = LockFile::taken_up(self.lock.try_clone()?, self.keep.clone());
         Ok(Listener { listener, path: self.path.clone(), identity, lock })
     }
@@ -171,9 +188,7 @@ impl Listener {
         };
         let directory = private_directory(parent)?;
 
-        let mut lock = path.as_os_str().to_owned();
-        lock.push(".lock");
-        let lock = LockFile::acquire(Path::new(&lock))?;
+        let lock = lock(path)?;
 
         clear_stale(path)?;
         let options = ListenerOptions::new().name(name(path).map_err(failed)?).reclaim_name(false);
@@ -181,7 +196,7 @@ impl Listener {
         let options = options.mode(0o600);
         let listener = options.create_tokio().map_err(failed)?;
         let metadata = std::fs::symlink_metadata(path).map_err(failed)?;
-        let bound = Self { listener, path: path.to_owned(), identity: identity(&metadata), lock };
+        let bound = Self { listener, path: path.to_owned(), identity: Some(identity(&metadata)), lock };
 
         // Whoever may rename entries of a directory further up could have put another one in its place.
         if private_directory(parent)? != directory {
@@ -193,6 +208,19 @@ impl Listener {
         Ok(bound)
     }
 
+    /// Serves on a socket that a service manager has bound at `path`. Its directory, mode and end are the manager's affair:
+    /// it is neither changed nor removed. `PATH.lock` is held as for any other. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// Another instance serves it, or the system refused.
+    pub(crate) fn inherited(listener: OwnedFd, path: &Path) -> Result<Self, BindError> {
+        let lock = lock(path)?;
+        let listener = UdListener::try_from(listener)
+            .map_err(|source| BindError::Io { path: path.to_owned(), source })?;
+        Ok(Self { listener: listener.into(), path: path.to_owned(), identity: None, lock })
+    }
+
     /// Returns a handle that outlives this listener.
     ///
     /// # Errors
@@ -201,7 +229,8 @@ impl Listener {
         let LocalListener::UdSocket(listener) = &self.listener;
         let listener = listener.as_fd().try_clone_to_owned()?;
         let (path, keep) = (self.path.clone(), self.lock.keep().clone());
-        Ok(SharedListener { listener, lock: self.lock.share()?, path, keep })
+        let is_inherited = self.identity.is_none();
+        Ok(SharedListener { listener, lock: self.lock.share()?, path, keep, is_inherited })
     }
 
     /// Returns the socket's path.
@@ -244,7 +273,7 @@ impl Drop for Listener {
             return;
         }
         let is_own = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| found.file_type().is_socket() && identity(&found) == self.identity);
+            .is_ok_and(|found| found.file_type().is_socket() && Some(identity(&found)) == self.identity);
         if is_own && let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "the socket was not removed");
         }
@@ -254,6 +283,13 @@ impl Drop for Listener {
 /// Returns whether a peer may connect; one whose user is not known may not.
 fn is_permitted(peer: Option<u32>, ours: u32) -> bool {
     peer.is_some_and(|peer| peer == ours || peer == 0)
+}
+
+/// Takes the lock beside a socket.
+fn lock(path: &Path) -> Result<LockFile, LockError> {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    LockFile::acquire(Path::new(&lock))
 }
 
 fn name(path: &Path) -> io::Result<Name<'_>> {

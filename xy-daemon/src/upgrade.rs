@@ -115,6 +115,8 @@ pub(crate) struct Upgrade<'a> {
     pub(crate) control: &'a Control,
     pub(crate) instance: &'a InstanceLock,
     pub(crate) listener: &'a SharedListener,
+    /// The socket of HTTP, if a service manager has bound that.
+    pub(crate) http_socket: Option<&'a std::net::TcpListener>,
     pub(crate) shutdown_timeout: Duration,
     /// Where HTTP is answered.
     pub(crate) http: Option<SocketAddr>,
@@ -210,10 +212,13 @@ impl Upgrade<'_> {
             for pipe in logs.pipes() {
                 pipes.push(keep(&mut kept, pipe.try_clone()?));
             }
+            let http = self.http_socket.map(|socket| socket.try_clone()).transpose()?;
             let descriptors = Descriptors {
                 instance: keep(&mut kept, self.instance.share()?),
                 socket_lock: keep(&mut kept, self.listener.share_lock()?),
                 listener: keep(&mut kept, self.listener.share()?),
+                is_listener_inherited: self.listener.is_inherited(),
+                http: http.map(|socket| keep(&mut kept, socket.into())),
                 old_program: keep(&mut kept, this_program()?),
                 pipes,
                 all: kept.iter().map(|fd| fd.as_raw_fd()).collect(),

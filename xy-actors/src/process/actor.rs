@@ -705,7 +705,9 @@ async fn probe(
     myself: ActorRef<ProcessMessage>,
     reporter: Reporter,
 ) {
-    prober.until_ready(|| pids(&process), |failure| reporter.waits_for(Some(failure.told()))).await;
+    prober
+        .until_ready(|| pids(&process), |failure| reporter.waits_for(Some(process.masked(&failure.told()))))
+        .await;
     tell(&myself, ProcessMessage::Ready);
 }
 
@@ -716,7 +718,12 @@ async fn look(
     myself: ActorRef<ProcessMessage>,
     reporter: Reporter,
 ) {
-    prober.until_listening(|| pids(&process), |failure| reporter.waits_for(Some(failure.told()))).await;
+    prober
+        .until_listening(
+            || pids(&process),
+            |failure| reporter.waits_for(Some(process.masked(&failure.told()))),
+        )
+        .await;
     tell(&myself, ProcessMessage::Ready);
 }
 
@@ -729,7 +736,7 @@ struct Probed {
 impl Ask for Probed {
     async fn ask(&mut self) -> Result<(), String> {
         let Self { prober, process } = self;
-        prober.check_with(|| pids(process)).await.map_err(|failure| failure.told())
+        prober.check_with(|| pids(process)).await.map_err(|failure| process.masked(&failure.told()))
     }
 }
 

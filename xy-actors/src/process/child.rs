@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::actor::{Gate, ProcessActor, ProcessArguments, ProcessMessage, watch_for};
 use super::readiness::notify::NotifySocket;
+use super::settings::masked;
 use super::{OsProcess, PortOwner, ProcessHost, ProcessSpec, Readiness, port};
 use crate::child::{
     Child, Reporter, Running, StartContext, StartError, StartErrorKind, StartFuture, Started,
@@ -79,7 +80,7 @@ impl Child for ProcessChild {
     fn start(&self, context: StartContext) -> StartFuture {
         let Self { spec, host, logs, log } = self.clone();
         Box::pin(async move {
-            until_port_is_free(&spec, &context.reporter).await?;
+            until_port_is_free(&spec, &host, &context.reporter).await?;
             if let Some(liveness) = &spec.liveness {
                 liveness.validate().map_err(StartError::failed)?;
             }
@@ -230,7 +231,11 @@ fn with_socket(spec: &ProcessSpec, socket: &NotifySocket) -> ProcessSpec {
 
 /// Waits a moment for somebody else who holds the port to let go of it, and refuses to start beside them: the probe would
 /// speak to them.
-async fn until_port_is_free(spec: &ProcessSpec, reporter: &Reporter) -> Result<(), StartError> {
+async fn until_port_is_free(
+    spec: &ProcessSpec,
+    host: &ProcessHost,
+    reporter: &Reporter,
+) -> Result<(), StartError> {
     let (Some(number), PortOwner::Own) = (spec.port, spec.port_owner) else { return Ok(()) };
     let deadline = Instant::now() + PORT_PATIENCE;
     let mut pace = FIRST_PACE;
@@ -244,7 +249,8 @@ async fn until_port_is_free(spec: &ProcessSpec, reporter: &Reporter) -> Result<(
             return Ok(());
         };
         let who = match (pid, command) {
-            (Some(pid), Some(command)) => format!("pid {pid} ({command})"),
+            // Its arguments may hold what another child has as a secret.
+            (Some(pid), Some(command)) => format!("pid {pid} ({})", masked(&command, &host.secrets())),
             (Some(pid), None) => format!("pid {pid}"),
             _ => "a process of another user".to_owned(),
         };

@@ -12,10 +12,12 @@ use nix::unistd::{Gid, Uid};
 
 mod diagnosis;
 mod login;
+mod secrets;
 mod stdin;
 
 pub(super) use self::diagnosis::diagnose;
 pub use self::diagnosis::{SpawnError, SpawnErrorKind};
+pub(super) use self::secrets::{Secrets, resolve};
 use super::settings::{Identity, ProcessSettings, ResourceLimit, SearchPath, Stdin, original_limits};
 use super::sys::{ChildSettings, Credentials, OomScore};
 use super::{ProcessHost, ProcessSpec, Readiness};
@@ -67,6 +69,7 @@ struct Found {
     /// The `PATH` of the login shell.
     login_path: Option<OsString>,
     stdin: Option<OwnedFd>,
+    secrets: Secrets,
 }
 
 /// Resolves a spec, and asks users, files and the login shell for what it names, away from the threads that must not
@@ -74,6 +77,7 @@ struct Found {
 pub(super) async fn prepare(
     host: &ProcessHost,
     spec: &ProcessSpec,
+    secrets: Secrets,
     marker: String,
 ) -> Result<PreparedCommand, SpawnError> {
     let settings = &spec.settings;
@@ -83,11 +87,13 @@ pub(super) async fn prepare(
         || !settings.env_files.is_empty()
         || settings.stdin != Stdin::Null;
     if !asks_somebody {
-        return PreparedCommand::new(spec, Found::default(), marker, std::env::vars_os());
+        let found = Found { secrets, ..Found::default() };
+        return PreparedCommand::new(spec, found, marker, std::env::vars_os());
     }
     let (settings, dir) = (settings.clone(), spec.working_dir.clone());
     let found = tokio::task::spawn_blocking(move || Found::look_up(&settings, dir.as_deref()));
     let mut found = found.await.map_err(|_| SpawnError::host_gone())??;
+    found.secrets = secrets;
     if spec.settings.path == SearchPath::Login {
         found.login_path = login::search_path(host, &spec.settings, found.identity.as_ref()).await;
     }
@@ -113,7 +119,7 @@ impl Found {
             Stdin::Null => None,
             Stdin::File(path) => Some(stdin::open(&dir.join(expand_home(path, home)))?),
         };
-        Ok(Self { identity, variables, login_path: None, stdin })
+        Ok(Self { identity, variables, login_path: None, stdin, secrets: Secrets::new() })
     }
 }
 
@@ -134,11 +140,13 @@ impl PreparedCommand {
             _ => None,
         };
         let (candidates, searched) = candidates(&spec.command, lookup("PATH"), lookup("HOME"))?;
+        // Told by number, as it may be a secret.
         let arguments = std::iter::once(&spec.command)
             .chain(&spec.args)
-            .map(|argument| {
+            .enumerate()
+            .map(|(number, argument)| {
                 CString::new(argument.as_bytes())
-                    .map_err(|_| SpawnError::invalid(format!("argument {argument:?} contains a NUL byte")))
+                    .map_err(|_| SpawnError::invalid(format!("argument {number} contains a NUL byte")))
             })
             .collect::<Result<_, _>>()?;
         let environment = environment
@@ -265,7 +273,9 @@ fn environment(
     marker: &str,
     inherited: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(OsString, OsString)>, SpawnError> {
-    for (key, value) in found.variables.iter().chain(&spec.env) {
+    let secrets = || found.secrets.iter().map(|(key, value)| (key.as_str(), value.expose()));
+    let plain = found.variables.iter().chain(&spec.env).map(|(key, value)| (key.as_str(), value.as_str()));
+    for (key, value) in plain.chain(secrets()) {
         let fault = if key.is_empty() {
             "is empty"
         } else if key.contains('=') {
@@ -301,6 +311,7 @@ fn environment(
     }
     let given = found.variables.iter().chain(&spec.env);
     laid_over.extend(given.map(|(key, value)| (key.into(), value.into())));
+    laid_over.extend(secrets().map(|(key, value)| (key.into(), value.into())));
     laid_over.insert(MARKER_VARIABLE.into(), marker.into());
 
     let is_another_user = user.is_some_and(|user| user.uid != Uid::effective().as_raw());

@@ -143,6 +143,15 @@ pub fn inherit(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
     numbers.iter().map(|number| sys::inherited(*number)).collect()
 }
 
+/// Takes the sockets that launchd has bound for this process under a name of its property list. Not run on macOS yet.
+///
+/// # Errors
+/// If launchd did not start this process, or knows no sockets of that name.
+#[cfg(target_os = "macos")]
+pub fn launchd_sockets(name: &str) -> io::Result<Vec<OwnedFd>> {
+    sys::launchd_sockets(&CString::new(name)?)
+}
+
 impl Luggage {
     /// Duplicates descriptors to work with. The originals stay as they are, in case that they are handed back.
     ///

@@ -30,8 +30,9 @@ pub use self::process::{KillReport, Member, OsProcess, ProcessExit, ProcessOutpu
 use self::spawner::{Job, Spawner};
 pub use self::usage::TreeUsage;
 use super::cgroup::Groups;
-use super::command::{self, PreparedCommand};
+use super::command::{self, PreparedCommand, Secrets};
 use super::ledger::{Ledger, OpenError, SweepReport};
+use super::settings::Secret;
 use super::tree::Stat;
 use super::{ProcessSpec, SpawnError, SpawnErrorKind, readiness, sys, tree};
 
@@ -157,6 +158,8 @@ struct Host {
     adoption: OnceLock<adoption::Task>,
     /// What an earlier program of this process left for the children of this one.
     inherited: Mutex<handover::Inherited>,
+    /// The secrets of the latest start, by label. They never leave this program but for the processes they are for.
+    secrets: Mutex<BTreeMap<String, Secrets>>,
 }
 
 /// Locks, whoever panicked before: each critical section leaves its data valid at every step.
@@ -239,6 +242,7 @@ impl ProcessHost {
             live: Mutex::new(BTreeMap::new()),
             adoption: OnceLock::new(),
             inherited: Mutex::default(),
+            secrets: Mutex::default(),
         });
         let host = Self { inner };
         host.begin_adoption();
@@ -270,9 +274,52 @@ impl ProcessHost {
         incarnation: Option<u64>,
         spec: &ProcessSpec,
     ) -> Result<OsProcess, SpawnError> {
+        let secrets = command::resolve(self, label, spec).await?;
+        self.note_secrets(label, &secrets);
+        self.spawn_with(label, incarnation, spec, secrets).await
+    }
+
+    /// Like [`spawn`](Self::spawn), for what runs on behalf of a child that has been started, and with its secrets.
+    pub(super) async fn spawn_beside(
+        &self,
+        label: &str,
+        spec: &ProcessSpec,
+    ) -> Result<OsProcess, SpawnError> {
+        let wanted = &spec.settings.secrets;
+        let known =
+            lock(&self.inner.secrets).get(label).filter(|known| known.keys().eq(wanted.keys())).cloned();
+        let secrets = match known {
+            Some(known) => known,
+            None if wanted.is_empty() => Secrets::new(),
+            // The program before this one has started the child.
+            None => {
+                let secrets = command::resolve(self, label, spec).await?;
+                self.note_secrets(label, &secrets);
+                secrets
+            }
+        };
+        self.spawn_with(label, None, spec, secrets).await
+    }
+
+    fn note_secrets(&self, label: &str, secrets: &Secrets) {
+        let mut known = lock(&self.inner.secrets);
+        if secrets.is_empty() {
+            known.remove(label);
+        } else {
+            known.insert(label.to_owned(), secrets.clone());
+        }
+    }
+
+    async fn spawn_with(
+        &self,
+        label: &str,
+        incarnation: Option<u64>,
+        spec: &ProcessSpec,
+        secrets: Secrets,
+    ) -> Result<OsProcess, SpawnError> {
         self.begin_adoption();
         let marker = command::random_marker()?;
-        let command = Arc::new(command::prepare(self, spec, marker).await?);
+        let command = Arc::new(command::prepare(self, spec, secrets, marker).await?);
         let mut delays = TEXT_BUSY_DELAYS.iter();
         loop {
             match self.try_spawn(label, incarnation, &command).await {
@@ -310,6 +357,11 @@ impl ProcessHost {
     /// Returns what has been spawned and not been reaped, by pid.
     pub fn live(&self) -> Vec<LiveProcess> {
         lock(&self.inner.live).values().cloned().collect()
+    }
+
+    /// Returns the values of all secrets that children were started with, for hiding them.
+    pub fn secrets(&self) -> Vec<Secret> {
+        lock(&self.inner.secrets).values().flat_map(BTreeMap::values).cloned().collect()
     }
 
     /// Returns by which means trees are owned.

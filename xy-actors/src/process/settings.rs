@@ -1,17 +1,21 @@
 //! What a process gets beside its command line: user, limits, priority, environment, standard input.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 mod env_file;
 mod identity;
 mod own_limits;
+pub(super) mod secret;
 pub mod trust;
+mod trusted_file;
 
 pub use self::env_file::{EnvFile, EnvFileError};
 pub use self::identity::{Identity, IdentityError};
 pub use self::own_limits::{OwnLimitsError, is_reserved, prepare_own_limits};
 pub(super) use self::own_limits::{original_limits, set_original_limits};
+pub use self::secret::{Secret, SecretError, SecretSource, masked};
 
 /// What a process gets beside its command line. The default changes nothing but `oom_score_adj`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -40,6 +44,8 @@ pub struct ProcessSettings {
     pub stdin: Stdin,
     /// Files with variables, read at each start; a later file wins over an earlier one.
     pub env_files: Vec<EnvFile>,
+    /// Variables whose values are had at each start, and shown nowhere. They win over all others.
+    pub secrets: BTreeMap<String, SecretSource>,
     /// Which of our own variables it inherits.
     pub env_base: EnvBase,
     /// Its `PATH`, unless `env` or an environment file sets one.

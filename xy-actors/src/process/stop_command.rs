@@ -77,7 +77,7 @@ impl StopCommand {
     ) -> Result<(), StopCommandError> {
         let deadline = self.deadline();
         let run = async {
-            let mut process = host.spawn(label, &self.spec(of, pid)).await?;
+            let mut process = host.spawn_beside(label, &self.spec(of, pid)).await?;
             // Without its output it does its work all the same.
             let attached = process
                 .take_output()

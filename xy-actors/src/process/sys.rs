@@ -1341,6 +1341,25 @@ mod os {
         Ok(())
     }
 
+    unsafe extern "C" {
+        fn launch_activate_socket(name: *const c_char, sockets: *mut *mut c_int, count: *mut usize) -> c_int;
+    }
+
+    /// Takes the sockets that launchd has bound for this process under a name. Not run yet.
+    pub(in super::super) fn launchd_sockets(name: &CStr) -> io::Result<Vec<OwnedFd>> {
+        let (mut list, mut count) = (ptr::null_mut(), 0_usize);
+        // SAFETY: a string, and valid places for the results.
+        let error = unsafe { launch_activate_socket(name.as_ptr(), &raw mut list, &raw mut count) };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        // SAFETY: after a success the list has that many numbers of descriptors that are ours.
+        let numbers: Vec<c_int> = (0..count).map(|index| unsafe { *list.add(index) }).collect();
+        // SAFETY: the list was allocated for us, to be freed by us, and is not used any more.
+        unsafe { libc::free(list.cast()) };
+        numbers.into_iter().map(super::inherited).collect()
+    }
+
     /// Returns the pid of every process.
     pub(in super::super) fn process_ids() -> io::Result<Vec<u32>> {
         // SAFETY: a null buffer asks for the number of processes.

@@ -5,6 +5,7 @@ mod helpers;
 mod host_process;
 mod ledger;
 mod port;
+mod secrets;
 mod settings;
 mod spawn;
 mod spawn_errors;

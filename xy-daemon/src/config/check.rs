@@ -431,15 +431,19 @@ impl<'a> Checker<'a> {
         }
     }
 
+    fn variable_name(&mut self, map: &str, key: &str, name: &str) {
+        if name.is_empty() {
+            self.error(map, "an environment variable has an empty name");
+        } else if name.contains(['=', '\0']) {
+            self.error(key, "the name of an environment variable cannot contain `=` or a NUL character");
+        }
+    }
+
     fn env(&mut self, shape: EnvShape) -> BTreeMap<String, String> {
         let mut env = BTreeMap::new();
         for (name, value) in shape.0 {
             let key = format!("env.{name}");
-            if name.is_empty() {
-                self.error("env", "an environment variable has an empty name");
-            } else if name.contains(['=', '\0']) {
-                self.error(&key, "the name of an environment variable cannot contain `=` or a NUL character");
-            }
+            self.variable_name("env", &key, &name);
             let value = match value {
                 EnvValue::Text(text) => text,
                 // As written: 1.10 must not become 1.1, nor 0x1F 31.

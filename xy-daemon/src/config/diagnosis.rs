@@ -131,6 +131,10 @@ fn hint_for(code: &RonError, key: &str, found: &str, form: &str) -> Option<Strin
         RonError::ExpectedIdentifier if key == "ready" || key == "liveness.probe" => {
             Some("write the key too, as in `Http(path: \"/health\")`".to_owned())
         }
+        _ if key.starts_with("secrets.") => Some(
+            "write where it comes from: `Env(\"NAME\")`, `File(\"path\")` or `Command([\"program\", \"argument\"])`"
+                .to_owned(),
+        ),
         RonError::ExpectedIdentifier
         | RonError::ExpectedStructLike
         | RonError::ExpectedNamedStructLike(_)

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use xy_actors::process::settings::Stdin;
+use xy_actors::process::settings::{SecretSource, Stdin};
 use xy_actors::spec::ChildId;
 
 use super::ServerConfig;
@@ -56,6 +56,14 @@ fn copy(server: &ServerConfig, instance: u32) -> ServerConfig {
     }
     for file in &mut process.settings.env_files {
         file.path = path(&file.path);
+    }
+    for source in process.settings.secrets.values_mut() {
+        match source {
+            SecretSource::File(file) => *file = path(file),
+            SecretSource::Command(words) => words.iter_mut().for_each(|word| *word = text(word)),
+            SecretSource::Env(name) => *name = text(name),
+            _ => {}
+        }
     }
     if let Some(command) = &mut process.stop_command {
         command.args.iter_mut().for_each(|argument| *argument = text(argument));

@@ -1,4 +1,4 @@
-//! Whether the programs that servers name are there: found in `PATH`, executable, with their interpreter.
+//! Whether what servers name is there: programs, found in `PATH`, executable, with their interpreter; files; secrets.
 //!
 //! A missing program is a warning, never a rejection: it may be installed a minute later, and a start says exactly
 //! what failed. This looks the way `execvp` does, without running anything.
@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
-use xy_actors::process::settings::SearchPath;
+use xy_actors::process::settings::{SearchPath, SecretSource};
 
 use super::error::ConfigError;
 use super::{Config, ServerConfig, shown_from_source};
@@ -20,22 +20,57 @@ use crate::control::chain;
 /// As much of a script's first line as kernels read.
 const FIRST_LINE: u64 = 256;
 
-/// Checks the program, the working directory and the environment files of each server, and returns what would keep it
-/// from starting.
+/// Checks the program, the working directory, the environment files and the sources of secrets of each server, and returns
+/// what would keep it from starting.
 ///
 /// `path` is the `PATH` that servers inherit; one that a server sets itself goes before it. The login shell's is not
 /// asked for.
 pub fn check_commands(config: &Config, path: &OsStr) -> Vec<ConfigError> {
-    config.servers.values().filter_map(|server| check(server, path)).collect()
+    config
+        .servers
+        .values()
+        .flat_map(|server| check(server, path).into_iter().chain(secrets(server, path)))
+        .collect()
+}
+
+fn warning(server: &ServerConfig, key: &str, message: String) -> ConfigError {
+    ConfigError {
+        key: Some(key.to_owned()),
+        ..ConfigError::of_file(shown_from_source(&server.source), message)
+    }
+}
+
+/// Looks for the sources of secrets; no command is run.
+fn secrets(server: &ServerConfig, path: &OsStr) -> Vec<ConfigError> {
+    let process = &server.process;
+    let directory = process.working_dir.as_deref().unwrap_or(Path::new("."));
+    let path = match (process.env.get("PATH"), &process.settings.path) {
+        (Some(path), _) | (None, SearchPath::Literal(path)) => OsStr::new(path),
+        _ => path,
+    };
+    let problem = |source: &SecretSource| match source {
+        SecretSource::Command(words) => {
+            let program = words.first().map(String::as_str).unwrap_or_default();
+            let is_asked_for = process.settings.path == SearchPath::Login && !program.contains('/');
+            let found = || Search { directory, path }.runnable(OsStr::new(program));
+            if is_asked_for { None } else { found().err() }
+        }
+        source => Some(format!("{source}: {}", chain(&source.read(directory)?.err()?))),
+    };
+    let warned = |(name, source): (&String, &SecretSource)| {
+        let warning = warning(server, &format!("secrets.{name}"), problem(source)?);
+        Some(match source {
+            SecretSource::Env(_) => warning.with_hint("it has to be set for xyd"),
+            _ => warning,
+        })
+    };
+    process.settings.secrets.iter().filter_map(warned).collect()
 }
 
 fn check(server: &ServerConfig, path: &OsStr) -> Option<ConfigError> {
     let process = &server.process;
     let settings = &process.settings;
-    let warning = |key: &str, message: String| ConfigError {
-        key: Some(key.to_owned()),
-        ..ConfigError::of_file(shown_from_source(&server.source), message)
-    };
+    let warning = |key: &str, message: String| warning(server, key, message);
     let directory = process.working_dir.as_deref().unwrap_or(Path::new("."));
     if !directory.is_dir() {
         return Some(warning("working_dir", format!("there is no directory `{}`", directory.display())));

@@ -29,7 +29,9 @@ pub(super) use self::ready::{
     ExecShape, HeaderShape, HttpShape, LivenessShape, McpShape, NotifyShape, ReadyShape, StatusShape,
     TcpShape,
 };
-pub(super) use settings::{LimitShape, LimitValue, LimitsShape, MaskText, NameText, PathShape, StdinShape};
+pub(super) use settings::{
+    LimitShape, LimitValue, LimitsShape, MaskText, NameText, PathShape, SecretShape, SecretsShape, StdinShape,
+};
 
 /// `xyd.ron` as written.
 #[derive(Debug, Default, Deserialize)]
@@ -69,6 +71,8 @@ pub(super) struct ProcessShape {
     pub(super) env: EnvShape,
     #[serde(default)]
     pub(super) env_files: Vec<String>,
+    #[serde(default)]
+    pub(super) secrets: SecretsShape,
     #[serde(default)]
     pub(super) env_base: Option<EnvBase>,
     #[serde(default)]

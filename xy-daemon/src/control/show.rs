@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use xy_actors::process::settings::{SearchPath, Stdin};
+use xy_actors::process::settings::{SearchPath, Secret, Stdin, masked};
 use xy_actors::process::{PortOwner, Readiness, is_withheld};
 use xy_actors::spec::{RestartType, Shutdown};
 
@@ -36,12 +36,18 @@ impl Control {
         let Some(server) = server else { return Err(self.no_spec(&name)) };
         let is_adhoc = self.0.adhoc.lock().is_ok_and(|adhoc| adhoc.contains_key(&name));
         let described = server.clone();
+        let declaring: Vec<_> = self.in_force().config.servers.values().cloned().collect();
+        let mut secrets = self.0.host.secrets();
         // Environment files may be on a disk that hangs.
-        let environment =
-            tokio::task::spawn_blocking(move || environment(&described)).await.unwrap_or_default();
+        let shown = tokio::task::spawn_blocking(move || {
+            // A server that has not been started since an upgrade has its secrets all the same.
+            secrets.extend(declaring.iter().flat_map(at_hand));
+            (settings(&described, &secrets), environment(&described, &secrets))
+        });
+        let (settings, environment) = shown.await.unwrap_or_default();
         Ok(ShowResult {
             file: (!is_adhoc).then(|| server.source.display().to_string()),
-            settings: settings(&server),
+            settings,
             environment,
             name,
         })
@@ -59,14 +65,30 @@ impl Control {
     }
 }
 
+/// Returns those secrets of a server that can be had without running anything.
+fn at_hand(server: &ServerConfig) -> Vec<Secret> {
+    let process = &server.process;
+    let directory = process.working_dir.as_deref().unwrap_or(Path::new("/"));
+    process.settings.secrets.values().filter_map(|source| source.read(directory)?.ok()).collect()
+}
+
 /// Returns what is in force by the keys of server files.
-fn settings(server: &ServerConfig) -> Vec<Setting> {
+fn settings(server: &ServerConfig, secrets: &[Secret]) -> Vec<Setting> {
     let (process, child, log) = (&server.process, &server.child, &server.log);
     let extra = &process.settings;
     let mut settings = Vec::new();
-    let mut put = |key: &str, value: String| settings.push(Setting { key: key.to_owned(), value });
+    let mut put = |key: &str, value: String| {
+        settings.push(Setting { key: key.to_owned(), value: masked(&value, secrets).into_owned() });
+    };
+    // Each by itself, before quotes and escapes change it.
+    let words = |words: &[String]| {
+        let words = redacted_args(words);
+        let words: Vec<_> = words.iter().map(|word| masked(word, secrets)).collect();
+        format!("{words:?}")
+    };
+    let line = |command: &String, args: &[String]| words(&[std::slice::from_ref(command), args].concat());
     put("command", process.command.clone());
-    put("args", format!("{:?}", redacted_args(&process.args)));
+    put("args", words(&process.args));
     if let Some(dir) = &process.working_dir {
         put("working_dir", dir.display().to_string());
     }
@@ -75,11 +97,11 @@ fn settings(server: &ServerConfig) -> Vec<Setting> {
         put("port", port.to_string());
         put("port_owner", if process.port_owner == PortOwner::Own { "Own" } else { "Any" }.to_owned());
     }
-    put("ready", readiness(&process.readiness()));
+    put("ready", readiness(&process.readiness(), line));
     if let Some(liveness) = &process.liveness {
         let (interval, timeout) = (span(liveness.interval), span(liveness.timeout));
         let failures = liveness.failure_threshold;
-        let probe = readiness(&liveness.probe);
+        let probe = readiness(&liveness.probe, line);
         put("liveness", format!("{probe} every {interval}, at most {timeout}, {failures} failures in a row"));
     }
     if let Some(period) = process.watchdog {
@@ -102,10 +124,7 @@ fn settings(server: &ServerConfig) -> Vec<Setting> {
     }
     put("stop.signal", words::signal(process.stop_signal).to_owned());
     if let Some(command) = &process.stop_command {
-        put(
-            "stop.command",
-            format!("{:?}", std::iter::once(&command.command).chain(&command.args).collect::<Vec<_>>()),
-        );
+        put("stop.command", line(&command.command, &command.args));
     }
     if let Shutdown::Timeout(time) = child.shutdown {
         // With a stop command the time until KILL is twice the grace.
@@ -134,11 +153,11 @@ fn settings(server: &ServerConfig) -> Vec<Setting> {
     settings
 }
 
-fn readiness(ready: &Readiness) -> String {
+fn readiness(ready: &Readiness, line: impl Fn(&String, &[String]) -> String) -> String {
     match ready {
         Readiness::Http { path, .. } | Readiness::Mcp { path, .. } => format!("{} {path}", ready.name()),
         Readiness::Exec { command, args } => {
-            format!("{} {:?}", ready.name(), std::iter::once(command).chain(args).collect::<Vec<_>>())
+            format!("{} {}", ready.name(), line(command, args))
         }
         other => other.name().to_owned(),
     }
@@ -189,11 +208,13 @@ fn has_password(text: &str) -> bool {
 }
 
 /// Returns the environment of the next start, as far as it is known before it.
-fn environment(server: &ServerConfig) -> Vec<Variable> {
+fn environment(server: &ServerConfig, secrets: &[Secret]) -> Vec<Variable> {
     let (process, extra) = (&server.process, &server.process.settings);
     let mut variables: BTreeMap<String, Variable> = BTreeMap::new();
     let mut put = |name: &str, value: Option<&str>, source: &str| {
-        let value = value.filter(|value| !is_secret_name(name) && !has_password(value));
+        let is_plain =
+            |value: &&str| !is_secret_name(name) && !has_password(value) && masked(value, secrets) == *value;
+        let value = value.filter(is_plain);
         let (name, source) = (name.to_owned(), source.to_owned());
         variables.insert(name.clone(), Variable { name, value: value.map(ToOwned::to_owned), source });
     };
@@ -223,6 +244,9 @@ fn environment(server: &ServerConfig) -> Vec<Variable> {
     }
     for (key, value) in &process.env {
         put(key, Some(value), "server file");
+    }
+    for (key, source) in &extra.secrets {
+        put(key, None, &format!("secret from {source}"));
     }
     put("XY_INSTANCE", None, "xy");
     variables.into_values().collect()

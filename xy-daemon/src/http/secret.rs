@@ -5,6 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
+use xy_actors::process::settings;
 
 /// The fewest characters of a token that somebody else has made; as random as they should be, they carry 128 bits in
 /// hexadecimal digits and more in anything else.
@@ -23,7 +24,7 @@ const LONGEST: usize = 512;
 /// # Ok::<(), xy_daemon::http::secret::SecretError>(())
 /// ```
 #[derive(Clone)]
-pub struct Secret(Box<str>);
+pub struct Secret(settings::Secret);
 
 /// Why a text cannot be a token. The text itself is not in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +46,7 @@ impl Secret {
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut bits = [0; 32];
         getrandom::fill(&mut bits)?;
-        Ok(Self(URL_SAFE_NO_PAD.encode(bits).into()))
+        Ok(Self(settings::Secret::new(URL_SAFE_NO_PAD.encode(bits))))
     }
 
     /// Takes a token that somebody else has made; white space around it does not count.
@@ -60,23 +61,23 @@ impl Secret {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(SecretError::Characters);
         }
-        Ok(Self(text.into()))
+        Ok(Self(settings::Secret::new(text)))
     }
 
     /// Returns the token in the clear, for the files that clients read it from.
     pub fn expose(&self) -> &str {
-        &self.0
+        self.0.expose()
     }
 
     /// Returns what tokens are compared by.
     pub fn digest(&self) -> Digest {
-        Digest::of(self.0.as_bytes())
+        Digest::of(self.expose().as_bytes())
     }
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
+        self.0.fmt(f)
     }
 }
 

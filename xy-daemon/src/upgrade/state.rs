@@ -57,6 +57,12 @@ pub(crate) struct Descriptors {
     pub(crate) instance: RawFd,
     pub(crate) socket_lock: RawFd,
     pub(crate) listener: RawFd,
+    /// A service manager has bound the socket.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_listener_inherited: bool,
+    /// The socket of HTTP, if a service manager has bound that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) http: Option<RawFd>,
     pub(super) old_program: RawFd,
     /// The output of the servers, in the order of the logs.
     pub(crate) pipes: Vec<RawFd>,

@@ -139,7 +139,7 @@ fn errors_are_data_for_programs() {
             "line": 1,
             "column": 23,
             "key": "prot",
-                    "message": "unknown key `prot`, expected one of `name`, `command`, `args`, `env`, `env_files`, `env_base`, \
+                    "message": "unknown key `prot`, expected one of `name`, `command`, `args`, `env`, `env_files`, `secrets`, `env_base`, \
                         `path`, `working_dir`, `stdin`, `user`, `group`, `umask`, `nice`, `limits`, `no_new_privs`, \
                         `oom_score_adj`, `tags`, `instances`, `port`, `port_owner`, `ready`, `liveness`, `watchdog`, `start_timeout`, `depends_on`, `autostart`, `restart`, `stop`, `log`",
                     "hint": "did you mean `port`?",

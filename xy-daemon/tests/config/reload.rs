@@ -89,6 +89,11 @@ fn what_the_process_sees_restarts_it_and_the_reason_says_what() {
         ("", "args: [\"x\"], stop: (grace: \"1s\")", "args changed, grace changed"),
         ("", "env_files: [\"x\"]", "env_files changed"),
         ("env_files: [\"-x\"]", "env_files: [\"x\"]", "env_files changed"),
+        (
+            "secrets: {\"A\": Env(\"X\"), \"B\": Env(\"X\")}",
+            "secrets: {\"B\": Env(\"Y\"), \"C\": File(\"x\")}",
+            "secret A removed, secret B changed, secret C added",
+        ),
         ("", "env_base: Clean", "env_base changed"),
         ("", "path: Login", "path changed"),
         ("path: \"/a\"", "path: \"/b\"", "path changed"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::unistd::{Uid, User};
 use xy_actors::process::settings::{
-    EnvBase, EnvFile, ProcessSettings, Resource, ResourceLimit, SearchPath, Stdin,
+    EnvBase, EnvFile, ProcessSettings, Resource, ResourceLimit, SearchPath, SecretSource, Stdin,
 };
 use xy_actors::process::{ProcessSpec, StopCommand};
 use xy_actors::spec::Shutdown;
@@ -232,6 +232,63 @@ fn an_environment_file_that_cannot_be_used_is_told_without_a_rejection_and_witho
              `chmod o-w {root}/shared.env`\n\
              servers/sound.ron: command: there is no program `sh` in PATH\n\
              servers/zpath.ron: command: there is no program `sh` in PATH"
+        )
+    );
+}
+
+#[test]
+fn secrets_are_sources_whose_paths_start_where_others_do() {
+    let source = |text: &str| {
+        settings(&format!("working_dir: \"work\", secrets: {{\"KEY\": {text}}}")).secrets["KEY"].clone()
+    };
+    assert_eq!(source("Env(\"NAME\")"), SecretSource::Env("NAME".to_owned()));
+    assert_eq!(source("File(\"a\")"), SecretSource::File("/home/somebody/work/a".into()));
+    assert_eq!(source("File(\"~/a\")"), SecretSource::File("/home/somebody/a".into()));
+    let words = ["pass", "show", "x"].map(str::to_owned);
+    assert_eq!(source("Command([\"pass\", \"show\", \"x\"])"), SecretSource::Command(words.into()));
+}
+
+#[test]
+fn each_instance_has_its_own_sources_of_secrets() {
+    let config = Directory::new()
+        .write(
+            "servers/web.ron",
+            "Process(command: \"a\", instances: 2,
+                     secrets: {\"F\": File(\"/s/{instance}\"), \"C\": Command([\"get\", \"{instance}\"])})",
+        )
+        .load();
+    let secrets = &config.servers["web-2"].process.settings.secrets;
+    assert_eq!(secrets["F"], SecretSource::File("/s/2".into()));
+    assert_eq!(secrets["C"], SecretSource::Command(vec!["get".to_owned(), "2".to_owned()]));
+}
+
+#[test]
+fn a_source_of_a_secret_that_is_not_there_is_a_warning() {
+    let directory = Directory::new();
+    directory.write("token", "hunter2\n");
+    chmod(directory.path("token"), 0o644);
+    let file = directory.path("token");
+    let config = directory
+        .write(
+            "servers/web.ron",
+            format!(
+                "Process(command: \"sh\", working_dir: \"/\", secrets: {{\"A\": Env(\"XY_NO_SUCH_VARIABLE\"),
+                 \"B\": File(\"/no/such\"), \"C\": File({file:?}), \"D\": Command([\"no-such\"]), \"E\": Command([\"sh\"])}})"
+            ),
+        )
+        .load();
+    assert_eq!(errors(&config), "");
+    let warnings = check_commands(&config, OsStr::new("/usr/bin:/bin"));
+    let text = warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let file = file.display();
+    assert_eq!(
+        text,
+        format!(
+            "servers/web.ron: secrets.A: variable `XY_NO_SUCH_VARIABLE`: the variable is not set; it has to be set for xyd\n\
+             servers/web.ron: secrets.B: file `/no/such`: the file cannot be read: No such file or directory (os error 2)\n\
+             servers/web.ron: secrets.C: file `{file}`: the file has mode 644, so that everybody can read it; \
+             `chmod o= {file}`\n\
+             servers/web.ron: secrets.D: there is no program `no-such` in PATH"
         )
     );
 }

@@ -2,6 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod activation;
 mod boot;
 mod chaos;
 mod crashes;
@@ -15,6 +16,7 @@ mod health;
 mod logs;
 mod operations;
 mod reload;
+mod secrets;
 mod service;
 mod settings;
 mod support;

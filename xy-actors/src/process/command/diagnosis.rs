@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::super::settings::{EnvFileError, IdentityError};
+use super::super::settings::{EnvFileError, IdentityError, SecretError, SecretSource};
 use super::super::sys::{REGAINABLE, SET_GID, SET_GROUPS, SET_UID, SpawnFailure, SpawnStep};
 use super::PreparedCommand;
 
@@ -54,6 +54,8 @@ pub enum SpawnErrorKind {
     NotPrivileged,
     /// An environment file is missing, malformed, or not to be trusted.
     EnvironmentFile,
+    /// A secret cannot be had.
+    SecretUnavailable,
     /// The file for its standard input cannot be opened.
     InputUnavailable,
     /// A limit, a priority or the change of user is not permitted.
@@ -86,6 +88,7 @@ impl SpawnErrorKind {
             Self::UnknownIdentity => "unknown_identity",
             Self::NotPrivileged => "not_privileged",
             Self::EnvironmentFile => "environment_file",
+            Self::SecretUnavailable => "secret_unavailable",
             Self::InputUnavailable => "input_unavailable",
             Self::SettingRefused => "setting_refused",
             Self::System => "system",
@@ -161,6 +164,20 @@ impl SpawnError {
             | EnvFileError::Malformed { path, .. } => (path, None),
         };
         Self { kind: SpawnErrorKind::EnvironmentFile, path: Some(path), message, source }
+    }
+
+    /// Names the variable and the source, never what was found there.
+    pub(super) fn secret(key: &str, from: &SecretSource, error: SecretError) -> Self {
+        let message = format!("secret `{key}` cannot be had from {from}: {error}");
+        let path = match from {
+            SecretSource::File(path) => Some(path.clone()),
+            _ => None,
+        };
+        let source = match error {
+            SecretError::Unreadable(source) => Some(source),
+            _ => None,
+        };
+        Self { kind: SpawnErrorKind::SecretUnavailable, path, message, source }
     }
 
     pub(super) fn input(path: PathBuf, problem: &str, error: Option<io::Error>) -> Self {

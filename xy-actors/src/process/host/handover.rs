@@ -112,6 +112,7 @@ impl ProcessHost {
             live: Mutex::new(live),
             adoption: OnceLock::new(),
             inherited: Mutex::new(Inherited { luggage, attachments: BTreeMap::new() }),
+            secrets: Mutex::default(),
         });
         Ok(Self { inner })
     }

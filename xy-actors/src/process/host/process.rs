@@ -1,6 +1,6 @@
 //! One spawned process and its tree, owned: looked at, signaled, awaited and reaped through this handle only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,7 @@ use tokio::time::{Duration, Instant};
 use super::spawner::Job;
 use super::{Host, LiveProcess, lock};
 use crate::process::cgroup::Leaf;
+use crate::process::settings::masked;
 use crate::process::sys;
 use crate::process::tree::{Identity, Reach, Scope, Stat, scan};
 
@@ -390,6 +391,13 @@ impl OsProcess {
     /// Returns the child's path, as given to [`spawn`](super::ProcessHost::spawn).
     pub fn label(&self) -> &str {
         &self.main().live.label
+    }
+
+    /// Returns a text about it without the values of secrets.
+    pub(in super::super) fn masked(&self, text: &str) -> String {
+        let secrets = lock(&self.main().host.secrets);
+        let secrets: Vec<_> = secrets.values().flat_map(BTreeMap::values).cloned().collect();
+        masked(text, &secrets).into_owned()
     }
 
     /// Returns the read ends of its output, once.

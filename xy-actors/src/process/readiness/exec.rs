@@ -55,7 +55,7 @@ pub(super) async fn probe(
     let too_late =
         |last_line| ProbeFailure::ExecTimeout { command: command.to_owned(), after: timeout, last_line };
     let spec = ProcessSpec { command: command.to_owned(), args: args.to_vec(), ..place.spec.clone() };
-    let spawned = time::timeout_at(deadline, place.host.spawn(&place.label, &spec)).await;
+    let spawned = time::timeout_at(deadline, place.host.spawn_beside(&place.label, &spec)).await;
     let mut process = match spawned {
         Ok(Ok(process)) => process,
         Ok(Err(source)) => {

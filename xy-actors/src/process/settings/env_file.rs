@@ -1,17 +1,13 @@
 //! Environment files: a trusted file of `KEY=VALUE` lines -> variables; errors with file and line, never with a value.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::{self, Read as _};
+use std::io;
 use std::iter::Peekable;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::CharIndices;
 
 use super::trust;
-
-/// The largest file that is read.
-const LARGEST: u64 = 1 << 20;
+use super::trusted_file::{self, Unread};
 
 /// A file with environment variables.
 ///
@@ -107,29 +103,14 @@ impl EnvFile {
 }
 
 fn text_of(path: &Path) -> Result<String, EnvFileError> {
-    let unreadable = |source| EnvFileError::Unreadable { path: path.to_owned(), source };
-    let not_text = |problem| EnvFileError::NotText { path: path.to_owned(), problem };
-    let distrusted = |reason| EnvFileError::Distrusted { path: path.to_owned(), reason };
-    let real = path.canonicalize().map_err(unreadable)?;
-    // Not to be led elsewhere in between, nor to wait for somebody who writes into a FIFO.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(&real).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(not_text("is not a regular file"));
-    }
-    for place in [real.as_path(), path] {
-        if let Some(directory) = place.parent() {
-            let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-            trust::examine_directory(directory, true).map_err(distrusted)?;
+    let (bytes, _) = trusted_file::read(path).map_err(|unread| {
+        let path = path.to_owned();
+        match unread {
+            Unread::Io(source) => EnvFileError::Unreadable { path, source },
+            Unread::NotText(problem) => EnvFileError::NotText { path, problem },
+            Unread::Distrusted(reason) => EnvFileError::Distrusted { path, reason },
         }
-    }
-    trust::examine(&metadata, &real).map_err(distrusted)?;
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(not_text("is larger than 1 MiB"));
-    }
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;

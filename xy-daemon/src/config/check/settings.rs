@@ -1,15 +1,17 @@
 //! The keys for what a process gets beside its command line: from their shape to [`ProcessSettings`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::User;
 use xy_actors::process::settings::{
-    EnvFile, Identity, IdentityError, ProcessSettings, Resource, ResourceLimit, SearchPath, Stdin,
+    EnvFile, Identity, IdentityError, ProcessSettings, Resource, ResourceLimit, SearchPath, SecretSource,
+    Stdin,
 };
 
 use super::super::error::nearest;
 use super::super::shape::{
-    LimitShape, LimitValue, LimitsShape, MaskText, NameText, PathShape, ProcessShape, StdinShape,
+    LimitShape, LimitValue, LimitsShape, MaskText, NameText, PathShape, ProcessShape, SecretShape, StdinShape,
 };
 use super::super::{LoadOptions, quantity};
 use super::Checker;
@@ -131,6 +133,7 @@ impl Checker<'_> {
                 }
             },
             env_files: shape.env_files.iter().map(|text| self.env_file(text, dir, places)).collect(),
+            secrets: self.secrets(shape, dir, places),
             env_base: shape.env_base.unwrap_or_default(),
             path: self.search_path(shape, places),
         }
@@ -188,6 +191,49 @@ impl Checker<'_> {
             self.error("env_files", "names no file");
         }
         EnvFile { path: self.path("env_files", path, dir, places), optional }
+    }
+
+    fn secrets(
+        &mut self,
+        shape: &ProcessShape,
+        dir: &Path,
+        places: &Places,
+    ) -> BTreeMap<String, SecretSource> {
+        let mut secrets = BTreeMap::new();
+        for (name, source) in &shape.secrets.0 {
+            let key = format!("secrets.{name}");
+            self.variable_name("secrets", &key, name);
+            if shape.env.0.iter().any(|(other, _)| other == name) {
+                self.error(&key, format!("`env` sets {name} too; remove one of them"));
+            }
+            let source = match source {
+                SecretShape::Env(variable) => {
+                    if variable.is_empty() || variable.contains(['=', '\0']) {
+                        self.error(&key, "names no variable");
+                    }
+                    SecretSource::Env(variable.clone())
+                }
+                SecretShape::File(path) => {
+                    if path.is_empty() {
+                        self.error(&key, "names no file");
+                    }
+                    SecretSource::File(self.path(&key, path, dir, places))
+                }
+                SecretShape::Command(words) => {
+                    if words.first().is_none_or(|program| program.trim().is_empty()) {
+                        self.error(&key, "is empty, expected a list of a program and its arguments");
+                    }
+                    for (index, word) in words.iter().enumerate() {
+                        let what =
+                            if index == 0 { "the command".to_owned() } else { format!("argument {index}") };
+                        self.no_nul(&key, &what, word);
+                    }
+                    SecretSource::Command(words.clone())
+                }
+            };
+            secrets.insert(name.clone(), source);
+        }
+        secrets
     }
 
     fn search_path(&mut self, shape: &ProcessShape, places: &Places) -> SearchPath {

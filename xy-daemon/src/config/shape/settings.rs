@@ -3,10 +3,50 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use xy_actors::process::settings::Resource;
 
-use super::QuotedVisitor;
+use super::{DUPLICATE, QuotedVisitor};
+
+/// `secrets: {..}` as written, each variable once.
+#[derive(Debug, Default)]
+pub(in super::super) struct SecretsShape(pub(in super::super) Vec<(String, SecretShape)>);
+
+/// Where one secret comes from.
+#[derive(Debug, Deserialize)]
+#[serde(rename = "Secret")]
+pub(in super::super) enum SecretShape {
+    Env(String),
+    File(String),
+    Command(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for SecretsShape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SecretsVisitor;
+
+        impl<'de> Visitor<'de> for SecretsVisitor {
+            type Value = SecretsShape;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map such as {\"NAME\": File(\"path\")}")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretsShape, A::Error> {
+                let mut entries: Vec<(String, SecretShape)> = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if entries.iter().any(|(earlier, _)| *earlier == name) {
+                        return Err(de::Error::custom(DUPLICATE));
+                    }
+                    entries.push((name, map.next_value()?));
+                }
+                Ok(SecretsShape(entries))
+            }
+        }
+
+        deserializer.deserialize_map(SecretsVisitor)
+    }
+}
 
 /// A user or group: a name, or a number with or without quotes.
 #[derive(Debug)]
