@@ -160,6 +160,9 @@ fn read_entry(name: &str, entry: &Value, place: &Workspace, import: &mut Import)
             name,
             match url {
                 Some(url) => format!("it only names {}, there is nothing to start", without_secrets(url)),
+                None if text("source") == Some("extension") => {
+                    "it comes with an extension, which starts it itself".to_owned()
+                }
                 None => "it has neither a `command` nor a `url`".to_owned(),
             },
         );

@@ -39,7 +39,7 @@ pub(super) fn read(text: &str, origin: &Origin) -> Result<Import, String> {
         server.working_dir = Some(origin.directory.display().to_string());
         // An assignment before the command wins. Only who asks for the port on its command line surely listens there.
         server.env.entry("PORT".to_owned()).or_insert_with(|| own_port.to_string());
-        if mentions_port(command) && !command.contains("PORT=") {
+        if mentions_port(command) && !command.contains("PORT=") && own_port > 0 {
             server.port = Some(own_port);
         }
         if let Some(env) = &env {

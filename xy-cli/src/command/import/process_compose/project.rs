@@ -119,7 +119,10 @@ fn yaml(text: &str, import: &mut Import) -> Result<Value, String> {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
     };
     let value = serde_saphyr::from_str_with_options(text, lenient).map_err(|_| error.clone())?;
-    import.left_of_file(format!("the first of two keys of one name ({error})"));
+    // The reader ends with advice to who calls it.
+    let key = error.split_once("key: ").map_or(error.as_str(), |(_, rest)| rest);
+    let key = key.split_once(", ").map_or(key, |(key, _)| key);
+    import.left_of_file(format!("the first of two keys of one name, `{key}`; the last one counts"));
     Ok(value)
 }
 

@@ -88,7 +88,7 @@ impl<'a> Text<'a> {
         for (names, what) in [
             (&self.filled, "filled in with what it is now; import again when that changes"),
             (&self.unknown, "not set here, and passed as it is written"),
-            (&self.of_shell, "not set here; the shell takes it from the environment of xyd"),
+            (&self.of_shell, "the shell takes it from the environment of xyd, where it has to be set"),
             (&self.templates, "a template, passed as it is written"),
         ] {
             if !names.is_empty() {
