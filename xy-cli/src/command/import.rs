@@ -29,6 +29,9 @@ use crate::session::Session;
 /// The largest file that is read.
 const LARGEST: u64 = 4 << 20;
 
+/// How long the end of a daemon takes at most, unless its settings say otherwise.
+const SHUTDOWN_SECONDS: u64 = 30;
+
 /// What a file came to.
 #[derive(Debug, Default)]
 struct Import {
@@ -141,6 +144,15 @@ impl Import {
         for (name, what) in notes {
             self.left(&name, what);
         }
+        let slow = self.servers.iter().filter(|server| server.stop.grace > Some(SHUTDOWN_SECONDS));
+        let slow: Vec<_> = slow.map(|server| format!("`{}`", server.name)).collect();
+        if !slow.is_empty() {
+            self.left_of_file(format!(
+                "the time that {} may take to stop, when xyd itself ends; see `shutdown_timeout` in `xyd.ron`, \
+                 which is {SHUTDOWN_SECONDS} s unless it is there",
+                slow.join(", ")
+            ));
+        }
     }
 }
 
@@ -220,9 +232,15 @@ fn report(
         }
     }
     if !files.is_empty() && !args.dry_run {
-        session
-            .output
-            .note("`xyctl reload` starts them in a daemon that runs; `xyd --check` checks the files");
+        session.output.note(&match &args.into {
+            None => {
+                "`xyctl check` checks the files; `xyctl reload` starts them in a daemon that runs".to_owned()
+            }
+            Some(directory) => {
+                let shown = neutral(&directory.display().to_string()).into_owned();
+                format!("`xyctl check {shown}` checks the files; `xyctl up {shown}` runs them here")
+            }
+        });
     }
     Ok(())
 }

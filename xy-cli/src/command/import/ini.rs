@@ -15,7 +15,8 @@ impl Section {
         (!value.is_empty()).then_some(value.as_str())
     }
 
-    fn set(&mut self, key: &str) -> &mut String {
+    /// Makes room for the value of a key.
+    pub(super) fn set(&mut self, key: &str) -> &mut String {
         // Of two values the last one counts.
         self.values.retain(|(name, _)| name != key);
         self.values.push((key.to_owned(), String::new()));

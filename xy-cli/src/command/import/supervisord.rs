@@ -129,12 +129,22 @@ fn included(include: &Placed, placed: &mut Vec<Placed>, import: &mut Import) {
                 text_of(&file).map_err(|error| error.to_string()).and_then(|text| ini::read(&text));
             let here = file.parent().unwrap_or(Path::new("/")).to_owned();
             match sections {
-                Ok(sections) => {
-                    placed.extend(sections.into_iter().map(|section| Placed { section, here: here.clone() }));
-                }
+                Ok(sections) => sections.into_iter().for_each(|section| add(placed, section, &here)),
                 Err(error) => import.left("include", format!("{shown}: {error}")),
             }
         }
+    }
+}
+
+/// Adds a section; of two with one name, the second goes on with the first.
+fn add(placed: &mut Vec<Placed>, section: Section, here: &Path) {
+    match placed.iter_mut().find(|placed| placed.section.name == section.name) {
+        Some(Placed { section: first, .. }) => {
+            for (key, value) in section.values {
+                *first.set(&key) = value;
+            }
+        }
+        None => placed.push(Placed { section, here: here.to_owned() }),
     }
 }
 

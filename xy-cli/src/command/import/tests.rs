@@ -260,3 +260,69 @@ processes:
     process_compose::read("processes: [", &origin()).expect_err("no YAML");
     process_compose::read("services: {}", &origin()).expect_err("no processes");
 }
+
+#[test]
+fn one_of_two_servers_with_one_port_keeps_it_and_the_other_is_named() {
+    let text = r#"
+processes:
+  a:
+    command: a
+    readiness_probe: {http_get: {port: 8080, path: health}}
+  b:
+    command: b
+    replicas: 2
+    readiness_probe: {http_get: {port: 8080}}
+  c:
+    command: c
+    readiness_probe: {exec: {command: look}}
+    liveness_probe: {http_get: {port: "8080"}}
+"#;
+    let (servers, left) = both(process_compose::read(text, &origin()));
+    assert!(
+        servers[0].contains("port: 8080") && servers[0].contains("Http(path: \"/health\")"),
+        "{servers:?}"
+    );
+    assert!(servers[1].contains("instances: 2"), "{servers:?}");
+    assert!(servers[2].contains("ready: Exec(command: \"look\", args: [])"), "{servers:?}");
+    assert!(
+        servers[1..].iter().all(|server| !server.contains("8080") && !server.contains("Http")),
+        "{servers:?}"
+    );
+    assert_eq!(
+        left,
+        [
+            "b: the probe of one port by several replicas; each instance has its own here",
+            "c: its port 8080, which `a` has already",
+        ]
+    );
+}
+
+#[test]
+fn dependencies_follow_the_names_that_servers_come_to() {
+    let text = r#"
+processes:
+  Web App: {command: a}
+  web-app: {command: b}
+  pair: {command: "c {{.PC_REPLICA_NUM}}", replicas: 2}
+  last:
+    command: d
+    depends_on: {Web App: {condition: process_healthy}, web-app: {}, pair: {condition: process_started}}
+"#;
+    let (servers, _) = both(process_compose::read(text, &origin()));
+    let last = servers.iter().find(|server| server.starts_with("last:")).expect("is there");
+    let expected =
+        r#"depends_on: {"web-app": Healthy, "pair-0": Started, "pair-1": Started, "web-app-2": Started}"#;
+    assert!(last.contains(expected), "{last}");
+}
+
+#[test]
+fn a_section_of_two_files_is_one_and_long_stops_are_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("a.ini"), "[program:a]\nstopwaitsecs=31\n").expect("written");
+    let origin = Origin { directory: directory.path().to_owned(), file: None };
+    let (servers, left) =
+        both(supervisord::read("[program:a]\ncommand=a\n[include]\nfiles=*.ini\n", &origin));
+    assert_eq!(servers, ["a: Process(\n    command: \"a\",\n    stop: (grace: \"31s\"),\n)\n"]);
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].starts_with("-: the time that `a` may take to stop"), "{left:?}");
+}

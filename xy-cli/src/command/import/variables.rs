@@ -6,7 +6,7 @@ use super::shell::is_name;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Filled {
     pub(super) text: String,
-    /// The variables that were filled in.
+    /// The variables that were filled in, also with a default.
     pub(super) known: Vec<String>,
     /// What nothing could be filled in for; it stays as it was written.
     pub(super) unknown: Vec<String>,
@@ -50,7 +50,10 @@ pub(super) fn fill(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Fille
                 filled.known.push(name.to_owned());
             }
             None => match default {
-                Some(default) => filled.text.push_str(default),
+                Some(default) => {
+                    filled.text.push_str(default);
+                    filled.known.push(name.to_owned());
+                }
                 None => {
                     filled.text.push_str(whole);
                     filled.unknown.push(whole.to_owned());
@@ -83,7 +86,8 @@ mod tests {
         ] {
             assert_eq!(fill(text, lookup).text, expected, "{text}");
         }
-        let filled = fill("$A$B${C}", lookup);
-        assert_eq!((filled.known, filled.unknown), (vec!["A".to_owned()], vec!["$B".into(), "${C}".into()]));
+        let filled = fill("$A$B${C}${D:-}", lookup);
+        assert_eq!(filled.known, ["A", "D"]);
+        assert_eq!(filled.unknown, ["$B", "${C}"]);
     }
 }
