@@ -1,7 +1,7 @@
 //! The `mcpServers` of desktop clients and editors.
 //!
-//! Such an entry either starts a program and speaks to it over its standard streams, or names a URL. Some have both: the
-//! program serves that URL, and that is a server xy can run.
+//! Such an entry either starts a program and speaks to it over its standard streams, or names a URL. Some have both:
+//! the program serves that URL, and that is a server xy can run.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

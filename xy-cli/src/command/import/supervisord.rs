@@ -1,6 +1,5 @@
 //! supervisord's configuration: its programs, with what of them has a meaning here.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::User;
@@ -9,6 +8,7 @@ use super::ini::{self, Section};
 use super::server::{Server, plain_name, signal};
 use super::{Import, Origin, text_of};
 
+mod environment;
 mod expand;
 mod glob;
 
@@ -240,7 +240,7 @@ fn program(
     server.umask = of_all("umask");
     server.user = of_all("user").filter(|user| section.get("user").is_some() || user != "root");
     for text in [shared.section.get("environment"), section.get("environment")].into_iter().flatten() {
-        match environment(text) {
+        match environment::read(text) {
             Some(variables) => {
                 for (key, text) in variables {
                     let text = expander.expand(&text);
@@ -388,41 +388,4 @@ fn rest(name: &str, section: &Section, server: &Server, import: &mut Import) {
 fn is(text: &str, truth: bool) -> bool {
     let words: &[&str] = if truth { &["true", "yes", "on", "1"] } else { &["false", "no", "off", "0"] };
     words.contains(&text.to_ascii_lowercase().as_str())
-}
-
-/// Reads `KEY="value",OTHER=value`.
-fn environment(text: &str) -> Option<Vec<(String, String)>> {
-    let mut variables = Vec::new();
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let (key, after) = rest.split_once('=')?;
-        let after = after.trim_start();
-        let quote = after.chars().next().filter(|c| *c == '"' || *c == '\'');
-        let (value, after) = match quote {
-            Some(quote) => after[1..].split_once(quote)?,
-            None => after.split_at(after.find([',', '\n']).unwrap_or(after.len())),
-        };
-        let key = key.trim();
-        if key.is_empty() {
-            return None;
-        }
-        let value = if quote.is_some() { value } else { value.trim() };
-        variables.push((key.to_owned(), value.to_owned()));
-        let is_next_line = after.starts_with('\n');
-        rest = after.trim_start();
-        rest = match rest.strip_prefix(',') {
-            Some(more) => more.trim_start(),
-            None if rest.is_empty() || is_next_line => rest,
-            None => return None,
-        };
-    }
-    Some(variables)
-}
-
-/// Returns the files that match a pattern.
-fn entries(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
-    let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort();
-    names
 }

@@ -326,3 +326,15 @@ fn a_section_of_two_files_is_one_and_long_stops_are_named() {
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(left[0].starts_with("-: the time that `a` may take to stop"), "{left:?}");
 }
+
+#[test]
+fn a_file_that_is_overwritten_is_its_owners_alone_like_a_new_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.ron");
+    fs::write(&path, "old and longer").expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
+    write(&path, "new", false).expect_err("it is there");
+    write(&path, "new", true).expect("written");
+    assert_eq!(fs::read_to_string(&path).expect("text"), "new");
+    assert_eq!(path.metadata().expect("it is there").permissions().mode() & 0o777, 0o600);
+}

@@ -1,8 +1,7 @@
 //! The files that a pattern such as `conf.d/*.conf` names.
 
+use std::fs;
 use std::path::{Component, Path, PathBuf};
-
-use super::entries;
 
 /// Returns the files that match, from `start` on unless the pattern is a whole path, in the order of their names.
 pub(super) fn files(start: &Path, pattern: &str, most: usize) -> Vec<PathBuf> {
@@ -25,6 +24,14 @@ pub(super) fn files(start: &Path, pattern: &str, most: usize) -> Vec<PathBuf> {
     }
     found.retain(|path| path.is_file());
     found
+}
+
+/// Returns the names in a directory, in their order; none if it cannot be read.
+fn entries(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
 }
 
 /// Returns whether a name matches a pattern of `*`, `?` and `[..]`; a leading dot has to be written.
