@@ -1,14 +1,20 @@
 //! `xyctl import`: server files from what other tools read.
 
+mod dotenv;
+mod ini;
 mod mcp;
 mod process_compose;
 mod procfile;
 mod server;
+mod shell;
 mod supervisord;
+mod variables;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -23,10 +29,15 @@ use crate::session::Session;
 /// The largest file that is read.
 const LARGEST: u64 = 4 << 20;
 
+/// How long the end of a daemon takes at most, unless its settings say otherwise.
+const SHUTDOWN_SECONDS: u64 = 30;
+
 /// What a file came to.
 #[derive(Debug, Default)]
 struct Import {
     servers: Vec<Server>,
+    /// The servers that an entry became, by the name of the entry.
+    names: BTreeMap<String, Vec<String>>,
     /// What was not carried over.
     left: Vec<Left>,
 }
@@ -45,19 +56,34 @@ struct Left {
 struct Origin {
     /// The directory of the file, as an absolute path.
     directory: PathBuf,
+    /// The name of the file; standard input has none.
+    file: Option<OsString>,
 }
 
 impl Import {
     fn left(&mut self, entry: &str, what: impl Into<String>) {
-        self.left.push(Left { entry: Some(entry.to_owned()), what: what.into() });
+        self.note(Left { entry: Some(entry.to_owned()), what: what.into() });
     }
 
     fn left_of_file(&mut self, what: impl Into<String>) {
-        self.left.push(Left { entry: None, what: what.into() });
+        self.note(Left { entry: None, what: what.into() });
+    }
+
+    /// Each thing is said once, also of an entry that becomes several servers.
+    fn note(&mut self, left: Left) {
+        if !self.left.contains(&left) {
+            self.left.push(left);
+        }
     }
 
     /// Adds a server under the nearest name that a server can have.
-    fn add(&mut self, mut server: Server) {
+    fn add(&mut self, server: Server) {
+        let entry = server.name.clone();
+        self.add_of(&entry, server);
+    }
+
+    /// Adds one of the servers that an entry becomes.
+    fn add_of(&mut self, entry: &str, mut server: Server) {
         let asked = std::mem::take(&mut server.name);
         let plain = server::plain_name(&asked);
         let mut name = plain.clone();
@@ -69,8 +95,64 @@ impl Import {
         if name != asked {
             self.left(&asked, format!("its name; here it is `{name}`"));
         }
+        self.names.entry(entry.to_owned()).or_default().push(name.clone());
         server.name = name;
         self.servers.push(server);
+    }
+
+    /// Makes the servers fit each other: who waits for whom, and who has which port.
+    fn settle(&mut self) {
+        let mut notes = Vec::new();
+        let endless: Vec<String> = self
+            .servers
+            .iter()
+            .filter(|server| server.restart.policy == Some("Always"))
+            .map(|server| server.name.clone())
+            .collect();
+        for server in &mut self.servers {
+            let mut settled: Vec<(String, &'static str)> = Vec::new();
+            for (entry, condition) in std::mem::take(&mut server.depends_on) {
+                let Some(names) = self.names.get(&entry) else {
+                    notes.push((
+                        server.name.clone(),
+                        format!("it waits for `{entry}`, which is no server here"),
+                    ));
+                    continue;
+                };
+                for name in names {
+                    if condition == "Completed" && endless.contains(name) {
+                        notes.push((
+                            server.name.clone(),
+                            format!("it waits for the end of `{name}`, which is restarted whenever it ends"),
+                        ));
+                    } else if !settled.iter().any(|(other, _)| other == name) {
+                        settled.push((name.clone(), condition));
+                    }
+                }
+            }
+            server.depends_on = settled;
+        }
+        let mut holders: BTreeMap<u16, String> = BTreeMap::new();
+        for server in &mut self.servers {
+            let holder = server.ports().find_map(|port| Some((port, holders.get(&port)?.clone())));
+            if let Some((port, holder)) = holder {
+                notes.push((server.name.clone(), format!("its port {port}, which `{holder}` has already")));
+                server.without_port();
+            }
+            holders.extend(server.ports().map(|port| (port, server.name.clone())));
+        }
+        for (name, what) in notes {
+            self.left(&name, what);
+        }
+        let slow = self.servers.iter().filter(|server| server.stop.grace > Some(SHUTDOWN_SECONDS));
+        let slow: Vec<_> = slow.map(|server| format!("`{}`", server.name)).collect();
+        if !slow.is_empty() {
+            self.left_of_file(format!(
+                "the time that {} may take to stop, when xyd itself ends; see `shutdown_timeout` in `xyd.ron`, \
+                 which is {SHUTDOWN_SECONDS} s unless it is there",
+                slow.join(", ")
+            ));
+        }
     }
 }
 
@@ -78,12 +160,14 @@ impl Import {
 pub(super) fn run(args: &ImportArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
     let (text, origin) = read(&args.file)?;
     let parsed = match args.flavor {
-        ImportFlavor::Mcp => mcp::read(&text),
+        ImportFlavor::Mcp => mcp::read(&text, &origin),
         ImportFlavor::Procfile => procfile::read(&text, &origin),
         ImportFlavor::Supervisord => supervisord::read(&text, &origin),
         ImportFlavor::ProcessCompose => process_compose::read(&text, &origin),
     };
-    let import = parsed.map_err(|message| ImportError::Unreadable { path: args.file.clone(), message })?;
+    let mut import =
+        parsed.map_err(|message| ImportError::Unreadable { path: args.file.clone(), message })?;
+    import.settle();
     let directory = match &args.into {
         Some(directory) => directory.clone(),
         None => Directories::of_user()?.servers(),
@@ -148,9 +232,15 @@ fn report(
         }
     }
     if !files.is_empty() && !args.dry_run {
-        session
-            .output
-            .note("`xyctl reload` starts them in a daemon that runs; `xyd --check` checks the files");
+        session.output.note(&match &args.into {
+            None => {
+                "`xyctl check` checks the files; `xyctl reload` starts them in a daemon that runs".to_owned()
+            }
+            Some(directory) => {
+                let shown = neutral(&directory.display().to_string()).into_owned();
+                format!("`xyctl check {shown}` checks the files; `xyctl up {shown}` runs them here")
+            }
+        });
     }
     Ok(())
 }
@@ -168,20 +258,28 @@ fn plain(value: &Value) -> Option<String> {
 fn read(path: &Path) -> Result<(String, Origin), ImportError> {
     let failed = |source| ImportError::File { path: path.to_owned(), source };
     if path == Path::new("-") {
-        let mut text = String::new();
-        io::stdin().lock().take(LARGEST).read_to_string(&mut text).map_err(failed)?;
+        let text = bounded(io::stdin().lock()).map_err(failed)?;
         let directory = std::env::current_dir().map_err(failed)?;
-        return Ok((text, Origin { directory }));
+        return Ok((text, Origin { directory, file: None }));
     }
-    let file = fs::File::open(path).map_err(failed)?;
-    let mut text = String::new();
-    file.take(LARGEST + 1).read_to_string(&mut text).map_err(failed)?;
-    if text.len() as u64 > LARGEST {
-        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 4 MiB")));
-    }
+    let text = text_of(path).map_err(failed)?;
     let absolute = std::path::absolute(path).map_err(failed)?;
     let directory = absolute.parent().unwrap_or(Path::new("/")).to_owned();
-    Ok((text, Origin { directory }))
+    Ok((text, Origin { directory, file: absolute.file_name().map(OsString::from) }))
+}
+
+/// Reads a file that is not too large.
+fn text_of(path: &Path) -> io::Result<String> {
+    bounded(fs::File::open(path)?)
+}
+
+fn bounded(source: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    source.take(LARGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 4 MiB"));
+    }
+    Ok(text)
 }
 
 fn write(path: &Path, text: &str, force: bool) -> io::Result<()> {
@@ -194,6 +292,8 @@ fn write(path: &Path, text: &str, force: bool) -> io::Result<()> {
         options.create_new(true)
     };
     let mut file = options.open(path)?;
+    // One that was there before keeps its mode.
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }

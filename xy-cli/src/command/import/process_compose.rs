@@ -2,75 +2,171 @@
 
 use serde_json::{Map, Value};
 
-use super::server::{Server, plain_name, quoted, signal};
+use super::server::{Server, Shell, plain_name, signal};
+use super::shell;
 use super::{Import, Origin, plain};
 
-/// Reads the processes of a file.
+mod probe;
+mod project;
+mod text;
+
+use self::project::Project;
+use self::text::Text;
+
+/// What is about process-compose itself.
+const OWN: [&str; 8] = [
+    "version",
+    "is_strict",
+    "is_tui_disabled",
+    "disable_env_expansion",
+    "log_level",
+    "log_length",
+    "log_format",
+    "mcp_server",
+];
+
+/// The most copies of one process.
+const MOST_REPLICAS: u64 = 100;
+
+/// Programs that have others hold their ports.
+const ENGINES: [&str; 5] = ["docker", "docker-compose", "podman", "podman-compose", "nerdctl"];
+
+/// Reads the processes of a file, of what it extends and of its override.
 pub(super) fn read(text: &str, origin: &Origin) -> Result<Import, String> {
-    let root: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-    let processes =
-        root.get("processes").and_then(Value::as_object).ok_or("there are no `processes` in it")?;
     let mut import = Import::default();
-    let shared = root.get("environment").cloned().unwrap_or(Value::Null);
-    for (name, process) in processes {
+    let project = Project::read(text, origin, &mut import)?;
+    for (name, process) in &project.processes {
         match process.as_object() {
-            Some(process) => read_process(name, process, &shared, origin, &mut import),
+            Some(process) => read_process(name, process, &project, &mut import),
             None => import.left(name, "it is no map"),
         }
     }
-    let known =
-        ["processes", "environment", "version", "log_level", "log_length", "log_location", "is_strict"];
-    for key in root.as_object().into_iter().flat_map(Map::keys).filter(|key| !known.contains(&key.as_str())) {
-        import.left_of_file(format!("`{key}`"));
+    const HANDLED: [&str; 6] = ["processes", "environment", "vars", "shell", "extends", "env_file"];
+    for key in project.keys.iter().map(String::as_str) {
+        // A key of this kind only holds anchors.
+        if HANDLED.contains(&key) || OWN.contains(&key) || key.starts_with("x-") {
+            continue;
+        }
+        import.left_of_file(match key {
+            "log_location" => "`log_location`; `xyctl logs` shows what all servers print".to_owned(),
+            "log_configuration" => "`log_configuration`; see `log: (max_size: .., keep: ..)`".to_owned(),
+            "env_cmds" => {
+                "`env_cmds`, variables that programs print; let the commands that need them ask".to_owned()
+            }
+            key => format!("`{key}`"),
+        });
     }
     Ok(import)
 }
 
-fn read_process(
+fn read_process(name: &str, process: &Map<String, Value>, project: &Project<'_>, import: &mut Import) {
+    let replicas = process.get("replicas").and_then(Value::as_u64).unwrap_or(1).max(1);
+    if replicas > MOST_REPLICAS {
+        return import.left(name, format!("replicas: {replicas}, expected at most {MOST_REPLICAS}"));
+    }
+    let count = u32::try_from(replicas).unwrap_or(1);
+    let mut text = Text::of(project, process, 0);
+    let Some(mut server) = server(name, process, project, &mut text, import) else { return };
+    text.tell(name, import);
+    if count == 1 {
+        return import.add(server);
+    }
+    if !text.is_numbered() {
+        if server.port.is_some() {
+            import.left(name, "the probe of one port by several replicas; each instance has its own here");
+            server.without_port();
+        }
+        return import.add(Server { instances: Some(count), ..server });
+    }
+    // Each as it is there: `{instance}` counts from 1.
+    let width = count.to_string().len();
+    for number in 0..count {
+        let mut text = Text::of(project, process, number);
+        if let Some(server) = self::server(name, process, project, &mut text, import) {
+            import.add_of(name, Server { name: format!("{name}-{number:0width$}"), ..server });
+        }
+    }
+}
+
+/// Reads a process, or one of its replicas.
+fn server(
     name: &str,
     process: &Map<String, Value>,
-    shared: &Value,
-    origin: &Origin,
+    project: &Project<'_>,
+    text: &mut Text<'_>,
     import: &mut Import,
-) {
-    let text = |key: &str| process.get(key).and_then(plain);
-    let program: Vec<String> = strings(process.get("entrypoint"));
-    let mut server = match (program.split_first(), text("command")) {
+) -> Option<Server> {
+    let value = |key: &str| process.get(key).and_then(plain);
+    let program: Vec<String> =
+        strings(process.get("entrypoint")).iter().map(|word| text.value(word)).collect();
+    let mut server = match (program.split_first(), value("command")) {
         (Some((command, args)), _) => {
             Server { command: command.clone(), args: args.to_vec(), ..Server::default() }
         }
-        (None, Some(command)) => Server::of_line(name, command.trim()),
-        (None, None) => return import.left(name, "it has no `command`"),
+        (None, Some(command)) => Server::of_line(name, &text.line(&command), &project.shell),
+        (None, None) => {
+            import.left(name, "it has no `command`");
+            return None;
+        }
     };
     server.name = name.to_owned();
-    let directory = text("working_dir");
-    server.working_dir = Some(match directory {
-        Some(directory) => origin.directory.join(directory).display().to_string(),
-        None => origin.directory.display().to_string(),
-    });
-    for variables in [shared, process.get("environment").unwrap_or(&Value::Null)] {
-        environment(variables, &mut server, import);
+    server.about = value("description");
+    let directory = value("working_dir").map(|directory| text.value(&directory)).unwrap_or_default();
+    server.working_dir = Some(project.place(&directory));
+    if let Some((key, value)) = text.set_for_all() {
+        server.env.entry(key).or_insert(value);
     }
-    server.env_files.extend(text("env_file").map(|file| origin.directory.join(file).display().to_string()));
-    server.autostart = process.get("disabled").and_then(Value::as_bool).filter(|off| *off).map(|_| false);
-    let replicas =
-        process.get("replicas").and_then(Value::as_u64).and_then(|count| u32::try_from(count).ok());
-    server.instances = replicas.filter(|count| *count > 1);
+    for variables in [&project.environment, process.get("environment").unwrap_or(&Value::Null)] {
+        environment(name, variables, text, &mut server, import);
+    }
+    if let Some(env) = &project.env {
+        env.attach(&mut server);
+    }
+    let files = process
+        .get("env_file")
+        .map(|file| plain(file).map_or_else(|| strings(Some(file)), |file| vec![file]));
+    for file in files.unwrap_or_default() {
+        project.env_file(&text.value(&file), &mut server, import);
+    }
+    server.autostart = is_on(process, "disabled").then_some(false);
+    if is_on(process, "is_foreground") {
+        server.autostart = Some(false);
+        import.left(name, "`is_foreground`: here it has no terminal, and is started by hand");
+    }
+    let namespace = value("namespace").filter(|namespace| namespace != "default");
+    server.tags.extend(namespace.map(|namespace| plain_name(&namespace)));
+    depends_on(name, process, &mut server, import);
+    probe::read(name, process, project, text, &mut server, import);
+    let commands = [Some(&server.command), server.args.last()].into_iter().flatten();
+    let is_engine = commands
+        .flat_map(|line| line.split(|c: char| c.is_whitespace() || ";&|(".contains(c)))
+        .any(|word| ENGINES.contains(&word));
+    server.port_of_anybody = server.port.is_some() && is_engine;
+    availability(name, process, &mut server, import);
+    shutdown(name, process, project, text, &mut server, import);
+    rest(name, process, import);
+    Some(server)
+}
+
+fn is_on(map: &Map<String, Value>, key: &str) -> bool {
+    map.get(key).and_then(plain).is_some_and(|text| ["true", "yes", "on"].contains(&text.as_str()))
+}
+
+fn depends_on(name: &str, process: &Map<String, Value>, server: &mut Server, import: &mut Import) {
     for (other, dependency) in process.get("depends_on").and_then(Value::as_object).into_iter().flatten() {
-        let condition = dependency.get("condition").and_then(Value::as_str).unwrap_or("process_completed");
-        let condition = match condition {
-            "process_started" => "Started",
-            "process_healthy" => "Healthy",
-            "process_log_ready" => "Ready",
-            "process_completed_successfully" => "Completed",
-            "process_completed" => {
+        let condition = match dependency.get("condition").and_then(Value::as_str) {
+            None | Some("process_started") => "Started",
+            Some("process_healthy") => "Healthy",
+            Some("process_log_ready") => "Ready",
+            Some("process_completed_successfully") => "Completed",
+            Some("process_completed") => {
                 import.left(
                     name,
                     format!("it waits until `{other}` has ended, here only until it has ended well"),
                 );
                 "Completed"
             }
-            unknown => {
+            Some(unknown) => {
                 import.left(
                     name,
                     format!("the condition `{unknown}` of `{other}`; here it waits until that is ready"),
@@ -78,23 +174,72 @@ fn read_process(
                 "Ready"
             }
         };
-        server.depends_on.push((plain_name(other), condition));
+        server.depends_on.push((other.clone(), condition));
     }
-    probes(name, process, &mut server, import);
-    availability(name, process, &mut server, import);
-    if let Some(shutdown) = process.get("shutdown").and_then(Value::as_object) {
-        let command = shutdown.get("command").and_then(plain);
-        server.stop.command =
-            command.map(|line| vec!["/bin/sh".to_owned(), "-c".to_owned(), line]).unwrap_or_default();
-        server.stop.grace = shutdown.get("timeout_seconds").and_then(Value::as_u64);
-        if let Some(text) = shutdown.get("signal").and_then(plain) {
-            match signal(&text) {
+}
+
+fn availability(name: &str, process: &Map<String, Value>, server: &mut Server, import: &mut Import) {
+    let nothing = Map::new();
+    let availability = process.get("availability").and_then(Value::as_object).unwrap_or(&nothing);
+    let text = |key: &str| availability.get(key).and_then(plain);
+    server.restart.policy = match text("restart").as_deref() {
+        Some("always") => Some("Always"),
+        Some("on_failure") => None,
+        // Their default; in YAML 1.1 the word is a boolean.
+        None | Some("no" | "false" | "") => Some("Never"),
+        Some(other) => {
+            import.left(
+                name,
+                format!("restart: {other}; here it is not restarted, and nothing else ends with it"),
+            );
+            Some("Never")
+        }
+    };
+    let backoff = text("backoff_seconds").and_then(|seconds| seconds.parse().ok());
+    server.restart.backoff_initial = backoff.filter(|_| server.restart.policy != Some("Never"));
+    for (key, value) in availability {
+        let what = match key.as_str() {
+            "restart" | "backoff_seconds" => continue,
+            "max_restarts" => {
+                let count = plain(value).unwrap_or_default();
+                format!("max_restarts: {count}; see `restart: (max_retries_per_minute: ..)`")
+            }
+            "exit_on_end" | "exit_on_skipped" if !is_on(availability, key) => continue,
+            "exit_on_end" | "exit_on_skipped" => format!("`{key}`: here nothing else ends with it"),
+            key => format!("`availability.{key}`"),
+        };
+        import.left(name, what);
+    }
+}
+
+fn shutdown(
+    name: &str,
+    process: &Map<String, Value>,
+    project: &Project<'_>,
+    text: &mut Text<'_>,
+    server: &mut Server,
+    import: &mut Import,
+) {
+    for (key, value) in process.get("shutdown").and_then(Value::as_object).into_iter().flatten() {
+        match (key.as_str(), plain(value)) {
+            ("command", Some(line)) => server.stop.command = project.shell.run(text.line(line.trim())),
+            ("timeout_seconds", Some(seconds)) => server.stop.grace = seconds.parse().ok(),
+            ("signal", Some(text)) => match signal(&text) {
                 Some(signal) => server.stop.signal = Some(signal),
                 None => import.left(name, format!("the signal {text}; TERM is sent")),
+            },
+            ("parent_only", Some(text)) if text == "true" => {
+                import.left(name, "`shutdown.parent_only`: here all of its processes are asked to end");
             }
+            ("parent_only", _) => {}
+            (key, _) => import.left(name, format!("`shutdown.{key}`")),
         }
     }
-    const KNOWN: [&str; 14] = [
+}
+
+/// Names what is left of a process.
+fn rest(name: &str, process: &Map<String, Value>, import: &mut Import) {
+    const HANDLED: [&str; 17] = [
         "command",
         "entrypoint",
         "working_dir",
@@ -109,130 +254,50 @@ fn read_process(
         "availability",
         "shutdown",
         "description",
+        "namespace",
+        "vars",
+        "is_foreground",
     ];
-    for key in process.keys().filter(|key| !KNOWN.contains(&key.as_str())) {
-        import.left(
-            name,
-            match key.as_str() {
-                "is_daemon" => {
-                    "`is_daemon`: xy owns what it starts, so let it run in the foreground".to_owned()
-                }
-                "log_location" => {
-                    format!("`log_location`; `xyctl logs {}` shows its output", plain_name(name))
-                }
-                key => format!("`{key}`"),
-            },
-        );
-    }
-    import.add(server);
-}
-
-fn probes(name: &str, process: &Map<String, Value>, server: &mut Server, import: &mut Import) {
-    if let Some(line) = process.get("ready_log_line").and_then(plain) {
-        server.ready = Some(format!("Log({})", quoted(&regex_of(&line))));
-    }
-    if let Some(asked) = process.get("readiness_probe").and_then(Value::as_object)
-        && let Some(written) = probe(name, asked, server, import)
-    {
-        let times = times(asked);
-        server.ready = Some(format!("{}{times})", written.trim_end_matches(')')));
-    }
-    if let Some(asked) = process.get("liveness_probe").and_then(Value::as_object)
-        && let Some(written) = probe(name, asked, server, import)
-    {
-        let failures = asked.get("failure_threshold").and_then(Value::as_u64);
-        let failures = failures.map(|count| format!(", failures: {count}")).unwrap_or_default();
-        server.liveness = Some(format!("probe: {written}{}{failures}", times(asked)));
-    }
-}
-
-/// Returns a probe as it is written, and gives the server its port.
-fn probe(name: &str, asked: &Map<String, Value>, server: &mut Server, import: &mut Import) -> Option<String> {
-    if let Some(exec) = asked.get("exec").and_then(Value::as_object) {
-        let line = exec.get("command").and_then(plain)?;
-        return Some(match super::server::words(&line) {
-            Some((command, args)) => {
-                let args: Vec<_> = args.iter().map(|argument| quoted(argument)).collect();
-                format!("Exec(command: {}, args: [{}])", quoted(&command), args.join(", "))
+    for key in process.keys().map(String::as_str).filter(|key| !HANDLED.contains(key)) {
+        let is_off = process.get(key).and_then(plain).is_some_and(|text| text == "false");
+        if is_off && key.starts_with("is_") {
+            continue;
+        }
+        let what = match key {
+            "is_daemon" => "`is_daemon`: xy owns what it starts, so let it run in the foreground".to_owned(),
+            "is_tty" | "is_interactive" => format!("`{key}`: here it has no terminal"),
+            "is_elevated" => "`is_elevated`; see `user`, for an xyd that runs as root".to_owned(),
+            "log_location" | "log_configuration" => {
+                format!("`{key}`; `xyctl logs {}` shows its output, see `log: (..)`", plain_name(name))
             }
-            None => format!("Exec(command: \"/bin/sh\", args: [\"-c\", {}])", quoted(&line)),
-        });
-    }
-    let http = asked.get("http_get").and_then(Value::as_object)?;
-    let host = http.get("host").and_then(plain).unwrap_or_else(|| "localhost".to_owned());
-    let scheme = http.get("scheme").and_then(plain).unwrap_or_else(|| "http".to_owned());
-    let port = http.get("port").and_then(plain).and_then(|port| port.parse().ok());
-    let Some(port) = port.filter(|_| ["localhost", "127.0.0.1"].contains(&host.as_str()) && scheme == "http")
-    else {
-        import.left(name, format!("a probe of {scheme}://{host}: only plain HTTP of this machine is asked"));
-        return None;
-    };
-    if *server.port.get_or_insert(port) != port {
-        import.left(name, format!("a probe of a second port, {port}"));
-        return None;
-    }
-    let path = http
-        .get("path")
-        .and_then(plain)
-        .filter(|path| path.starts_with('/'))
-        .unwrap_or_else(|| "/".to_owned());
-    Some(format!("Http(path: {})", quoted(&path)))
-}
-
-fn times(asked: &Map<String, Value>) -> String {
-    let seconds = |key: &str| asked.get(key).and_then(Value::as_u64).filter(|seconds| *seconds > 0);
-    let interval = seconds("period_seconds").map(|seconds| format!(", interval: \"{seconds}s\""));
-    let timeout = seconds("timeout_seconds").map(|seconds| format!(", timeout: \"{seconds}s\""));
-    interval.into_iter().chain(timeout).collect()
-}
-
-fn availability(name: &str, process: &Map<String, Value>, server: &mut Server, import: &mut Import) {
-    let availability = process.get("availability").and_then(Value::as_object);
-    let text = |key: &str| availability.and_then(|map| map.get(key)).and_then(plain);
-    server.restart.policy = match text("restart").as_deref() {
-        Some("always") => Some("Always"),
-        Some("on_failure") => None,
-        // Their default.
-        None | Some("no") => Some("Never"),
-        Some(other) => {
-            import.left(
-                name,
-                format!("restart: {other}; here it is not restarted, and nothing else ends with it"),
-            );
-            Some("Never")
-        }
-    };
-    let backoff = text("backoff_seconds").and_then(|seconds| seconds.parse().ok());
-    server.restart.backoff_initial = backoff.filter(|_| server.restart.policy != Some("Never"));
-    if let Some(count) = text("max_restarts") {
-        import.left(name, format!("max_restarts: {count}; see `restart: (max_retries_per_minute: ..)`"));
+            "schedule" => "`schedule`: xy starts nothing by the clock".to_owned(),
+            key => format!("`{key}`"),
+        };
+        import.left(name, what);
     }
 }
 
-fn environment(variables: &Value, server: &mut Server, import: &mut Import) {
-    let name = server.name.clone();
-    let mut set = |key: &str, value: String, import: &mut Import| {
-        if value.contains("${") || value.starts_with('$') {
-            import.left(
-                &name,
-                format!("what fills in `{value}` of the variable {key}; it is passed as it is written"),
-            );
-        }
-        server.env.insert(key.to_owned(), value);
-    };
+fn environment(name: &str, variables: &Value, text: &mut Text<'_>, server: &mut Server, import: &mut Import) {
     match variables {
         Value::Array(lines) => {
             for line in lines.iter().filter_map(plain) {
-                match line.split_once('=') {
-                    Some((key, value)) => set(key, value.to_owned(), import),
-                    None => import.left(&name, format!("the variable `{line}`, which has no value")),
+                match line.split_once('=').filter(|(key, _)| !key.is_empty()) {
+                    Some((key, value)) => {
+                        let value = text.value(value);
+                        server.env.insert(key.to_owned(), value);
+                    }
+                    None => import.left(name, format!("the variable `{line}`, which has no value")),
                 }
             }
         }
         Value::Object(map) => {
             for (key, value) in map {
-                if let Some(value) = plain(value) {
-                    set(key, value, import);
+                match plain(value) {
+                    Some(value) => {
+                        let value = text.value(&value);
+                        server.env.insert(key.clone(), value);
+                    }
+                    None => import.left(name, format!("the variable `{key}`, which has no value")),
                 }
             }
         }
@@ -244,14 +309,10 @@ fn strings(value: Option<&Value>) -> Vec<String> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(plain).collect()
 }
 
-/// Writes a text as a regular expression that matches it.
-fn regex_of(text: &str) -> String {
-    let mut pattern = String::new();
-    for c in text.chars() {
-        if "\\.+*?()|[]{}^$#&-~".contains(c) {
-            pattern.push('\\');
-        }
-        pattern.push(c);
+/// Returns program and arguments for a line, with a shell only where one is needed.
+fn program(line: &str, shell: &Shell) -> Vec<String> {
+    match shell::words(line).filter(|words| words.env.is_empty()) {
+        Some(words) => [vec![words.command], words.args].concat(),
+        None => shell.run(line.to_owned()),
     }
-    pattern
 }

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::shell::{self, Words};
+
 /// What is known of a server. Whatever is `None` or empty has the daemon's default and is not written.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Server {
     pub(super) name: String,
+    /// What it is, for people.
+    pub(super) about: Option<String>,
     pub(super) command: String,
     pub(super) args: Vec<String>,
     pub(super) env: BTreeMap<String, String>,
@@ -14,17 +18,43 @@ pub(super) struct Server {
     pub(super) working_dir: Option<String>,
     pub(super) user: Option<String>,
     pub(super) umask: Option<String>,
+    pub(super) tags: Vec<String>,
     pub(super) instances: Option<u32>,
     pub(super) port: Option<u16>,
+    /// Whether anybody may hold the port, such as a container engine.
+    pub(super) port_of_anybody: bool,
     /// A readiness as it is written.
     pub(super) ready: Option<String>,
     /// The fields of a liveness as they are written.
     pub(super) liveness: Option<String>,
-    /// Names and conditions.
+    /// In seconds.
+    pub(super) start_timeout: Option<u64>,
+    /// Names, first as their own file has them, and conditions.
     pub(super) depends_on: Vec<(String, &'static str)>,
     pub(super) autostart: Option<bool>,
     pub(super) restart: Restart,
     pub(super) stop: Stop,
+    pub(super) log: Log,
+}
+
+/// The shell that runs a line, and what it wants before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shell {
+    pub(super) command: String,
+    pub(super) argument: String,
+}
+
+impl Default for Shell {
+    fn default() -> Self {
+        Self { command: "/bin/sh".to_owned(), argument: "-c".to_owned() }
+    }
+}
+
+impl Shell {
+    /// Returns program and arguments that run a line.
+    pub(super) fn run(&self, line: String) -> Vec<String> {
+        vec![self.command.clone(), self.argument.clone(), line]
+    }
 }
 
 /// The restart settings.
@@ -44,32 +74,54 @@ pub(super) struct Stop {
     pub(super) command: Vec<String>,
 }
 
+/// The log settings.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Log {
+    /// A size as it is written.
+    pub(super) max_size: Option<String>,
+    pub(super) keep: Option<u32>,
+}
+
 impl Server {
     /// A server that runs these words, or a shell with this line if it is more than words.
-    pub(super) fn of_line(name: &str, line: &str) -> Self {
+    pub(super) fn of_line(name: &str, line: &str, shell: &Shell) -> Self {
         let server = Self { name: name.to_owned(), ..Self::default() };
-        match words(line) {
-            Some((command, args)) => Self { command, args, ..server },
-            None => server.in_shell(line),
+        let line = line.trim();
+        match shell::words(line) {
+            Some(Words { env, command, args }) => {
+                Self { env: env.into_iter().collect(), command, args, ..server }
+            }
+            None => {
+                let args = vec![shell.argument.clone(), shell::script(line)];
+                Self { command: shell.command.clone(), args, ..server }
+            }
         }
     }
 
-    /// The same with a shell that runs this line, and gives way to its last program where that is all there is.
-    pub(super) fn in_shell(self, line: &str) -> Self {
-        let is_one_program = !line.contains(['\n', ';', '|', '&', '(', '{']);
-        let is_assignment = line.split_whitespace().next().is_some_and(|word| word.contains('='));
-        let line = match is_one_program {
-            // `exec` cannot stand before an assignment; `env` can.
-            true if is_assignment => format!("exec env {line}"),
-            true => format!("exec {line}"),
-            false => line.to_owned(),
-        };
-        Self { command: "/bin/sh".to_owned(), args: vec!["-c".to_owned(), line], ..self }
+    /// Returns the ports of all its instances.
+    pub(super) fn ports(&self) -> impl Iterator<Item = u16> + use<> {
+        let more = u16::try_from(self.instances.unwrap_or(1).saturating_sub(1)).unwrap_or(u16::MAX);
+        self.port.into_iter().flat_map(move |first| first..=first.saturating_add(more))
+    }
+
+    /// Takes the port away, with every probe of it.
+    pub(super) fn without_port(&mut self) {
+        let asks_it =
+            |probe: &String| !["Exec", "Log", "probe: Exec"].iter().any(|kind| probe.starts_with(kind));
+        self.port = None;
+        self.port_of_anybody = false;
+        self.ready.take_if(|ready| asks_it(ready));
+        self.liveness.take_if(|liveness| asks_it(liveness));
     }
 
     /// Returns the text of the server file.
     pub(super) fn to_ron(&self) -> String {
-        let mut text = String::from("Process(\n");
+        let mut text = String::new();
+        for line in self.about.iter().flat_map(|about| about.lines()) {
+            let line: String = line.chars().filter(|c| !c.is_control()).collect();
+            let _infallible = writeln!(text, "// {}", line.trim());
+        }
+        text.push_str("Process(\n");
         let mut field = |name: &str, value: String| {
             // A String takes everything.
             let _infallible = writeln!(text, "    {name}: {value},");
@@ -93,17 +145,27 @@ impl Server {
                 field(name, quoted(value));
             }
         }
+        if !self.tags.is_empty() {
+            field("tags", list(&self.tags));
+        }
         if let Some(instances) = self.instances {
             field("instances", instances.to_string());
         }
         if let Some(port) = self.port {
             field("port", port.to_string());
         }
+        if self.port_of_anybody {
+            field("port_owner", "Any".to_owned());
+        }
         if let Some(ready) = &self.ready {
             field("ready", ready.clone());
         }
         if let Some(liveness) = &self.liveness {
             field("liveness", format!("({liveness})"));
+        }
+        let seconds = |seconds: u64| format!("\"{seconds}s\"");
+        if let Some(timeout) = self.start_timeout {
+            field("start_timeout", seconds(timeout));
         }
         if !self.depends_on.is_empty() {
             let entries: Vec<_> = self
@@ -116,7 +178,6 @@ impl Server {
         if let Some(autostart) = self.autostart {
             field("autostart", autostart.to_string());
         }
-        let seconds = |seconds: u64| format!("\"{seconds}s\"");
         let restart = [
             self.restart.policy.map(|policy| format!("policy: {policy}")),
             self.restart.backoff_initial.map(|delay| format!("backoff_initial: {}", seconds(delay))),
@@ -136,6 +197,14 @@ impl Server {
         if !stop.is_empty() {
             field("stop", format!("({})", stop.join(", ")));
         }
+        let log = [
+            self.log.max_size.as_ref().map(|size| format!("max_size: {}", quoted(size))),
+            self.log.keep.map(|keep| format!("keep: {keep}")),
+        ];
+        let log: Vec<_> = log.into_iter().flatten().collect();
+        if !log.is_empty() {
+            field("log", format!("({})", log.join(", ")));
+        }
         text.push(')');
         text.push('\n');
         text
@@ -151,17 +220,6 @@ pub(super) fn quoted(text: &str) -> String {
 fn list(texts: &[String]) -> String {
     let texts: Vec<_> = texts.iter().map(|text| quoted(text)).collect();
     format!("[{}]", texts.join(", "))
-}
-
-/// Splits a line into a program and its arguments; `None` if it needs a shell.
-pub(super) fn words(line: &str) -> Option<(String, Vec<String>)> {
-    let needs_shell = |c: char| "$`;&|<>(){}*?[]~#\n!".contains(c);
-    if line.contains(needs_shell) {
-        return None;
-    }
-    let mut words = shlex::split(line)?.into_iter();
-    let command = words.next().filter(|word| !word.contains('='))?;
-    Some((command, words.collect()))
 }
 
 /// Returns the nearest name that a server can have: `a-z`, `0-9`, `_` and `-`.

@@ -7,7 +7,7 @@ use xy_daemon::config::{Config, LoadOptions};
 use super::*;
 
 fn origin() -> Origin {
-    Origin { directory: PathBuf::from("/srv/app") }
+    Origin { directory: PathBuf::from("/srv/app"), file: None }
 }
 
 /// Has the daemon's reader read all servers.
@@ -25,7 +25,8 @@ fn accepted(import: &Import) {
 
 /// The texts of the servers, and the notes.
 fn both(import: Result<Import, String>) -> (Vec<String>, Vec<String>) {
-    let import = import.expect("understood");
+    let mut import = import.expect("understood");
+    import.settle();
     accepted(&import);
     let texts = import.servers.iter().map(|server| format!("{}: {}", server.name, server.to_ron()));
     let left =
@@ -51,6 +52,7 @@ fn an_mcp_entry_with_program_and_url_becomes_a_server_and_every_other_is_named()
                 "odd": 7, "empty": {}
             }
         }"#,
+        &origin(),
     ));
     assert_eq!(
         servers,
@@ -86,12 +88,12 @@ fn entries_of_other_clients_are_found_where_those_keep_them() {
         r#"{"context_servers": {"web": {"command": {"path": "web-mcp", "args": []}, "url": "http://127.0.0.1:7000/mcp"}}}"#
             .to_owned(),
     ] {
-        let (servers, left) = both(mcp::read(&text));
+        let (servers, left) = both(mcp::read(&text, &origin()));
         assert_eq!((servers.len(), left.len()), (1, 0), "{text}");
         assert!(servers[0].contains("command: \"web-mcp\"") && servers[0].contains("port: 7000"), "{servers:?}");
     }
     for wrong in ["", "[]", "{", r#"{"tools": {}}"#, r#"{"mcpServers": []}"#] {
-        mcp::read(wrong).expect_err("refused");
+        mcp::read(wrong, &origin()).expect_err("refused");
     }
 }
 
@@ -99,25 +101,29 @@ fn entries_of_other_clients_are_found_where_those_keep_them() {
 fn lines_of_a_procfile_become_servers_with_a_shell_only_where_one_is_needed() {
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join(".env"), "RACK_ENV=production\n").expect("written");
-    let origin = Origin { directory: directory.path().to_owned() };
+    let origin = Origin { directory: directory.path().to_owned(), file: None };
     let text = "# processes\nweb: bundle exec puma -p $PORT -C config/puma.rb\n\nworker: bundle exec sidekiq -c '5 a'\n\
                 clock: QUEUE=low rake jobs:work && echo done\nrelease: rake db:migrate\n";
     let (servers, left) = both(procfile::read(text, &origin));
     let rest = format!("env_files: [\"{0}/.env\"],\n    working_dir: \"{0}\",\n", directory.path().display());
+    let env = |port: u16| format!("env: {{\"PORT\": \"{port}\"}},\n    {rest}");
     assert_eq!(
         servers,
         [
             format!(
                 "web: Process(\n    command: \"/bin/sh\",\n    args: [\"-c\", \"exec bundle exec puma -p $PORT -C \
-                 config/puma.rb\"],\n    env: {{\"PORT\": \"5000\"}},\n    {rest}    port: 5000,\n)\n"
+                 config/puma.rb\"],\n    {}    port: 5000,\n)\n",
+                env(5000)
             ),
             format!(
                 "worker: Process(\n    command: \"bundle\",\n    args: [\"exec\", \"sidekiq\", \"-c\", \"5 a\"],\n    \
-                 {rest})\n"
+                 {})\n",
+                env(5100)
             ),
             format!(
                 "clock: Process(\n    command: \"/bin/sh\",\n    args: [\"-c\", \"QUEUE=low rake jobs:work && echo \
-                 done\"],\n    {rest})\n"
+                 done\"],\n    {})\n",
+                env(5200)
             ),
         ]
     );
@@ -129,9 +135,16 @@ fn lines_of_a_procfile_become_servers_with_a_shell_only_where_one_is_needed() {
 }
 
 #[test]
+fn a_line_that_is_no_entry_is_passed_over_and_named() {
+    let (servers, left) = both(procfile::read("\u{feff}web: serve\n{% if x %}\n", &origin()));
+    assert_eq!((servers.len(), left), (1, vec!["-: line 2, which is not `name: command`".to_owned()]));
+}
+
+#[test]
 fn an_assignment_before_a_single_program_stays_one() {
-    let (servers, _) = both(procfile::read("a: PORT=$X serve --now\n", &origin()));
+    let (servers, _) = both(procfile::read("a: PORT=$X serve --now\nb: PORT=80 serve $PORTAL\n", &origin()));
     assert!(servers[0].contains("\"exec env PORT=$X serve --now\""), "{servers:?}");
+    assert!(servers[1].contains("env: {\"PORT\": \"5100\"}") && !servers[1].contains("port:"), "{servers:?}");
 }
 
 #[test]
@@ -140,8 +153,10 @@ fn programs_of_supervisord_keep_what_has_a_meaning_and_the_rest_is_listed() {
                 --name \"%(program_name)s 100%%\" ; the server\ndirectory=%(here)s/api\n\
                 environment=KEY=\"a,b\",OTHER=c\nautorestart=true\nstopsignal=QUIT\nstopwaitsecs=20\nuser=nobody\n\
                 stdout_logfile=/var/log/api.log\nstartsecs=5\nstopasgroup=true\n\n\
-                [program:worker]\ncommand=worker --n %(process_num)02d\nnumprocs=3\nprocess_name=%(program_name)s_%(process_num)02d\n\
-                autostart=false\nautorestart=unexpected\n\n[group:all]\nprograms=api,worker\n\n\
+                [program:worker]\ncommand=worker --n %(process_num)02d\nnumprocs=2\nprocess_name=%(program_name)s_%(process_num)02d\n\
+                autostart=false\nautorestart=unexpected\n\n\
+                [program:mute]\ncommand=mute\nnumprocs=2\nprocess_name=%(program_name)s_%(process_num)02d\n\n\
+                [group:all]\nprograms=api,worker,mute,gone\n\n\
                 [include]\nfiles=conf.d/*.conf\n\n[eventlistener:mail]\ncommand=crashmail\n";
     let (servers, left) = both(supervisord::read(text, &origin()));
     assert_eq!(
@@ -149,25 +164,29 @@ fn programs_of_supervisord_keep_what_has_a_meaning_and_the_rest_is_listed() {
         [
             "api: Process(\n    command: \"/srv/api/bin/serve\",\n    args: [\"--port=%(ENV_XY_NO)s\", \"--name\", \"api 100%\"],\n    \
              env: {\"KEY\": \"a,b\", \"OTHER\": \"c\"},\n    working_dir: \"/srv/app/api\",\n    user: \"nobody\",\n    \
-             restart: (policy: Always),\n    stop: (signal: QUIT, grace: \"20s\"),\n)\n",
-            "worker: Process(\n    command: \"worker\",\n    args: [\"--n\", \"{instance}\"],\n    instances: 3,\n    autostart: false,\n)\n",
+             tags: [\"all\"],\n    restart: (policy: Always),\n    stop: (signal: QUIT, grace: \"20s\"),\n)\n",
+            "worker_00: Process(\n    command: \"worker\",\n    args: [\"--n\", \"00\"],\n    tags: [\"all\"],\n    \
+             autostart: false,\n)\n",
+            "worker_01: Process(\n    command: \"worker\",\n    args: [\"--n\", \"01\"],\n    tags: [\"all\"],\n    \
+             autostart: false,\n)\n",
+            "mute: Process(\n    command: \"mute\",\n    tags: [\"all\"],\n    instances: 2,\n)\n",
         ]
     );
     let begins = [
-        "api: %(ENV_XY_NO)s: the variable is not set here",
+        "api: %(ENV_XY_NO)s: not set here",
         "api: stdout_logfile=/var/log/api.log; `xyctl logs api`",
         "api: startsecs=5; ",
-        "worker: %(process_num)02d counts from 0 there",
-        "worker: process_name=",
-        "group:all: the group `all` of api,worker",
-        "include: import these files as well: conf.d/*.conf",
-        "eventlistener:mail: a eventlistener needs supervisord itself",
+        "mute: process_name=%(program_name)s_%(process_num)02d; here they are `mute-1` to `mute-2`",
+        "group:all: the program `gone`, which is no server here",
+        "include: conf.d/*.conf, where no file is",
+        "eventlistener:mail: supervisord tells it of events",
+        "-: what is about supervisord itself: `logfile`",
     ];
     assert_eq!(left.len(), begins.len(), "{left:#?}");
     for begin in begins {
         assert!(left.iter().any(|left| left.starts_with(begin)), "{begin} is not in {left:#?}");
     }
-    supervisord::read("[unix_http_server]\nfile=/x\n", &origin()).expect_err("nothing in it");
+    supervisord::read("", &origin()).expect_err("nothing in it");
 }
 
 #[test]
@@ -240,4 +259,82 @@ processes:
     assert_eq!(left.len(), 3, "{left:#?}");
     process_compose::read("processes: [", &origin()).expect_err("no YAML");
     process_compose::read("services: {}", &origin()).expect_err("no processes");
+}
+
+#[test]
+fn one_of_two_servers_with_one_port_keeps_it_and_the_other_is_named() {
+    let text = r#"
+processes:
+  a:
+    command: a
+    readiness_probe: {http_get: {port: 8080, path: health}}
+  b:
+    command: b
+    replicas: 2
+    readiness_probe: {http_get: {port: 8080}}
+  c:
+    command: c
+    readiness_probe: {exec: {command: look}}
+    liveness_probe: {http_get: {port: "8080"}}
+"#;
+    let (servers, left) = both(process_compose::read(text, &origin()));
+    assert!(
+        servers[0].contains("port: 8080") && servers[0].contains("Http(path: \"/health\")"),
+        "{servers:?}"
+    );
+    assert!(servers[1].contains("instances: 2"), "{servers:?}");
+    assert!(servers[2].contains("ready: Exec(command: \"look\", args: [])"), "{servers:?}");
+    assert!(
+        servers[1..].iter().all(|server| !server.contains("8080") && !server.contains("Http")),
+        "{servers:?}"
+    );
+    assert_eq!(
+        left,
+        [
+            "b: the probe of one port by several replicas; each instance has its own here",
+            "c: its port 8080, which `a` has already",
+        ]
+    );
+}
+
+#[test]
+fn dependencies_follow_the_names_that_servers_come_to() {
+    let text = r#"
+processes:
+  Web App: {command: a}
+  web-app: {command: b}
+  pair: {command: "c {{.PC_REPLICA_NUM}}", replicas: 2}
+  last:
+    command: d
+    depends_on: {Web App: {condition: process_healthy}, web-app: {}, pair: {condition: process_started}}
+"#;
+    let (servers, _) = both(process_compose::read(text, &origin()));
+    let last = servers.iter().find(|server| server.starts_with("last:")).expect("is there");
+    let expected =
+        r#"depends_on: {"web-app": Healthy, "pair-0": Started, "pair-1": Started, "web-app-2": Started}"#;
+    assert!(last.contains(expected), "{last}");
+}
+
+#[test]
+fn a_section_of_two_files_is_one_and_long_stops_are_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("a.ini"), "[program:a]\nstopwaitsecs=31\n").expect("written");
+    let origin = Origin { directory: directory.path().to_owned(), file: None };
+    let (servers, left) =
+        both(supervisord::read("[program:a]\ncommand=a\n[include]\nfiles=*.ini\n", &origin));
+    assert_eq!(servers, ["a: Process(\n    command: \"a\",\n    stop: (grace: \"31s\"),\n)\n"]);
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].starts_with("-: the time that `a` may take to stop"), "{left:?}");
+}
+
+#[test]
+fn a_file_that_is_overwritten_is_its_owners_alone_like_a_new_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.ron");
+    fs::write(&path, "old and longer").expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("set");
+    write(&path, "new", false).expect_err("it is there");
+    write(&path, "new", true).expect("written");
+    assert_eq!(fs::read_to_string(&path).expect("text"), "new");
+    assert_eq!(path.metadata().expect("it is there").permissions().mode() & 0o777, 0o600);
 }
