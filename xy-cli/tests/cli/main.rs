@@ -4,6 +4,7 @@
 mod daemon;
 mod end_to_end;
 mod errors;
+mod every;
 mod lifecycle;
 mod operations;
 mod queries;
