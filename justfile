@@ -5,3 +5,8 @@ check:
 # All tests.
 test:
     .ci/test
+
+# A Debian package and a source archive, in target/package/dist.
+package:
+    packaging/build
+    packaging/check

@@ -308,7 +308,7 @@ Examples:
 const MAN_HELP: &str = "\
 Examples:
   xyctl man | man -l -          read the page of xyctl
-  xyctl man ./man1              write the pages of all commands to a directory";
+  xyctl man ./man1              write the pages of all commands, and that of xyd, to a directory";
 
 const LOGS_HELP: &str = "\
 The lines of several servers are merged by their time, each after the name of its server. \

@@ -3,6 +3,7 @@
 //! `benches/peers/run` builds what this needs and starts it. Every subject runs the same child, which notes the monotonic
 //! clock as the first thing in its main function; the subjects take turns. Printed are two Markdown tables.
 
+mod commands;
 mod conduct;
 mod notes;
 mod processes;
@@ -23,7 +24,8 @@ fn main() {
     let setting = |name: &str| std::env::var(name).ok();
     let rounds: usize = setting("ROUNDS").map_or(3, |rounds| rounds.parse().expect("ROUNDS is a number"));
     let only = setting("ONLY");
-    let parts = setting("PARTS").unwrap_or_else(|| "rounds,empty,idle,loop,capture,conduct".to_owned());
+    let parts =
+        setting("PARTS").unwrap_or_else(|| "rounds,empty,idle,loop,capture,commands,conduct".to_owned());
     let has = |part: &str| parts.split(',').any(|known| known == part);
     // What a dead supervisor leaves is then found below this process.
     nix::sys::prctl::set_child_subreaper(true).expect("the system can do it");
@@ -33,7 +35,8 @@ fn main() {
             && subject.program(&places).exists()
     };
     let subjects: Vec<Subject> = Subject::ALL.into_iter().filter(chosen).collect();
-    let missing = Subject::ALL.iter().filter(|subject| !subject.program(&places).exists());
+    let known = Subject::ALL.iter().chain([&Subject::Circus]);
+    let missing = known.filter(|subject| !subject.program(&places).exists());
     let missing: Vec<&str> = missing.map(|subject| subject.name()).collect();
     let columns =
         subjects.iter().map(|subject| format!(" {} {} |", subject.name(), subject.version(&places)));
@@ -61,6 +64,20 @@ fn main() {
     }
     if !figures.is_empty() {
         figures.print(&subjects, &header);
+    }
+    if has("commands") {
+        let peers: Vec<Subject> = Subject::LISTING.into_iter().filter(chosen).collect();
+        let mut commands = Figures::default();
+        for round in 0..rounds {
+            eprintln!("commands, round {} of {rounds}", round + 1);
+            commands::round(&peers, &places, round == 0, &mut commands);
+        }
+        let columns = peers.iter().map(|peer| format!(" {} {} |", peer.name(), peer.version(&places)));
+        if !figures.is_empty() {
+            println!();
+        }
+        commands.print(&peers, &columns.collect::<String>());
+        println!("\n{}", commands::sizes(&places));
     }
     if has("conduct") {
         eprintln!("conduct");

@@ -24,6 +24,8 @@ pub(crate) enum Subject {
     Supervisord,
     Pm2,
     Horust,
+    /// Measured only in how it answers its command.
+    Circus,
 }
 
 /// What is to be run, the same for each subject.
@@ -37,12 +39,14 @@ pub(crate) struct Work {
     pub(crate) always_at_once: bool,
     /// Whether the output goes to files, which are rotated at this size and of which that many are kept.
     pub(crate) log: Option<(u64, usize)>,
+    /// Whether its command is to reach it, where that has to be configured.
+    pub(crate) is_asked: bool,
 }
 
 impl Work {
     /// Silent children that stay.
     pub(crate) fn silent(count: usize) -> Self {
-        Self { kind: "run", tail: String::new(), count, always_at_once: true, log: None }
+        Self { kind: "run", tail: String::new(), count, always_at_once: true, log: None, is_asked: false }
     }
 
     /// Returns the names of the children.
@@ -82,6 +86,10 @@ impl Subject {
         Self::Horust,
     ];
 
+    /// Those that have a command which lists everything.
+    pub(crate) const LISTING: [Self; 5] =
+        [Self::Xyd, Self::Runit, Self::Supervisord, Self::Pm2, Self::Circus];
+
     /// Returns its name.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -93,6 +101,7 @@ impl Subject {
             Self::Supervisord => "supervisord",
             Self::Pm2 => "pm2",
             Self::Horust => "horust",
+            Self::Circus => "circus",
         }
     }
 
@@ -109,6 +118,7 @@ impl Subject {
             Self::Supervisord => fetched("usr/bin/supervisord"),
             Self::Pm2 => fetched("pm2/node_modules/.bin/pm2"),
             Self::Horust => fetched("horust/bin/horust"),
+            Self::Circus => fetched("circus/bin/circusd"),
         }
     }
 
@@ -129,6 +139,18 @@ impl Subject {
                 let version = installed.split_once("\"horust ").and_then(|rest| rest.1.split_once(' '));
                 return version.map_or("?", |version| version.0).to_owned();
             }
+            Self::Circus => {
+                let libraries = fs::read_dir(places.peers.join("circus/lib")).into_iter().flatten().flatten();
+                let mut packages = libraries
+                    .flat_map(|library| fs::read_dir(library.path().join("site-packages")))
+                    .flatten()
+                    .flatten()
+                    .filter_map(|entry| entry.file_name().into_string().ok());
+                let version = packages.find_map(|name| {
+                    Some(name.strip_prefix("circus-")?.strip_suffix(".dist-info")?.to_owned())
+                });
+                return version.unwrap_or_else(|| "?".to_owned());
+            }
             Self::S6 => "s6_",
             Self::Runit => "runit_",
             Self::Daemontools => "daemontools_",
@@ -146,7 +168,7 @@ impl Subject {
 
     /// Returns whether a size of 1000 takes it many seconds.
     pub(crate) fn is_slow(self) -> bool {
-        matches!(self, Self::Supervisord | Self::Pm2 | Self::Horust)
+        matches!(self, Self::Supervisord | Self::Pm2 | Self::Horust | Self::Circus)
     }
 
     /// Returns how long a child must have lived for a restart at once.
@@ -165,7 +187,7 @@ impl Subject {
             Self::Runit => Some("svlogd -tt"),
             Self::Daemontools => Some("multilog t"),
             Self::Pm2 => Some("no rotation"),
-            Self::Xyd | Self::Supervisord | Self::Horust => Some("itself"),
+            Self::Xyd | Self::Supervisord | Self::Horust | Self::Circus => Some("itself"),
         }
     }
 
@@ -232,6 +254,15 @@ impl Subject {
                      minfds=10000\nchildlogdir={0}\n",
                     directory.display(),
                 );
+                if work.is_asked {
+                    let socket = directory.join("socket");
+                    let socket = socket.display();
+                    text.push_str(&format!(
+                        "[unix_http_server]\nfile={socket}\n[supervisorctl]\nserverurl=unix://{socket}\n\
+                         [rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = \
+                         supervisor.rpcinterface:make_main_rpcinterface\n",
+                    ));
+                }
                 for name in work.names() {
                     let file = match work.log {
                         None => String::new(),
@@ -284,6 +315,20 @@ impl Subject {
                 }
                 fs::create_dir_all(directory.join("sockets")).expect("a directory");
             }
+            Self::Circus => {
+                let socket = |name: &str| format!("ipc://{}", directory.join(name).display());
+                let mut text = format!(
+                    "[circus]\nendpoint = {}\npubsub_endpoint = {}\n",
+                    socket("asked"),
+                    socket("told")
+                );
+                for name in work.names() {
+                    let watcher =
+                        format!("[watcher:{name}]\ncmd = {child} {}\ncopy_env = True\n", argument(&name));
+                    text.push_str(&watcher);
+                }
+                write("circus.ini", &text);
+            }
         }
     }
 
@@ -313,14 +358,57 @@ impl Subject {
                 command.arg("--services-path").arg(directory.join("services"));
                 command.arg("--uds-folder-path").arg(directory.join("sockets"));
             }
+            Self::Circus => {
+                command.arg(directory.join("circus.ini"));
+            }
         }
         spawn(command)
+    }
+
+    /// Returns its command that lists all children and their states, for those in [`LISTING`](Self::LISTING).
+    pub(crate) fn list(self, places: &Places, directory: &Path, work: &Work) -> Command {
+        let mut command;
+        match self {
+            Self::Xyd => {
+                command = self.command(places, directory, places.own.join("xyctl"));
+                command.arg("list");
+            }
+            Self::Runit => {
+                command = self.command(places, directory, places.peers.join("usr/bin/sv"));
+                command.arg("status").args(work.names().map(|name| directory.join("scan").join(name)));
+            }
+            Self::Supervisord => {
+                command = self.command(places, directory, "/usr/bin/python3".into());
+                command.arg(places.peers.join("usr/bin/supervisorctl"));
+                command.arg("-c").arg(directory.join("supervisord.conf")).arg("status");
+            }
+            Self::Pm2 => {
+                command = self.command(places, directory, self.program(places));
+                command.arg("list");
+            }
+            Self::Circus => {
+                command = self.command(places, directory, places.peers.join("circus/bin/circusctl"));
+                command.arg("--endpoint").arg(format!("ipc://{}", directory.join("asked").display()));
+                command.arg("status");
+            }
+            Self::Limit | Self::S6 | Self::Daemontools | Self::Horust => {
+                unreachable!("it has no such command")
+            }
+        }
+        command
+    }
+
+    /// Returns `xyctl` with these arguments, in the environment of a run.
+    pub(crate) fn xyctl(places: &Places, directory: &Path, arguments: &[&str]) -> Command {
+        let mut command = Self::Xyd.command(places, directory, places.own.join("xyctl"));
+        command.args(arguments);
+        command
     }
 
     /// Asks for an ordered end of everything, and does not wait for it. `first` is what was started.
     pub(crate) fn stop(self, places: &Places, directory: &Path, work: &Work, first: i32) {
         match self {
-            Self::Limit | Self::Xyd | Self::S6 | Self::Supervisord | Self::Horust => {
+            Self::Limit | Self::Xyd | Self::S6 | Self::Supervisord | Self::Horust | Self::Circus => {
                 processes::signal(first, Signal::SIGTERM);
             }
             Self::Runit => processes::signal(first, Signal::SIGHUP),

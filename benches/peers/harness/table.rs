@@ -24,6 +24,9 @@ pub(crate) enum Figure {
     LoopCpu,
     Capture64K,
     Capture100,
+    List,
+    Status,
+    Help,
 }
 
 /// What a figure of `xyd` is held against.
@@ -42,10 +45,12 @@ enum Target {
     Over,
     /// At least this, and more than each peer.
     LeastAndOver(f64),
+    /// Less than this, and less than each peer.
+    MostAndUnder(f64),
 }
 
 impl Figure {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 20] = [
         Self::KillAlone,
         Self::KillAmongMany,
         Self::Storm,
@@ -63,6 +68,9 @@ impl Figure {
         Self::LoopCpu,
         Self::Capture64K,
         Self::Capture100,
+        Self::List,
+        Self::Status,
+        Self::Help,
     ];
 
     fn title(self) -> &'static str {
@@ -84,6 +92,9 @@ impl Figure {
             Self::LoopCpu => "crash loop: CPU (%)",
             Self::Capture64K => "log capture, writes of 64 KiB (MB/s)",
             Self::Capture100 => "log capture, writes of 100 bytes (MB/s)",
+            Self::List => "list of 1000, the whole command (ms)",
+            Self::Status => "`xyctl status NAME` of 1000 (ms)",
+            Self::Help => "`xyctl --help` (ms)",
         }
     }
 
@@ -98,11 +109,14 @@ impl Figure {
             Self::LoopCpu => Target::Most(0.1),
             Self::Capture64K => Target::LeastAndOver(500.0),
             Self::Capture100 => Target::Over,
+            Self::List => Target::MostAndUnder(10.0),
+            Self::Help => Target::Most(5.0),
             Self::MemoryEmptyAlone
             | Self::MemoryOfOne
             | Self::IdleCpu
             | Self::LoopFirst
-            | Self::LoopStarts => Target::None,
+            | Self::LoopStarts
+            | Self::Status => Target::None,
         }
     }
 }
@@ -186,6 +200,7 @@ impl Figures {
             Target::LeastAndOver(least) => {
                 (format!("at least {least}, over every peer"), own >= least && is_over)
             }
+            Target::MostAndUnder(most) => (format!("under {most}, under every peer"), own < most && is_under),
         };
         format!("{text}: {}", if is_met { "met" } else { "**missed**" })
     }

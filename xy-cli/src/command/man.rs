@@ -1,6 +1,8 @@
-//! `xyctl man`: manual pages from the definitions of the command line.
+//! `xyctl man`: manual pages from the definitions of the command lines.
 
+use clap::CommandFactory as _;
 use clap_mangen::Man;
+use xy_daemon::args::Arguments;
 
 use crate::args::{self, ManArgs};
 use crate::error::{CommandError, exit_code};
@@ -19,6 +21,7 @@ pub(super) fn run(args: &ManArgs, output: &mut Output) -> Result<u8, CommandErro
             let write = |source| CommandError::Write { path: directory.clone(), source };
             std::fs::create_dir_all(directory).map_err(write)?;
             clap_mangen::generate_to(command, directory).map_err(write)?;
+            clap_mangen::generate_to(Arguments::command(), directory).map_err(write)?;
         }
     }
     Ok(exit_code::SUCCESS)

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ContentArrangement, Table as Layout};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::{Output, Style};
 use crate::error::CommandError;
@@ -13,7 +12,7 @@ use crate::output::text::neutral;
 const EMPTY: &str = "-";
 
 /// Between two columns.
-const GAP: u16 = 2;
+const GAP: usize = 2;
 
 /// A table under construction.
 #[derive(Debug)]
@@ -66,17 +65,34 @@ impl Table {
     }
 
     fn lines(&self) -> Vec<String> {
-        let mut layout = Layout::new();
-        layout.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        layout.set_header(self.header.clone());
+        let header = || self.header.iter().copied();
+        let mut widths: Vec<usize> = header().map(|title| title.width()).collect();
         for row in &self.rows {
-            layout.add_row(row.iter().map(|(text, _)| text));
+            for (widest, (text, _)) in widths.iter_mut().zip(row) {
+                *widest = text.width().max(*widest);
+            }
         }
-        for (column, right) in layout.column_iter_mut().zip(&self.right) {
-            column.set_padding((0, GAP));
-            column.set_cell_alignment(if *right { CellAlignment::Right } else { CellAlignment::Left });
+        let mut lines = Vec::with_capacity(1 + self.rows.len());
+        lines.push(self.line(header(), &widths));
+        lines.extend(
+            self.rows.iter().map(|row| self.line(row.iter().map(|(text, _)| text.as_str()), &widths)),
+        );
+        lines
+    }
+
+    /// Lays a line out in columns of these widths.
+    fn line<'a>(&self, cells: impl Iterator<Item = &'a str>, widths: &[usize]) -> String {
+        let mut line = String::with_capacity(widths.iter().map(|width| width + GAP).sum());
+        let mut due = 0;
+        for ((text, width), is_right) in cells.zip(widths).zip(&self.right) {
+            let space = width.saturating_sub(text.width());
+            let (before, after) = if *is_right { (space, 0) } else { (0, space) };
+            // Spaces are written before the next cell only, so that no line ends in any.
+            line.extend(std::iter::repeat_n(' ', due + before));
+            line.push_str(text);
+            due = after + GAP;
         }
-        layout.lines().map(|line| line.trim_end().to_owned()).collect()
+        line
     }
 }
 

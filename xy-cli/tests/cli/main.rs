@@ -5,6 +5,7 @@ mod daemon;
 mod end_to_end;
 mod errors;
 mod import;
+mod every;
 mod lifecycle;
 mod operations;
 mod queries;

@@ -124,7 +124,7 @@ impl RealDaemon {
 
     fn neutral(&self, text: &str) -> String {
         let mut text = text.replace(self.home.path().to_str().unwrap(), "HOME");
-        text = text.replace(env!("CARGO_MANIFEST_DIR"), "HERE");
+        text = text.replace(env!("CARGO_MANIFEST_DIR"), "HERE").replace(env!("CARGO_PKG_VERSION"), "VERSION");
         for (pattern, kind) in [
             (r"\b[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}\b", "TIME"),
             (r"\b[0-9]{2}:[0-9]{2}:[0-9]{2}\b", "TIME"),
@@ -133,10 +133,16 @@ impl RealDaemon {
             (r"\b[0-9]+\.[0-9]%", "SHARE"),
             (r"\b[0-9]+(\.[0-9])?[KMG]\b", "BYTES"),
             (
-                r#""(pid|age_ms|cpu_ms|memory_bytes|at_unix_ms|started_at_unix_ms|uptime_secs)":[0-9]+"#,
+                r#""(pid|age_ms|cpu_ms|memory_bytes|at_unix_ms|started_at_unix_ms|ts_unix_ms|uptime_secs|open_files_limit)":[0-9]+"#,
                 "\"$1\":N",
             ),
             (r"\bpid [0-9]+", "pid PID"),
+            (r"\b(just now|SPAN ago)", "LATELY"),
+            // What the machine lets a daemon do.
+            (r"process trees: [ -~]*", "process trees: MEANS"),
+            (r"open files: at most [0-9]+", "open files: at most N"),
+            (r#""cgroup":"[ !#-~]*",?"#, ""),
+            (r#""ownership":"[a-z]+""#, "\"ownership\":\"MEANS\""),
             (r"expected one of [a-z_`, ]*", "expected one of KEYS"),
             (r"(running +yes +)[0-9]+", "${1}PID"),
             // Columns are as wide as what stood in them.

@@ -48,6 +48,7 @@ fn there_is_a_manual_page_of_each_command() {
     };
     assert!(page("xyctl.1").contains(".TH xyctl 1"), "{}", page("xyctl.1"));
     assert!(page("xyctl-restart.1").contains("wait until they are ready"));
+    assert!(page("xyd.1").contains("no\\-guard"), "{}", page("xyd.1"));
     let run = xyctl::run(nowhere(), &["man"]);
     assert_eq!((run.code, run.text().contains(".TH xyctl 1")), (Some(0), true));
 }
