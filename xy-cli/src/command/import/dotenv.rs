@@ -110,6 +110,10 @@ impl Dotenv {
                         problem("it has a quote without its end");
                         whole.len()
                     });
+                    let behind = whole.get(end + 1..).unwrap_or_default();
+                    if !behind.trim().is_empty() && !behind.trim_start().starts_with('#') {
+                        problem("something stands behind its closing quote");
+                    }
                     let inner = &whole[..end];
                     if quote == '"' && inner.contains('\\') {
                         problem("what a backslash means in it differs from program to program");
@@ -202,6 +206,8 @@ mod tests {
             ("A=1\nB=2 # two\n", Dollar::Plain, vec![("A", "1"), ("B", "2")], 2),
             ("A=it's\n", Dollar::Plain, vec![("A", "it's")], 1),
             ("A=\"1\\n2\"\n", Dollar::Plain, vec![("A", "1\n2")], 1),
+            ("A=\"1\"2\n", Dollar::Plain, vec![("A", "1")], 1),
+            ("A='1\n", Dollar::Plain, vec![("A", "1")], 1),
             ("A=1\nA=2\n", Dollar::Plain, vec![("A", "2")], 2),
             ("what\nA=1\n", Dollar::Plain, vec![("A", "1")], 1),
             ("a-b=1\n", Dollar::Plain, vec![], 1),

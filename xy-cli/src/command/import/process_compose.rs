@@ -14,7 +14,7 @@ use self::project::Project;
 use self::text::Text;
 
 /// What is about process-compose itself.
-const OWN: [&str; 8] = [
+const OWN: [&str; 7] = [
     "version",
     "is_strict",
     "is_tui_disabled",
@@ -22,7 +22,6 @@ const OWN: [&str; 8] = [
     "log_level",
     "log_length",
     "log_format",
-    "mcp_server",
 ];
 
 /// The most copies of one process.
@@ -41,7 +40,7 @@ pub(super) fn read(text: &str, origin: &Origin) -> Result<Import, String> {
             None => import.left(name, "it is no map"),
         }
     }
-    const HANDLED: [&str; 6] = ["processes", "environment", "vars", "shell", "extends", "env_file"];
+    const HANDLED: [&str; 5] = ["processes", "environment", "vars", "shell", "extends"];
     for key in project.keys.iter().map(String::as_str) {
         // A key of this kind only holds anchors.
         if HANDLED.contains(&key) || OWN.contains(&key) || key.starts_with("x-") {

@@ -12,11 +12,11 @@ pub(super) enum Kind {
 }
 
 /// What only a shell can do. Programs of the same name, where there are any, do nothing useful.
-const BUILTINS: [&str; 42] = [
-    ".", ":", "alias", "break", "builtin", "case", "cd", "command", "continue", "declare", "do", "done",
-    "elif", "else", "esac", "eval", "exit", "export", "fi", "for", "function", "if", "let", "local", "popd",
-    "pushd", "read", "readonly", "return", "select", "set", "shift", "shopt", "source", "then", "time",
-    "trap", "type", "ulimit", "unset", "until", "while",
+const BUILTINS: [&str; 44] = [
+    "[[", ".", ":", "alias", "break", "builtin", "case", "cd", "command", "continue", "declare", "do",
+    "done", "elif", "else", "esac", "eval", "exit", "export", "fi", "for", "function", "if", "let", "local",
+    "popd", "pushd", "read", "readonly", "return", "select", "set", "shift", "shopt", "source", "then",
+    "time", "trap", "type", "ulimit", "unset", "until", "wait", "while",
 ];
 
 /// Returns whether a word begins with an assignment such as `PORT=80`.
@@ -173,6 +173,7 @@ mod tests {
             ("unset A B", Kind::Script),
             ("RAILS_ENV=x cd y", Kind::Script),
             ("A=1", Kind::Script),
+            ("[[ -f x ]]", Kind::Script),
         ] {
             assert_eq!(kind(line), expected, "{line}");
         }

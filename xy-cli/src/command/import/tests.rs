@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use xy_daemon::config::{Config, LoadOptions};
+use xy_daemon::config::{Config, LoadOptions, check_commands};
 
 use super::*;
 
@@ -337,4 +337,23 @@ fn a_file_that_is_overwritten_is_its_owners_alone_like_a_new_one() {
     write(&path, "new", true).expect("written");
     assert_eq!(fs::read_to_string(&path).expect("text"), "new");
     assert_eq!(path.metadata().expect("it is there").permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn an_env_file_that_is_named_is_one_that_the_daemon_reads() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let env = directory.path().join(".env");
+    let text = "\u{feff}# a\n; b\nexport A=1\n B = two words \nC='x # \"y\"'\nD=\"z\" # why\nE=$A-${B}\nF=\nG=a#b;c=d\n\
+                H=\"one\ntwo\"\n";
+    write(&env, text, false).expect("written");
+    let origin = Origin { directory: directory.path().to_owned(), file: None };
+    let import = procfile::read("a: sh\n", &origin).expect("understood");
+    assert_eq!(import.left, []);
+    let servers = directory.path().join("servers");
+    fs::create_dir(&servers).expect("a directory");
+    write(&servers.join("a.ron"), &import.servers[0].to_ron(), false).expect("written");
+    let config = Config::load(directory.path(), &LoadOptions::new(None)).expect("readable");
+    assert_eq!(config.servers["a"].process.settings.env_files[0].path, env);
+    let warnings = check_commands(&config, "/usr/bin:/bin".as_ref());
+    assert!(warnings.is_empty(), "{warnings:?}");
 }
