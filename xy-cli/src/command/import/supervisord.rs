@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use glob::MatchOptions;
 use nix::unistd::User;
 
 use super::ini::{self, Section};
@@ -10,7 +11,6 @@ use super::{Import, Origin, text_of};
 
 mod environment;
 mod expand;
-mod glob;
 
 use self::expand::Expander;
 
@@ -119,7 +119,7 @@ fn included(include: &Placed, placed: &mut Vec<Placed>, import: &mut Import) {
     let patterns = expander.expand(include.section.get("files").unwrap_or_default());
     expander.tell("include", import);
     for pattern in patterns.split_whitespace() {
-        let files = glob::files(&include.here, pattern, MOST_FILES);
+        let files = files_of(&include.here, pattern);
         if files.is_empty() {
             import.left("include", format!("{pattern}, where no file is"));
         }
@@ -134,6 +134,16 @@ fn included(include: &Placed, placed: &mut Vec<Placed>, import: &mut Import) {
             }
         }
     }
+}
+
+/// Returns the files that a pattern such as `conf.d/*.conf` names, from `start` on unless it is a whole path, in the order
+/// of their names.
+fn files_of(start: &Path, pattern: &str) -> Vec<PathBuf> {
+    // Where the file stands is no pattern, whatever its directories are called.
+    let whole = Path::new(&glob::Pattern::escape(&start.to_string_lossy())).join(pattern);
+    let rules = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+    let found = glob::glob_with(&whole.to_string_lossy(), rules).into_iter().flatten();
+    found.filter_map(Result::ok).filter(|path| path.is_file()).take(MOST_FILES).collect()
 }
 
 /// Adds a section; of two with one name, the second goes on with the first.
@@ -388,4 +398,29 @@ fn rest(name: &str, section: &Section, server: &Server, import: &mut Import) {
 fn is(text: &str, truth: bool) -> bool {
     let words: &[&str] = if truth { &["true", "yes", "on", "1"] } else { &["false", "no", "off", "0"] };
     words.contains(&text.to_ascii_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_found_also_through_directories_that_match() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let start = directory.path().join("[odd] *name");
+        for file in ["b/x.conf", "a/x.conf", "a/y.txt", "c.conf", ".hidden.conf"] {
+            let path = start.join(file);
+            std::fs::create_dir_all(path.parent().expect("it has one")).expect("made");
+            std::fs::write(path, "").expect("written");
+        }
+        let found = |pattern: &str| -> Vec<PathBuf> {
+            let files = files_of(&start, pattern).into_iter();
+            files.map(|file| file.strip_prefix(&start).expect("in it").to_owned()).collect()
+        };
+        assert_eq!(found("*/*.conf"), [PathBuf::from("a/x.conf"), PathBuf::from("b/x.conf")]);
+        assert_eq!(found("c.conf"), [PathBuf::from("c.conf")]);
+        assert_eq!(found("*.conf"), [PathBuf::from("c.conf")]);
+        assert_eq!(found("*"), [PathBuf::from("c.conf")]);
+        assert_eq!(found("nothing/*"), Vec::<PathBuf>::new());
+    }
 }
