@@ -620,6 +620,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_process_is_taken_over_by_its_start_time_or_as_our_child_if_nobody_knows_that() {
+        let (host, _) = ProcessHost::start(HostOptions::default()).expect("starts");
+        let _process = host.spawn("test", &sleeping()).await.expect("starts");
+        let live = host.live().remove(0);
+        let taken_up =
+            |start_time| Main::taken_up(host.inner.clone(), LiveProcess { start_time, ..live.clone() });
+        assert!(taken_up(live.start_time).is_ok() && taken_up(0).is_ok());
+        let another = taken_up(live.start_time + 1).expect_err("it is a later process of that pid");
+        assert_eq!(another.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[tokio::test]
     async fn a_reaped_pid_is_never_signaled() {
         let (host, _) = ProcessHost::start(HostOptions::default()).expect("starts");
         let process = host.spawn("test", &sleeping()).await.expect("starts");

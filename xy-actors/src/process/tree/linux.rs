@@ -28,7 +28,8 @@ fn parse(text: &[u8]) -> Option<Stat> {
         command,
         // A first thread that has ended shows as a zombie while others go on.
         is_alive: !is_zombie || threads > 1,
-        is_ending: field(9)?.parse::<u64>().is_ok_and(|flags| flags & ENDING != 0),
+        // The first thread of others that go on has ended for good.
+        is_ending: !is_zombie && field(9)?.parse::<u64>().is_ok_and(|flags| flags & ENDING != 0),
         has_lost_first_thread: is_zombie,
         parent: id(4)?,
         group: id(5)?,
@@ -125,6 +126,8 @@ mod tests {
         // As of a process that runs, and of the same one in the middle of its end.
         assert!(!flags(4_194_304).is_ending && flags(4_194_308).is_ending);
         assert!(flags(4_194_308).is_alive);
+        let others_go_on = parse(b"1 (n) Z 1 1 1 0 -1 4194308 0 0 0 0 0 0 0 0 20 0 2 0 5 0").expect("valid");
+        assert!(others_go_on.is_alive && !others_go_on.is_ending);
     }
 
     #[test]
