@@ -42,6 +42,9 @@ pub(crate) struct Global {
     /// The daemon's socket [env: XY_SOCKET] [default: xyd.sock in $XDG_RUNTIME_DIR/xy, else in the state directory]
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+    /// Start the daemon in the background if it does not run and the command needs it
+    #[arg(id = "start_daemon", long = "start", global = true)]
+    pub(crate) start: bool,
     /// Print the daemon's result as one JSON document; streams print one JSON object per line
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -3,7 +3,7 @@
 mod add;
 mod check;
 mod completions;
-mod daemon;
+pub(crate) mod daemon;
 mod enable;
 mod events;
 mod import;
@@ -37,7 +37,9 @@ use crate::session::Session;
 
 /// Runs a command and returns the exit code.
 pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandError> {
-    let session = &mut Session::new(cli.global.socket.as_deref(), output);
+    // What is about the daemon itself does not bring one up by the way.
+    let starts = cli.global.start && !matches!(cli.command, Command::Daemon(_) | Command::Shutdown(_));
+    let session = &mut Session::new(cli.global.socket.as_deref(), starts, output);
     match &cli.command {
         Command::List(args) => list::run(args, session).await,
         Command::Status(args) => status::run(args, session).await,

@@ -1,5 +1,6 @@
 //! What a command works with: the daemon's socket, connections to it, and the output.
 
+use std::io;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use xy_daemon::protocol::error::ErrorKind;
 use xy_daemon::protocol::method::{List, ListParams, ServerSummary};
 use xy_daemon::protocol::pattern;
 
+use crate::command::daemon;
 use crate::error::CommandError;
 use crate::output::Output;
 
@@ -19,6 +21,8 @@ use crate::output::Output;
 pub(crate) struct Session<'a> {
     /// The socket of `--socket`, if given.
     socket: Option<&'a Path>,
+    /// Whether a daemon that does not run is started.
+    starts: bool,
     /// Where results and messages go.
     pub(crate) output: &'a mut Output,
 }
@@ -44,8 +48,8 @@ impl<M: Method> Method for Verbatim<M> {
 
 impl<'a> Session<'a> {
     /// Creates a session; nothing is connected yet.
-    pub(crate) fn new(socket: Option<&'a Path>, output: &'a mut Output) -> Self {
-        Self { socket, output }
+    pub(crate) fn new(socket: Option<&'a Path>, starts: bool, output: &'a mut Output) -> Self {
+        Self { socket, starts, output }
     }
 
     /// Returns the daemon's socket: `--socket`, else `XY_SOCKET`, else the user's default.
@@ -61,10 +65,22 @@ impl<'a> Session<'a> {
         socket_override(self.socket, |name| std::env::var_os(name))
     }
 
-    /// Connects to the daemon.
-    pub(crate) async fn connect(&self) -> Result<Client, CommandError> {
-        Ok(Client::connect(&self.socket()?).await?)
+    /// Connects to the daemon; starts it first if it does not run and that was asked for.
+    pub(crate) async fn connect(&mut self) -> Result<Client, CommandError> {
+        let socket = self.socket()?;
+        match Client::connect(&socket).await {
+            Err(ClientError::Unreachable { source, .. }) if self.starts && is_absent(&source) => {
+                daemon::start::on_demand(self).await?;
+                Ok(Client::connect(&socket).await?)
+            }
+            connected => Ok(connected?),
+        }
     }
+}
+
+/// Returns whether nobody serves the socket, as opposed to somebody who cannot be asked.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// Servers by names, patterns and tags, as far as the daemon lists them.

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -61,6 +62,12 @@ pub struct Arguments {
     /// `$XY_TOKEN`, else a new one, and is kept in `http.token` in the state directory.
     #[arg(long, value_name = "PATH")]
     pub http_token_file: Option<PathBuf>,
+
+    /// End after this time without running servers and clients, such as "10m"
+    ///
+    /// The default is `idle_shutdown` of `xyd.ron`, else never.
+    #[arg(long, value_name = "TIME", value_parser = crate::config::duration)]
+    pub idle_shutdown: Option<Duration>,
 
     /// Leave the terminal: become the leader of a new session; given by `xyctl daemon start`.
     #[arg(long, hide = true)]
@@ -125,6 +132,7 @@ mod tests {
             no_cgroup: false,
             http: None,
             http_token_file: None,
+            idle_shutdown: None,
             detach: false,
             check_handoff: None,
             handoff: None,
@@ -145,6 +153,8 @@ mod tests {
             "[::1]:0",
             "--http-token-file",
             "/t",
+            "--idle-shutdown",
+            "10m",
             "--guard-pid",
             "7",
             "--handoff",
@@ -160,6 +170,7 @@ mod tests {
             no_cgroup: true,
             http: Some("[::1]:0".parse().ok()),
             http_token_file: Some("/t".into()),
+            idle_shutdown: Some(Duration::from_secs(600)),
             detach: false,
             check_handoff: None,
             handoff: Some(9),

@@ -35,6 +35,7 @@ pub use dependencies::DependsOn;
 pub use error::ConfigError;
 pub use file::Trust;
 pub use program::check_commands;
+pub(crate) use quantity::duration;
 
 /// What a configuration directory says.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -58,12 +59,19 @@ pub struct Settings {
     pub log: LogSettings,
     /// `http`: the loopback address to answer HTTP at, if at all.
     pub http: Option<SocketAddr>,
+    /// `idle_shutdown`: the time without running servers and clients after which the daemon ends, if it does.
+    pub idle_shutdown: Option<Duration>,
 }
 
 impl Default for Settings {
     /// Returns the settings of an absent `xyd.ron`.
     fn default() -> Self {
-        Self { shutdown_timeout: Duration::from_secs(30), log: LogSettings::default(), http: None }
+        Self {
+            shutdown_timeout: Duration::from_secs(30),
+            log: LogSettings::default(),
+            http: None,
+            idle_shutdown: None,
+        }
     }
 }
 

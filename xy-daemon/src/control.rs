@@ -31,6 +31,7 @@ use xy_actors::supervisor::{ChildInfo, LastExit, OperationError, SignalError, St
 use crate::config::{Config, LoadError, LoadOptions, RejectedFile, ServerConfig};
 use crate::daemon::{Asked, DaemonSignal};
 use crate::history::History;
+use crate::idle::{Clients, Presence};
 use crate::intent::Intent;
 use crate::protocol::PROTOCOL_VERSION;
 use crate::protocol::error::{ErrorKind, RpcError};
@@ -92,6 +93,7 @@ struct Inner {
     place: Place,
     /// A program that was to take over has handed the process back.
     is_handed_back: AtomicBool,
+    clients: Clients,
 }
 
 /// Where the daemon is, for its diagnostics.
@@ -189,6 +191,7 @@ impl Control {
             started_at_unix_ms: unix_ms(),
             place,
             is_handed_back: AtomicBool::new(false),
+            clients: Clients::default(),
         }))
     }
 
@@ -209,6 +212,11 @@ impl Control {
     /// Notes that a program that was to take over has handed the process back to this one.
     pub(crate) fn set_handed_back(&self, is_handed_back: bool) {
         self.0.is_handed_back.store(is_handed_back, Ordering::Relaxed);
+    }
+
+    /// Returns who is connected.
+    pub(crate) fn clients(&self) -> &Clients {
+        &self.0.clients
     }
 
     /// Asks the daemon for what a signal would.
@@ -496,6 +504,10 @@ fn last_exit(last: &LastExit) -> method::LastExit {
 }
 
 impl Service for Control {
+    fn arrive(&self) -> Presence {
+        self.0.clients.arrive()
+    }
+
     async fn list(&self, _params: ListParams) -> Result<ListResult, RpcError> {
         let mut children = self.0.root.which_children().await.map_err(gone)?;
         children.sort_by(|a, b| a.id.cmp(&b.id));

@@ -32,6 +32,7 @@ use crate::config::{Config, LoadError, LoadOptions, Trust};
 use crate::control::{Control, InForce, Place, Source, add_children, child_of, group_of, killed};
 use crate::http::credentials::{Credentials, TokenError};
 use crate::http::{self, HttpError, HttpOptions};
+use crate::idle::{IdleShutdown, until_idle};
 use crate::instance::{InstanceLock, LockError};
 use crate::intent::Intent;
 use crate::protocol::method::Killed;
@@ -73,6 +74,8 @@ pub struct RunOptions {
     pub service: Option<ServiceManager>,
     /// The path of the program that takes this process over when it is told to upgrade; `None` if it cannot.
     pub program: Option<PathBuf>,
+    /// Whether the daemon ends when nobody needs it.
+    pub idle_shutdown: IdleShutdown,
 }
 
 /// What a daemon is told from outside the socket.
@@ -428,6 +431,8 @@ struct Daemon {
     /// The socket of HTTP, if a service manager has bound that.
     http_socket: Option<std::net::TcpListener>,
     shutdown_timeout: Duration,
+    /// As configured.
+    idle_shutdown: Option<Duration>,
     in_short: String,
     is_handed_back: bool,
 }
@@ -479,6 +484,7 @@ impl Daemon {
         let (own_signals, asked) = mpsc::channel(4);
         let place = Place { state_dir: options.state_dir.clone(), guard: options.guard };
         let shutdown_timeout = in_force.config.settings.shutdown_timeout;
+        let idle_shutdown = in_force.config.settings.idle_shutdown;
         let in_short = in_short(&in_force.config);
         let control =
             Control::new(root.clone(), host.clone(), logs.clone(), source, in_force, own_signals, place);
@@ -493,6 +499,7 @@ impl Daemon {
             shared,
             http_socket: None,
             shutdown_timeout,
+            idle_shutdown,
             in_short,
             is_handed_back: false,
         }
@@ -523,9 +530,15 @@ impl Daemon {
         let told = loop {
             let credentials = served.credentials.clone();
             let (root, control) = (&self.root, &self.control);
-            match until_told(root, control, service.as_ref(), credentials, &mut signals, &mut self.asked)
-                .await
-            {
+            let idle = self.options.idle_shutdown.after(self.idle_shutdown);
+            let told = tokio::select! {
+                told = until_told(root, control, service.as_ref(), credentials, &mut signals, &mut self.asked) => told,
+                () = until_idle(idle, root, control) => {
+                    tracing::info!("nobody has needed this daemon for {:?}: it ends", idle.unwrap_or_default());
+                    Told::End(DaemonSignal::Shutdown)
+                }
+            };
+            match told {
                 Told::Upgrade(reply) => served = self.upgrade(reply, served, &mut signals).await?,
                 Told::End(how) => break Some(how),
                 Told::RootEnded => break None,
@@ -589,6 +602,7 @@ impl Daemon {
             listener: &self.shared,
             http_socket: self.http_socket.as_ref(),
             shutdown_timeout: self.shutdown_timeout,
+            idle_shutdown: self.idle_shutdown,
             http: served.http_address,
         };
         let checked = upgrade.check().await;

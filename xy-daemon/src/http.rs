@@ -288,7 +288,12 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
         let pace = Pace::new(Instant::now());
         open.push(Arc::downgrade(&pace));
         shared.connections.store(open.len(), Ordering::Relaxed);
-        connections.spawn(serve_connection(stream, Arc::clone(&shared), pace, close.clone()));
+        let presence = shared.service.arrive();
+        let connection = serve_connection(stream, Arc::clone(&shared), pace, close.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop(presence);
+        });
     }
     drop(listener);
     closing.send_replace(true);

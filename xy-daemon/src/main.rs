@@ -18,6 +18,7 @@ use xy_daemon::daemon::{
 use xy_daemon::http::HttpOptions;
 use xy_daemon::http::credentials::TokenOptions;
 use xy_daemon::http::secret::{Secret, SecretError};
+use xy_daemon::idle::IdleShutdown;
 use xy_daemon::paths::Directories;
 use xy_daemon::service::ServiceManager;
 use xy_daemon::signal::{self, HangUp};
@@ -85,6 +86,7 @@ fn start(inheritance: Option<Inheritance>) -> ExitCode {
         http: HttpOptions { listen: arguments.listen(), token },
         service: None,
         program: program.ok(),
+        idle_shutdown: arguments.idle_shutdown.map_or(IdleShutdown::Configured, IdleShutdown::After),
     };
     if arguments.detach && arguments.guard_pid.is_none() {
         // It fails only for the leader of a process group, who has left the terminal's session or owns it.
@@ -165,7 +167,7 @@ fn run(
     guarded: Option<Guarded>,
     inheritance: Option<Inheritance>,
 ) -> ExitCode {
-    telemetry::to_stderr("info");
+    telemetry::to_log(&options.state_dir.join("xyd.log"), "info");
     // One thread for control: supervision is a serial conversation, and logs have a thread of their own.
     // No other thread hears signals, so that in an upgrade none is taken that nobody acts on any more.
     let runtime = tokio::runtime::Builder::new_current_thread()

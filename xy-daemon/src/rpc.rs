@@ -22,6 +22,7 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::timeout;
 use xy_actors::process::settings::is_reserved;
 
+use crate::idle::Presence;
 use crate::protocol::Method;
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::frame::{FrameError, FrameReader, MAX_LINE};
@@ -70,6 +71,10 @@ const PIECE: usize = 64 << 10;
 /// A future is polled to its end even if its client goes away, except that it is dropped when the daemon stops serving
 /// before it is done. A panic in it is answered with [`ErrorKind::InternalError`] and harms nothing else.
 pub trait Service: Send + Sync + 'static {
+    /// Notes that a client has connected, and is there until the value is dropped.
+    fn arrive(&self) -> Presence {
+        Presence::default()
+    }
     /// Answers [`List`].
     fn list(&self, params: ListParams) -> impl Future<Output = Result<ListResult, RpcError>> + Send;
     /// Answers [`Status`].
@@ -198,7 +203,12 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
         open.push(Arc::clone(&activity));
         let (reader, writer) = stream.into_split();
         let (service, bytes, close) = (Arc::clone(&service), Arc::clone(&bytes), close.clone());
-        connections.spawn(serve_connection(reader, writer, service, bytes, activity, close));
+        let presence = service.arrive();
+        let connection = serve_connection(reader, writer, service, bytes, activity, close);
+        connections.spawn(async move {
+            connection.await;
+            drop(presence);
+        });
     }
     drop(listener);
     closing.send_replace(true);

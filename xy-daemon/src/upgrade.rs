@@ -118,6 +118,7 @@ pub(crate) struct Upgrade<'a> {
     /// The socket of HTTP, if a service manager has bound that.
     pub(crate) http_socket: Option<&'a std::net::TcpListener>,
     pub(crate) shutdown_timeout: Duration,
+    pub(crate) idle_shutdown: Option<Duration>,
     /// Where HTTP is answered.
     pub(crate) http: Option<SocketAddr>,
 }
@@ -233,6 +234,7 @@ impl Upgrade<'_> {
                 configuration: in_force,
                 http: self.http,
                 shutdown_timeout: self.shutdown_timeout,
+                idle_shutdown: self.idle_shutdown,
                 logs: logs.state().clone(),
             };
             handoff.write(kept)

@@ -56,8 +56,8 @@ Examples:
   xyctl daemon stop --kill       no more patience with servers that do not end";
 
 const INSTALL_HELP: &str = "\
-Nothing is started; the commands that do are printed. Doing it again changes nothing.
-
+Nothing is started; the commands that do are printed. Doing it again changes nothing. systemd gets a socket beside the service:
+it holds the control socket, so that a client that comes while xyd is down brings it up.
 Examples:
   xyctl daemon install           for you alone, as a user service
   xyctl daemon install --print   show the file and write nothing";

@@ -3,7 +3,7 @@
 mod found;
 mod install;
 mod logs;
-mod start;
+pub(crate) mod start;
 mod status;
 mod stop;
 mod upgrade;

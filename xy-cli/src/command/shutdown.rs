@@ -1,14 +1,12 @@
 //! `xyctl shutdown`: ends the daemon and every server.
 
-use std::io;
-
 use serde_json::json;
 use xy_daemon::client::{Client, ClientError};
 use xy_daemon::protocol::method::{Events, EventsParams, Shutdown, ShutdownParams, Version, VersionParams};
 
 use crate::args::ShutdownArgs;
 use crate::error::{CommandError, exit_code};
-use crate::session::{Session, call};
+use crate::session::{Session, call, is_absent};
 
 /// Runs the command.
 pub(super) async fn run(args: &ShutdownArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
@@ -55,9 +53,4 @@ async fn closed(client: &Client) -> Result<(), CommandError> {
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// Returns whether nobody serves the socket, as opposed to somebody who cannot be asked.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use xy_daemon::client::Client;
 use xy_daemon::daemon::{self, DaemonSignal, Listening, RunOptions};
 use xy_daemon::http::HttpOptions;
+use xy_daemon::idle::IdleShutdown;
 use xy_daemon::paths::Directories;
 use xy_daemon::protocol::method::{
     Events, EventsParams, List, ListParams, Notification, Reloaded, ServerSummary, State,
@@ -130,6 +131,8 @@ fn options(
         http: HttpOptions::default(),
         service: None,
         program: None,
+        // Somebody watches it.
+        idle_shutdown: IdleShutdown::Never,
     })
 }
 

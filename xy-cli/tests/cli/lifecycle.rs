@@ -15,27 +15,27 @@ use tempfile::TempDir;
 use crate::xyctl::{Run, finish, start_in};
 
 /// A home directory whose daemon is ended with it.
-struct Home(TempDir);
+pub(crate) struct Home(TempDir);
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         xyd();
         let home = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(home.path().join(".config/xy/servers")).expect("a directory");
         Self(home)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn server(&self, name: &str, script: &str, rest: &str) {
+    pub(crate) fn server(&self, name: &str, script: &str, rest: &str) {
         let file = self.path(&format!(".config/xy/servers/{name}.ron"));
         let text = format!("Process(command: \"/bin/sh\", args: [\"-c\", {script:?}], {rest})");
         fs::write(file, text).expect("written");
     }
 
-    fn run(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
         finish(start_in(self.0.path(), &self.path("run/xyd.sock"), arguments))
     }
 
@@ -209,27 +209,61 @@ fn a_daemon_that_hangs_is_killed_on_request_and_restart_takes_the_configuration_
 }
 
 #[test]
+fn a_command_that_needs_the_daemon_says_how_to_start_it_or_does_so() {
+    let home = Home::new();
+    let run = home.run(&["list"]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("hint: start the daemon with `xyctl daemon start`"), "{run:?}");
+    home.run(&["shutdown", "--start"]).is(0, "the daemon is not running\n", "");
+    let run = home.run(&["list", "--start"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let pid = home.pid();
+    assert!(run.stderr.starts_with("started xyd in the background: pid "), "{run:?}");
+    let run = home.run(&["--start", "list", "--json"]);
+    assert!(run.code == Some(0) && run.stderr.is_empty(), "{run:?}");
+    assert_eq!(home.pid(), pid, "it was used as it was");
+}
+
+#[test]
 fn install_writes_a_unit_that_systemd_accepts_and_uninstall_takes_only_ours_away() {
     let home = Home::new();
     let unit = home.path(".config/systemd/user/xyd.service");
     let config = home.path("my config %h $HOME");
     let config = config.to_str().expect("words");
     let run = home.run(&["daemon", "install", "--config", config]);
+    let socket = home.path(".config/systemd/user/xyd.socket");
+    let (first, second) = (unit.display(), socket.display());
     let begin =
-        format!("wrote {}\nStart it now and at every login with:\n  systemctl --user ", unit.display());
+        format!("wrote {first}\nwrote {second}\nStart it now and at every login with:\n  systemctl --user ");
     assert!(run.code == Some(0) && run.text().starts_with(&begin), "{run:?}");
     let text = fs::read_to_string(&unit).expect("written");
     assert!(text.contains(&format!("ExecStart={} --config \"", xyd().display())), "{text}");
     assert!(text.contains("/my config %%h $$HOME\""), "{text}");
+    for line in [
+        "Type=notify",
+        "WatchdogSec=30s",
+        "Restart=always",
+        "KillMode=mixed",
+        "Delegate=yes",
+        "OOMPolicy=continue",
+        "UMask=0077",
+        "Requires=xyd.socket",
+        "Also=xyd.socket",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing: {text}");
+    }
+    let text = fs::read_to_string(&socket).expect("written");
+    let listen = format!("ListenStream={}", home.path("run/xyd.sock").display());
+    assert!(text.lines().any(|found| found == listen), "{text}");
     match Command::new("systemd-analyze")
         .args(["verify", "--user"])
-        .arg(&unit)
+        .args([&unit, &socket])
         .env("XDG_RUNTIME_DIR", home.0.path())
         .output()
     {
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() && !said.contains("xyd.service"), "{said}");
+            assert!(output.status.success() && !said.contains("xyd."), "{said}");
         }
         Err(error) => eprintln!("the unit was not verified, there is no systemd-analyze: {error}"),
     }
@@ -238,7 +272,7 @@ fn install_writes_a_unit_that_systemd_accepts_and_uninstall_takes_only_ours_away
     assert!(again.text().starts_with(&format!("unchanged: {}\n", unit.display())), "{again:?}");
     let run = home.run(&["daemon", "uninstall"]);
     assert!(run.text().starts_with(&format!("removed {}\n", unit.display())), "{run:?}");
-    assert!(!unit.exists());
+    assert!(!unit.exists() && !socket.exists());
     home.run(&["daemon", "uninstall"]).is(0, "it is not installed\n", "");
 
     fs::write(&unit, "[Service]\nExecStart=/usr/bin/other\n").expect("written");

@@ -10,6 +10,7 @@ mod lifecycle;
 mod operations;
 mod queries;
 mod real;
+mod shapes;
 mod streams;
 mod tools;
 mod top;

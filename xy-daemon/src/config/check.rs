@@ -57,6 +57,7 @@ pub(super) fn settings(shown: &Path, text: &str) -> Result<Settings, Vec<ConfigE
             .unwrap_or(defaults.shutdown_timeout),
         log: shape.log.map_or(defaults.log, |log| checker.log(&log, defaults.log)),
         http: shape.http.map(|http| checker.listen(http.listen.as_deref())),
+        idle_shutdown: checker.positive("idle_shutdown", shape.idle_shutdown.as_ref()),
     };
     checker.finish(settings)
 }

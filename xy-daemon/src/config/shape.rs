@@ -40,6 +40,7 @@ pub(super) struct DaemonShape {
     pub(super) shutdown_timeout: Option<DurationText>,
     pub(super) log: Option<LogShape>,
     pub(super) http: Option<ListenShape>,
+    pub(super) idle_shutdown: Option<DurationText>,
 }
 
 /// `http: (..)` in `xyd.ron` as written.

@@ -47,6 +47,9 @@ pub struct Handoff {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) http: Option<SocketAddr>,
     pub(crate) shutdown_timeout: Duration,
+    /// The configured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) idle_shutdown: Option<Duration>,
     #[serde(skip)]
     pub(crate) logs: HubState,
 }
@@ -242,6 +245,7 @@ impl Handoff {
     pub(crate) fn configuration(&self, options: &LoadOptions) -> Result<Config, CheckError> {
         let mut config = self.configuration.restore(options)?;
         config.settings.shutdown_timeout = self.shutdown_timeout;
+        config.settings.idle_shutdown = self.idle_shutdown;
         Ok(config)
     }
 }

@@ -334,6 +334,7 @@ fn the_settings_have_defaults_for_every_key() {
         shutdown_timeout: Duration::from_secs(30),
         log: LogSettings { max_size: 10 << 20, max_age: None, keep: 5, buffer: 1 << 20 },
         http: None,
+        idle_shutdown: None,
     };
     for text in [None, Some(""), Some("// nothing"), Some("()"), Some("Daemon()"), Some("(log: ())")] {
         let directory = Directory::new();

@@ -13,6 +13,7 @@ mod faults;
 mod groups;
 mod guard;
 mod health;
+mod idle;
 mod logs;
 mod operations;
 mod reload;

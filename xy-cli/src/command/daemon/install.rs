@@ -127,7 +127,7 @@ impl Manager {
     fn units(self, service: &Service) -> Result<Vec<Unit>, LifecycleError> {
         let paths = self.paths(service.scope)?;
         let texts = match self {
-            Self::Systemd => vec![systemd::service(service)?],
+            Self::Systemd => vec![systemd::service(service)?, systemd::socket(service)?],
             Self::Launchd => vec![launchd::agent(service)?],
         };
         Ok(paths.into_iter().zip(texts).map(|(path, text)| Unit { path, text }).collect())
@@ -140,9 +140,12 @@ impl Manager {
                 let base = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
                 let base = base.filter(|path| path.is_absolute());
                 let base = base.map_or_else(|| home().map(|home| home.join(".config")), Ok)?;
-                vec![base.join("systemd/user/xyd.service")]
+                let directory = base.join("systemd/user");
+                vec![directory.join("xyd.service"), directory.join("xyd.socket")]
             }
-            (Self::Systemd, Scope::System) => vec!["/etc/systemd/system/xyd.service".into()],
+            (Self::Systemd, Scope::System) => {
+                vec!["/etc/systemd/system/xyd.service".into(), "/etc/systemd/system/xyd.socket".into()]
+            }
             (Self::Launchd, Scope::User) => {
                 vec![home()?.join("Library/LaunchAgents").join(launchd::file_name())]
             }
@@ -157,11 +160,14 @@ impl Manager {
         match (self, scope) {
             (Self::Systemd, Scope::User) => vec![
                 "systemctl --user daemon-reload".to_owned(),
-                "systemctl --user enable --now xyd.service".to_owned(),
+                "systemctl --user enable --now xyd.socket xyd.service".to_owned(),
                 "loginctl enable-linger    # to keep it running after you log out".to_owned(),
             ],
             (Self::Systemd, Scope::System) => {
-                vec!["systemctl daemon-reload".to_owned(), "systemctl enable --now xyd.service".to_owned()]
+                vec![
+                    "systemctl daemon-reload".to_owned(),
+                    "systemctl enable --now xyd.socket xyd.service".to_owned(),
+                ]
             }
             (Self::Launchd, scope) => units
                 .iter()
@@ -174,11 +180,14 @@ impl Manager {
     fn stop_commands(self, scope: Scope, _removed: &[PathBuf]) -> Vec<String> {
         match (self, scope) {
             (Self::Systemd, Scope::User) => vec![
-                "systemctl --user disable --now xyd.service".to_owned(),
+                "systemctl --user disable --now xyd.socket xyd.service".to_owned(),
                 "systemctl --user daemon-reload".to_owned(),
             ],
             (Self::Systemd, Scope::System) => {
-                vec!["systemctl disable --now xyd.service".to_owned(), "systemctl daemon-reload".to_owned()]
+                vec![
+                    "systemctl disable --now xyd.socket xyd.service".to_owned(),
+                    "systemctl daemon-reload".to_owned(),
+                ]
             }
             (Self::Launchd, scope) => vec![format!("launchctl bootout {}/{}", domain(scope), launchd::LABEL)],
         }
@@ -207,7 +216,8 @@ fn write(unit: &Unit, force: bool) -> Result<bool, LifecycleError> {
     let directory = unit.path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory).map_err(failed)?;
     // A service manager must never read half of it.
-    let new = unit.path.with_extension("new");
+    let mut new = unit.path.clone().into_os_string();
+    new.push(".new");
     let mut file = fs::File::create(&new).map_err(failed)?;
     file.write_all(unit.text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&new, &unit.path).map_err(failed)?;

@@ -5,6 +5,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::found::Place;
 use crate::args::DaemonLogsArgs;
 use crate::error::{CommandError, LifecycleError, exit_code};
@@ -27,7 +29,7 @@ pub(super) async fn run(args: &DaemonLogsArgs, session: &mut Session<'_>) -> Res
     };
     let mut file = File::open(&path).map_err(failed)?;
     for line in tail(&mut file, args.lines, 0).map_err(failed)? {
-        session.output.line(neutral(&line).as_ref())?;
+        write(&line, session)?;
     }
     let mut unfinished = String::new();
     if !args.follow {
@@ -40,13 +42,24 @@ pub(super) async fn run(args: &DaemonLogsArgs, session: &mut Session<'_>) -> Res
             () = reader_gone() => return Ok(exit_code::SUCCESS),
         }
         let mut more = Vec::new();
+        // The daemon puts aside what has grown too large, and goes on at the beginning.
+        if file.metadata().map_err(failed)?.len() < file.stream_position().map_err(failed)? {
+            file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        }
         file.read_to_end(&mut more).map_err(failed)?;
         unfinished.push_str(&String::from_utf8_lossy(&more));
         while let Some(end) = unfinished.find('\n') {
             let line: String = unfinished.drain(..=end).collect();
-            session.output.line(neutral(line.trim_end()).as_ref())?;
+            write(line.trim_end(), session)?;
         }
     }
+}
+
+fn write(line: &str, session: &mut Session<'_>) -> Result<(), CommandError> {
+    if session.output.is_json() {
+        return session.output.json(&json!({ "line": line }));
+    }
+    session.output.line(neutral(line).as_ref())
 }
 
 /// Returns the last lines that stand behind an offset.

@@ -5,10 +5,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use xy_daemon::protocol::method::{List, ListParams, VersionResult};
+use xy_daemon::telemetry::LARGEST_LOG;
 
 use super::found::{Found, PACE, Place};
 use super::{logs, stop};
@@ -20,8 +22,8 @@ use crate::session::Session;
 /// How many lines of the log an error shows.
 const LAST_LINES: usize = 30;
 
-/// How large the log may be when a daemon is started; a larger one is put aside.
-const LARGEST_LOG: u64 = 1 << 20;
+/// How long a daemon may take that is started because a command needs it.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Runs `daemon start`.
 pub(super) async fn run(args: &DaemonStartArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
@@ -53,25 +55,42 @@ pub(super) async fn again(args: &DaemonStartArgs, session: &mut Session<'_>) -> 
 }
 
 async fn start(args: &DaemonStartArgs, place: Place, session: &mut Session<'_>) -> Result<u8, CommandError> {
+    let version = bring_up(args, &place, session).await?;
+    tell(&place, &version, session).await
+}
+
+/// Starts a daemon for a command that needs one.
+pub(crate) async fn on_demand(session: &mut Session<'_>) -> Result<(), CommandError> {
+    let place = Place::of(session)?;
+    let args = DaemonStartArgs { config: None, timeout: PATIENCE };
+    let version = bring_up(&args, &place, session).await?;
+    session.output.note(&format!("started xyd in the background: pid {}", version.pid));
+    Ok(())
+}
+
+/// Starts a daemon and waits until it answers.
+async fn bring_up(
+    args: &DaemonStartArgs,
+    place: &Place,
+    session: &mut Session<'_>,
+) -> Result<VersionResult, CommandError> {
     let deadline = Instant::now() + args.timeout;
     let version = match place.holder()? {
         // Somebody starts one at this moment, or has one at another socket.
-        Some(pid) => {
-            answer_of(&place, deadline, || Ok(())).await?.ok_or_else(|| LifecycleError::Another {
-                pid,
-                state: place.directories.state.clone(),
-                socket: place.socket.clone(),
-            })?
-        }
+        Some(pid) => answer_of(place, deadline, || Ok(())).await?.ok_or_else(|| LifecycleError::Another {
+            pid,
+            state: place.directories.state.clone(),
+            socket: place.socket.clone(),
+        })?,
         None => {
             let log = place.directories.daemon_log();
-            let (mut child, begun) = spawn(args, &place, &log)?;
+            let (mut child, begun) = spawn(args, place, &log)?;
             let pid = child.id();
             let mut ended = || match child.try_wait() {
                 Ok(Some(status)) => Err(LifecycleError::Ended { how: in_words(status), code: status.code() }),
                 Ok(None) | Err(_) => Ok(()),
             };
-            let answer = answer_of(&place, deadline, &mut ended).await;
+            let answer = answer_of(place, deadline, &mut ended).await;
             let answer = answer
                 .and_then(|version| version.ok_or(LifecycleError::NoAnswer { pid, limit: args.timeout }));
             if answer.is_err() {
@@ -82,7 +101,7 @@ async fn start(args: &DaemonStartArgs, place: Place, session: &mut Session<'_>) 
             answer?
         }
     };
-    tell(&place, &version, session).await
+    Ok(version)
 }
 
 /// Waits until the daemon answers; `None` if it has not by then.

@@ -39,7 +39,7 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<u8, CommandError> {
 
 /// Waits until another program answers, or whoever does after the end of this connection.
 async fn successor(
-    session: &Session<'_>,
+    session: &mut Session<'_>,
     client: Client,
     before: &VersionResult,
 ) -> Result<VersionResult, CommandError> {
