@@ -4,8 +4,8 @@
 mod daemon;
 mod end_to_end;
 mod errors;
-mod import;
 mod every;
+mod import;
 mod lifecycle;
 mod operations;
 mod queries;
