@@ -133,7 +133,7 @@ impl RealDaemon {
             (r"\b[0-9]+\.[0-9]%", "SHARE"),
             (r"\b[0-9]+(\.[0-9])?[KMG]\b", "BYTES"),
             (
-                r#""(pid|age_ms|cpu_ms|memory_bytes|at_unix_ms|started_at_unix_ms|ts_unix_ms|uptime_secs|open_files_limit)":[0-9]+"#,
+                r#""(pid|age_ms|cpu_ms|memory_bytes|at_unix_ms|started_at_unix_ms|ts_unix_ms|uptime_secs|delay_ms|open_files_limit)":[0-9]+"#,
                 "\"$1\":N",
             ),
             (r"\bpid [0-9]+", "pid PID"),

@@ -159,6 +159,11 @@ fn samples() -> Vec<Sample> {
         entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let threads = (pids.len() / WORTH_A_THREAD).clamp(1, processors.min(THREADS_AT_MOST));
+    read_on(threads, &pids)
+}
+
+/// Reads these processes on so many threads, this one among them.
+fn read_on(threads: usize, pids: &[u32]) -> Vec<Sample> {
     let mut parts = pids.chunks(pids.len().div_ceil(threads).max(1));
     let own = parts.next().unwrap_or_default();
     thread::scope(|scope| {
@@ -259,6 +264,20 @@ mod tests {
         };
         assert_eq!(parse(42, line), Some(expected));
         assert_eq!(parse(42, &line[..40]), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn several_threads_read_every_process_once_and_in_order() {
+        let own = std::process::id();
+        let parent = std::os::unix::process::parent_id();
+        // The last one is no process.
+        let pids = [own, parent, own, own, parent, u32::MAX];
+        for threads in 1..=8 {
+            let read: Vec<u32> = read_on(threads, &pids).iter().map(|sample| sample.pid).collect();
+            assert_eq!(read, pids[..5], "{threads} threads");
+        }
+        assert_eq!(read_on(3, &[]), []);
     }
 
     #[cfg(target_os = "linux")]
