@@ -15,6 +15,8 @@ pub mod daemon;
 #[cfg(feature = "server")]
 mod durable;
 #[cfg(feature = "server")]
+pub mod embed;
+#[cfg(feature = "server")]
 mod history;
 #[cfg(feature = "server")]
 pub mod http;
@@ -25,6 +27,8 @@ pub mod intent;
 #[cfg(feature = "client")]
 pub mod paths;
 pub mod protocol;
+#[cfg(feature = "server")]
+pub mod registry;
 #[cfg(feature = "server")]
 pub mod reload;
 #[cfg(feature = "server")]
@@ -39,3 +43,6 @@ pub mod socket;
 pub mod telemetry;
 #[cfg(feature = "server")]
 pub mod upgrade;
+
+#[cfg(feature = "server")]
+pub use embed::{ServeError, ServeOptions, Server, serve};

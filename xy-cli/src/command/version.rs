@@ -16,7 +16,7 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<u8, CommandError> {
         session.output.line(&format!("xyctl {version}, protocol {PROTOCOL_VERSION}"))?;
     }
     let client = session.connect().await?;
-    let answer = call::<Version>(&client, VersionParams {}).await?;
+    let answer = call::<Version>(&client, VersionParams::default()).await?;
     if session.output.is_json() {
         session.output.verbatim(&answer.text)?;
     } else {

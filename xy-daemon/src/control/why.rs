@@ -69,10 +69,7 @@ impl Control {
 
     /// Returns the last lines that an incarnation wrote.
     async fn lines_before(&self, name: &str, end: &ExitEntry, next_start: Option<u64>) -> Vec<String> {
-        let Some(log) = self.log_settings_of(name).and_then(|settings| self.0.logs.open(name, settings).ok())
-        else {
-            return Vec::new();
-        };
+        let Some(log) = self.log_of(name) else { return Vec::new() };
         let time = |unix_ms: u64| i64::try_from(unix_ms).unwrap_or(i64::MAX);
         let until = time(end.at_unix_ms).saturating_add(LATE_MS);
         let query = LogQuery {
