@@ -476,7 +476,9 @@ impl Control {
             });
             tasks.push((name, exists, task));
         }
-        let deadline = timeout_secs.map(|secs| tokio::time::Instant::now() + Duration::from_secs(secs));
+        // A time that no clock reaches is no limit.
+        let deadline =
+            timeout_secs.and_then(|secs| tokio::time::Instant::now().checked_add(Duration::from_secs(secs)));
         let mut rows = Vec::with_capacity(tasks.len());
         for (name, exists, task) in tasks {
             let result = if !wait && exists {

@@ -1,4 +1,12 @@
 //! The daemon around a supervision tree.
+//!
+//! | for | there is |
+//! |---|---|
+//! | a program that asks a daemon | [`client`] and the types of [`protocol`] |
+//! | a program with a tree of its own that `xyctl` is to control | [`serve`], with [`registry`] for its own methods |
+//! | servers from files | [`daemon::run`], which `xyd` and `xyctl up` are made of |
+//!
+//! All of them answer by one [`control`], over the local socket ([`rpc`], [`socket`]) and over loopback HTTP ([`http`]).
 
 #[cfg(feature = "server")]
 pub mod activation;

@@ -958,9 +958,9 @@ pub struct Diagnostics {
     /// The process id of the guard, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard_pid: Option<u32>,
-    /// The directory of lock, ledger and logs.
+    /// The directory of lock, ledger and logs; empty for a program with a tree of its own.
     pub state_dir: String,
-    /// The directory of the configuration.
+    /// The directory of the configuration; empty for a program with a tree of its own.
     pub config_dir: String,
     /// How many files the daemon may have open.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -161,6 +161,17 @@ async fn what_is_registered_is_described_by_its_types() {
 }
 
 #[tokio::test]
+async fn a_wait_that_no_clock_can_measure_has_no_limit() {
+    let program = Program::start().await;
+    for (verb, list) in [("stop", "stopped"), ("start", "started")] {
+        let target = format!("/v1/servers/clock/{verb}?wait=true");
+        let answer = program.send("POST", &target, r#"{"timeout_secs": 18446744073709551615}"#).await;
+        assert_eq!((answer.status, answer.json()[list].clone()), (200, json!(["clock"])), "{answer:?}");
+    }
+    program.end().await;
+}
+
+#[tokio::test]
 async fn serving_ends_with_the_tree_or_before_it_and_leaves_no_file() {
     let program = Program::start().await;
     let socket = program.server.socket().to_owned();
