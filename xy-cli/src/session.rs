@@ -125,10 +125,25 @@ pub(crate) async fn call<M: Method>(
     client: &Client,
     params: M::Params,
 ) -> Result<Answer<M::Result>, CommandError> {
-    let text = client.call::<Verbatim<M>>(params).await?;
+    let text = match client.call::<Verbatim<M>>(params).await {
+        Ok(text) => text,
+        Err(error) => return Err(sooner(client, error).await.into()),
+    };
     let result = serde_json::from_str(text.get())
         .map_err(|source| CommandError::Result { method: M::NAME, source })?;
     Ok(Answer { text, result })
+}
+
+/// Finds out whether what was not understood is so because the daemon speaks another protocol.
+async fn sooner(client: &Client, error: ClientError) -> ClientError {
+    let ClientError::Rpc(refused) = &error else { return error };
+    if !matches!(refused.kind(), ErrorKind::MethodNotFound | ErrorKind::InvalidParams) {
+        return error;
+    }
+    match client.agree().await {
+        Err(ClientError::Rpc(other)) if other.kind() == ErrorKind::UnsupportedProtocol => other.into(),
+        _ => error,
+    }
 }
 
 /// Turns the refusal of a name into one that says which name was probably meant.

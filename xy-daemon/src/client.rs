@@ -33,14 +33,14 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::paths::{SocketPathError, check_socket_path};
-use crate::protocol::Method;
 use crate::protocol::error::RpcError;
 use crate::protocol::frame::{FrameError, FrameReader};
 use crate::protocol::message::{Id, Outgoing, Reply, ReplyError};
 use crate::protocol::method::{
     CancelParams, Event, Events, EventsCancel, Gap, LogLine, Logs, LogsCancel, Notification, SubscribeResult,
-    Subscribed, SubscriptionId,
+    Subscribed, SubscriptionId, Version, VersionParams, VersionResult,
 };
+use crate::protocol::{Method, PROTOCOL_VERSION};
 
 /// How many bytes of notifications wait for a slow reader of a subscription; beyond, they become a gap.
 pub const MAX_BACKLOG: usize = 16 << 20;
@@ -209,6 +209,20 @@ impl Client {
         self.shared.send::<M>(id, &params).await?;
         let result = answer.await.map_err(|_| self.shared.ended())??;
         decode(&result)
+    }
+
+    /// Asks which daemon answers, and whether it speaks the protocol of this client.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Rpc`] of kind [`UnsupportedProtocol`](crate::protocol::error::ErrorKind::UnsupportedProtocol) if it
+    /// does not, with a text that says which of both is to be upgraded; otherwise the connection ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing changes.
+    pub async fn agree(&self) -> Result<VersionResult, ClientError> {
+        self.call::<Version>(VersionParams { protocol: Some(PROTOCOL_VERSION) }).await
     }
 
     /// Subscribes to output or to events.

@@ -1,4 +1,4 @@
-//! Every operation the daemon offers, once: the socket, and later HTTP, only frame it.
+//! Every operation on a tree, once: the socket and HTTP only frame it.
 //!
 //! | operation | of the library |
 //! |---|---|
@@ -8,7 +8,8 @@
 //! | `pause`, `resume` | automatic restarts off and on |
 //! | `reload` | [`reload::plan`] over `start_child`, `update`, `stop`, `start` and `remove` |
 //!
-//! It translates and holds no lifecycle state. What it keeps is the configuration in force.
+//! It translates and holds no lifecycle state. What it keeps is the configuration in force. A tree that a program has put
+//! together itself has none: then what is about files is refused, and everything else is the same.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,7 +23,7 @@ use tokio::task::JoinHandle;
 use xy_actors::child::StartErrorKind;
 use xy_actors::event::stream::{EventCursor, unix_ms};
 use xy_actors::exit::Cause;
-use xy_actors::log::{LinePattern, LogHub, LogQuery, LogSettings, Stream};
+use xy_actors::log::{LinePattern, Log, LogHub, LogQuery, LogSettings, Stream};
 use xy_actors::policy::Refusal;
 use xy_actors::process::{Ownership, ProcessHost};
 use xy_actors::spec::ChildType;
@@ -33,16 +34,17 @@ use crate::daemon::{Asked, DaemonSignal};
 use crate::history::History;
 use crate::idle::{Clients, Presence};
 use crate::intent::Intent;
-use crate::protocol::PROTOCOL_VERSION;
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::method::{
     self, AddParams, AddResult, Diagnostics, DisableResult, EnableResult, EventsParams, Failed, Killed,
-    KilledProcess, ListParams, ListResult, LogsParams, OperationParams, PauseResult, ReloadParams,
+    KilledProcess, ListParams, ListResult, LogsParams, OperationParams, PauseResult, Reload, ReloadParams,
     ReloadResult, Reloaded, RemoveParams, RemoveResult, RestartResult, ResumeResult, ServerSummary,
     ServerUsage, ShowParams, ShowResult, ShutdownParams, ShutdownResult, SignalParams, SignalResult,
     StartResult, StatusParams, StatusResult, StopResult, Targets, Transition, UpgradeParams, UpgradeResult,
     UsageParams, UsageResult, VersionParams, VersionResult, WhyParams, WhyResult,
 };
+use crate::protocol::{Method as _, PROTOCOL_VERSION};
+use crate::registry::Registry;
 use crate::reload;
 use crate::rpc::{Service, Subscription};
 use crate::upgrade::{ConfigurationState, UpgradeError};
@@ -77,9 +79,11 @@ pub struct Control(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     root: Supervisor,
-    host: ProcessHost,
+    /// Owns the processes of the tree, if it has some.
+    host: Option<ProcessHost>,
     logs: LogHub,
-    source: Source,
+    /// Where the configuration is; `None` if the program has put the tree together itself.
+    source: Option<Source>,
     in_force: Mutex<InForce>,
     /// The servers that were added for the daemon's life, which no file describes.
     adhoc: Mutex<BTreeMap<String, ServerConfig>>,
@@ -91,9 +95,20 @@ struct Inner {
     asks: mpsc::Sender<Asked>,
     started_at_unix_ms: u64,
     place: Place,
+    embedding: Option<Embedding>,
     /// A program that was to take over has handed the process back.
     is_handed_back: AtomicBool,
     clients: Clients,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The tree may go on for long after nobody asks about it any more.
+        let noting = self.noting.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(noting) = noting {
+            noting.abort();
+        }
+    }
 }
 
 /// Where the daemon is, for its diagnostics.
@@ -103,6 +118,29 @@ pub struct Place {
     pub state_dir: PathBuf,
     /// The process id of the guard, if there is one.
     pub guard: Option<u32>,
+}
+
+/// What a program says whose own tree this is.
+#[derive(Debug, Clone)]
+pub(crate) struct Embedding {
+    /// The program's name.
+    pub(crate) program: String,
+    /// What it answers beside the methods of every daemon.
+    pub(crate) registry: Registry,
+    /// Whether a client may end the tree.
+    pub(crate) permits_shutdown: bool,
+}
+
+/// Why the configuration was not read again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// The configuration as a whole cannot be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The tree was not made from files.
+    #[error("the program has put its tree together itself: there are no files to read")]
+    NoFiles,
 }
 
 /// Where the configuration is read from.
@@ -174,6 +212,40 @@ impl Control {
         asks: mpsc::Sender<Asked>,
         place: Place,
     ) -> Self {
+        Self::of(Parts {
+            root,
+            host: Some(host),
+            logs,
+            source: Some(source),
+            in_force,
+            asks,
+            place,
+            embedding: None,
+        })
+    }
+
+    /// Creates the operations around a tree that a program has put together itself.
+    pub(crate) fn around(
+        root: Supervisor,
+        host: Option<ProcessHost>,
+        logs: LogHub,
+        asks: mpsc::Sender<Asked>,
+        embedding: Embedding,
+    ) -> Self {
+        Self::of(Parts {
+            root,
+            host,
+            logs,
+            source: None,
+            in_force: InForce::default(),
+            asks,
+            place: Place::default(),
+            embedding: Some(embedding),
+        })
+    }
+
+    fn of(parts: Parts) -> Self {
+        let Parts { root, host, logs, source, in_force, asks, place, embedding } = parts;
         let kept = !place.state_dir.as_os_str().is_empty();
         let history = History::open(kept.then(|| place.state_dir.join("history")).as_deref());
         let noting = tokio::spawn(history.clone().follow(root.events(EventCursor::Seq(1))));
@@ -190,9 +262,21 @@ impl Control {
             asks,
             started_at_unix_ms: unix_ms(),
             place,
+            embedding,
             is_handed_back: AtomicBool::new(false),
             clients: Clients::default(),
         }))
+    }
+
+    /// Returns what servers from files are made with.
+    fn files(&self, method: &str) -> Result<(&Source, &ProcessHost), RpcError> {
+        match (&self.0.source, &self.0.host) {
+            (Some(source), Some(host)) => Ok((source, host)),
+            _ => {
+                let message = format!("`{method}` is about server files; this program made its tree itself");
+                Err(RpcError::new(ErrorKind::Unsupported, message))
+            }
+        }
     }
 
     /// Waits until the end of the tree is in the history, and forgets those of whom nothing is to be left. To be called
@@ -232,27 +316,32 @@ impl Control {
         Some(ConfigurationState::of(&in_force.config, in_force.rejected.clone(), self.adhoc_names()))
     }
 
-    fn diagnostics(&self) -> Diagnostics {
-        let (ownership, cgroup) = match self.0.host.ownership() {
+    /// Returns what the daemon stands on; of a tree without processes there is nothing to say.
+    fn diagnostics(&self) -> Option<Diagnostics> {
+        let host = self.0.host.as_ref()?;
+        let (ownership, cgroup) = match host.ownership() {
             Ownership::Cgroup { path } => ("cgroup", Some(path.display().to_string())),
             Ownership::Subreaper => ("subreaper", None),
             _ => ("walk", None),
         };
         let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
-        let strangers = self.0.host.strangers();
-        Diagnostics {
+        let strangers = host.strangers();
+        Some(Diagnostics {
             ownership: ownership.to_owned(),
             cgroup,
             guard_pid: self.0.place.guard,
             handed_back: self.0.is_handed_back.load(Ordering::Relaxed),
             state_dir: self.0.place.state_dir.display().to_string(),
-            config_dir: self.0.source.config_dir.display().to_string(),
+            config_dir: match &self.0.source {
+                Some(source) => source.config_dir.display().to_string(),
+                None => String::new(),
+            },
             open_files_limit: limit.ok().map(|(soft, _)| soft),
             strangers: strangers
                 .iter()
                 .map(|member| format!("{} ({})", member.pid, member.command))
                 .collect(),
-        }
+        })
     }
 
     fn in_force(&self) -> MutexGuard<'_, InForce> {
@@ -270,6 +359,36 @@ impl Control {
 
     fn log_settings_of(&self, name: &str) -> Option<LogSettings> {
         self.in_force().config.servers.get(name).map(|server| server.log)
+    }
+
+    /// Returns the output of a server, if it has some.
+    fn log_of(&self, name: &str) -> Option<Log> {
+        match (&self.0.source, self.log_settings_of(name)) {
+            (_, Some(settings)) => self.0.logs.open(name, settings).ok(),
+            (Some(_), None) => None,
+            // Its own program has opened it with the first start.
+            (None, None) => self.0.logs.find(name),
+        }
+    }
+
+    /// Returns whether there is a server or group of this name or path.
+    async fn exists(&self, name: &str) -> bool {
+        match self.0.source {
+            Some(_) => self.in_force().has(name),
+            None => self.0.root.lookup(name).await.is_ok(),
+        }
+    }
+
+    /// Returns every server and group, each group's row before those in it.
+    async fn rows(&self) -> Result<Vec<ServerSummary>, OperationError> {
+        let mut children = self.0.root.which_children().await?;
+        children.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut rows = Vec::with_capacity(children.len());
+        for child in &children {
+            rows.push(self.summary(child));
+            rows.extend(self.rows_in(&self.0.root, child).await);
+        }
+        Ok(rows)
     }
 
     fn summary(&self, child: &ChildInfo) -> ServerSummary {
@@ -294,7 +413,7 @@ impl Control {
     async fn names(&self, targets: Targets) -> Result<Vec<String>, RpcError> {
         match targets {
             Targets::Names(names) => {
-                let names = self.matching(names);
+                let names = self.matching(names).await?;
                 let mut unique: Vec<String> = Vec::with_capacity(names.len());
                 for name in names.into_iter().flat_map(|name| self.instances_of(name)) {
                     if !unique.contains(&name) {
@@ -352,7 +471,8 @@ impl Control {
         let names = self.names(targets).await?;
         let mut tasks = Vec::with_capacity(names.len());
         for name in names {
-            if self.in_force().has(&name) {
+            let exists = self.exists(&name).await;
+            if exists {
                 self.0.history.asked(&name, verb, reason.as_deref(), unix_ms());
             }
             let (control, operation) = (self.clone(), operation.clone());
@@ -362,12 +482,13 @@ impl Control {
                 let (owner, id) = control.owner_of(&path).await?;
                 operation(owner, id, reason).await
             });
-            tasks.push((name, task));
+            tasks.push((name, exists, task));
         }
-        let deadline = timeout_secs.map(|secs| tokio::time::Instant::now() + Duration::from_secs(secs));
+        // A time that no clock reaches is no limit.
+        let deadline =
+            timeout_secs.and_then(|secs| tokio::time::Instant::now().checked_add(Duration::from_secs(secs)));
         let mut rows = Vec::with_capacity(tasks.len());
-        for (name, task) in tasks {
-            let exists = self.in_force().has(&name);
+        for (name, exists, task) in tasks {
             let result = if !wait && exists {
                 Ok(None)
             } else {
@@ -418,21 +539,36 @@ impl Control {
     /// Reads the configuration again and applies what changed.
     ///
     /// # Errors
-    /// If the configuration as a whole cannot be read; then nothing changes.
+    /// If the configuration as a whole cannot be read, or there is none; then nothing changes.
     ///
     /// # Cancel safety
     /// Not cancel safe: call it in a task of its own, as the socket does.
-    pub async fn reload(&self, dry_run: bool) -> Result<ReloadResult, LoadError> {
+    pub async fn reload(&self, dry_run: bool) -> Result<ReloadResult, ReloadError> {
+        let (Some(source), Some(host)) = (&self.0.source, &self.0.host) else {
+            return Err(ReloadError::NoFiles);
+        };
         let _one_at_a_time = self.0.reloading.lock().await;
-        let mut config = self.0.source.load().await?;
+        let mut config = source.load().await?;
         self.keep_adhoc(&mut config);
         let plan = reload::plan(&self.in_force().config, &config);
         let result = words::reload_result(&plan);
         if !dry_run {
-            self.apply(plan).await;
+            self.apply(plan, host).await;
         }
         Ok(result)
     }
+}
+
+/// What [`Control`] is made of.
+struct Parts {
+    root: Supervisor,
+    host: Option<ProcessHost>,
+    logs: LogHub,
+    source: Option<Source>,
+    in_force: InForce,
+    asks: mpsc::Sender<Asked>,
+    place: Place,
+    embedding: Option<Embedding>,
 }
 
 /// What one server's operation came to: `None` if nobody waits for it.
@@ -461,6 +597,7 @@ impl From<OperationError> for Trouble {
             OperationError::StartFailed { cause: Cause::StartFailed { .. }, .. } => ErrorKind::SpawnFailed,
             OperationError::StartFailed { .. } => ErrorKind::NotReady,
             OperationError::Refused { refusal: Refusal::Superseded, .. } => ErrorKind::Superseded,
+            OperationError::Refused { refusal: Refusal::SimpleOneForOne, .. } => ErrorKind::Unsupported,
             OperationError::Refused { refusal: Refusal::ShuttingDown, .. }
             | OperationError::SupervisorGone => ErrorKind::ShuttingDown,
             _ => ErrorKind::InternalError,
@@ -509,14 +646,7 @@ impl Service for Control {
     }
 
     async fn list(&self, _params: ListParams) -> Result<ListResult, RpcError> {
-        let mut children = self.0.root.which_children().await.map_err(gone)?;
-        children.sort_by(|a, b| a.id.cmp(&b.id));
-        let mut servers = Vec::with_capacity(children.len());
-        for child in &children {
-            servers.push(self.summary(child));
-            servers.extend(self.rows_in(&self.0.root, child).await);
-        }
-        Ok(ListResult { servers })
+        Ok(ListResult { servers: self.rows().await.map_err(gone)? })
     }
 
     async fn status(&self, params: StatusParams) -> Result<StatusResult, RpcError> {
@@ -532,7 +662,7 @@ impl Service for Control {
             Err(error) => return Err(gone(error)),
         };
         let children = self.rows_in(&owner, &child).await;
-        let log = self.log_settings_of(&name).and_then(|settings| self.0.logs.open(&name, settings).ok());
+        let log = self.log_of(&name);
         let mut stderr_tail = Vec::new();
         if let Some(log) = &log {
             let lines = log.tail(STDERR_SEARCHED);
@@ -643,6 +773,7 @@ impl Service for Control {
     }
 
     async fn reload(&self, params: ReloadParams) -> Result<ReloadResult, RpcError> {
+        self.files(Reload::NAME)?;
         let control = self.clone();
         // In a task of its own it is not cut off in the middle when its client goes away.
         let reload = tokio::spawn(async move { Self::reload(&control, params.dry_run).await });
@@ -675,7 +806,7 @@ impl Service for Control {
     }
 
     async fn usage(&self, _params: UsageParams) -> Result<UsageResult, RpcError> {
-        let host = self.0.host.clone();
+        let Some(host) = self.0.host.clone() else { return Ok(UsageResult::default()) };
         // It reads many files.
         let usage = tokio::task::spawn_blocking(move || host.usage()).await.unwrap_or_default();
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -704,7 +835,7 @@ impl Service for Control {
 
     async fn logs(&self, params: LogsParams) -> Result<Box<dyn Subscription>, RpcError> {
         let LogsParams { name, tail, follow, since_unix_ms, until_unix_ms, previous, grep } = params;
-        let Some(settings) = self.log_settings_of(&name) else { return Err(self.no_log(&name)) };
+        let Some(log) = self.log_of(&name) else { return Err(self.no_log(&name).await) };
         if follow && (previous || until_unix_ms.is_some()) {
             let parameter = if previous { "previous" } else { "until_unix_ms" };
             return Err(RpcError::invalid_parameter(
@@ -716,11 +847,6 @@ impl Service for Control {
             Ok(pattern) => pattern,
             Err(error) => return Err(RpcError::invalid_parameter("grep", chain(&error))),
         };
-        let log = self
-            .0
-            .logs
-            .open(&name, settings)
-            .map_err(|error| RpcError::new(ErrorKind::InternalError, chain(&error)))?;
         let is_selected = since_unix_ms.is_some() || until_unix_ms.is_some() || previous || pattern.is_some();
         let tail = tail.or((!is_selected).then_some(DEFAULT_TAIL));
         let time = |unix_ms: Option<u64>| unix_ms.map(|unix_ms| i64::try_from(unix_ms).unwrap_or(i64::MAX));
@@ -744,16 +870,25 @@ impl Service for Control {
         Ok(VersionResult {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL_VERSION,
+            program: self.0.embedding.as_ref().map(|embedding| embedding.program.clone()),
             pid: std::process::id(),
             started_at_unix_ms: self.0.started_at_unix_ms,
-            diagnostics: Some(self.diagnostics()),
+            diagnostics: self.diagnostics(),
         })
     }
 
     async fn shutdown(&self, params: ShutdownParams) -> Result<ShutdownResult, RpcError> {
+        if let Some(Embedding { program, permits_shutdown: false, .. }) = &self.0.embedding {
+            let message = format!("`{program}` does not let itself be ended from outside; end the program");
+            return Err(RpcError::new(ErrorKind::Unsupported, message));
+        }
         tracing::info!(reason = params.reason.as_deref().unwrap_or_default(), "shutdown was asked for");
         self.signal_daemon(DaemonSignal::Shutdown);
         Ok(ShutdownResult { stopping: true })
+    }
+
+    fn registry(&self) -> Option<&Registry> {
+        self.0.embedding.as_ref().map(|embedding| &embedding.registry)
     }
 
     async fn upgrade(&self, _params: UpgradeParams) -> Result<UpgradeResult, RpcError> {

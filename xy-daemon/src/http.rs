@@ -30,11 +30,13 @@ use crate::protocol::method::{EventsParams, Notification, VersionParams};
 use crate::rpc::Service;
 
 pub mod address;
+mod answer;
 pub mod connection_file;
 pub mod credentials;
 mod endpoint;
 pub mod guard;
 mod metrics;
+pub mod openapi;
 mod operations;
 mod pace;
 pub mod private_file;
@@ -254,7 +256,7 @@ fn base_url(address: SocketAddr) -> String {
 /// Dropping the future drops all connections; operations that have begun go on.
 pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: impl Future<Output = ()>) {
     let Listener { listener, address, credentials, limits } = listener;
-    let epoch = match service.version(VersionParams {}).await {
+    let epoch = match service.version(VersionParams::default()).await {
         Ok(version) => version.started_at_unix_ms,
         Err(_) => xy_actors::event::stream::unix_ms(),
     };

@@ -1,4 +1,12 @@
 //! The daemon around a supervision tree.
+//!
+//! | for | there is |
+//! |---|---|
+//! | a program that asks a daemon | [`client`] and the types of [`protocol`] |
+//! | a program with a tree of its own that `xyctl` is to control | [`serve`], with [`registry`] for its own methods |
+//! | servers from files | [`daemon::run`], which `xyd` and `xyctl up` are made of |
+//!
+//! All of them answer by one [`control`], over the local socket ([`rpc`], [`socket`]) and over loopback HTTP ([`http`]).
 
 #[cfg(feature = "server")]
 pub mod activation;
@@ -15,6 +23,8 @@ pub mod daemon;
 #[cfg(feature = "server")]
 mod durable;
 #[cfg(feature = "server")]
+pub mod embed;
+#[cfg(feature = "server")]
 mod history;
 #[cfg(feature = "server")]
 pub mod http;
@@ -27,6 +37,8 @@ pub mod intent;
 #[cfg(feature = "client")]
 pub mod paths;
 pub mod protocol;
+#[cfg(feature = "server")]
+pub mod registry;
 #[cfg(feature = "server")]
 pub mod reload;
 #[cfg(feature = "server")]
@@ -41,3 +53,6 @@ pub mod socket;
 pub mod telemetry;
 #[cfg(feature = "server")]
 pub mod upgrade;
+
+#[cfg(feature = "server")]
+pub use embed::{ServeError, ServeOptions, Server, serve};

@@ -11,12 +11,19 @@ pub mod json;
 pub mod message;
 pub mod method;
 pub mod pattern;
+#[cfg(feature = "schema")]
+pub mod schema;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The version of the control protocol, raised when a change would break an existing client.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The oldest version of the control protocol whose clients are understood.
+///
+/// A daemon understands the version before its own at least; what is only added does not make a new one.
+pub const OLDEST_PROTOCOL: u32 = 1;
 
 /// One method of the control protocol.
 ///

@@ -23,20 +23,22 @@ use tokio::time::timeout;
 use xy_actors::process::settings::is_reserved;
 
 use crate::idle::Presence;
-use crate::protocol::Method;
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::frame::{FrameError, FrameReader, MAX_LINE};
 use crate::protocol::message::{Id, Incoming, Outgoing, Refused, Request, Response};
 use crate::protocol::method::{
-    Add, AddParams, AddResult, CancelParams, CancelResult, Disable, DisableResult, Enable, EnableResult,
-    Events, EventsCancel, EventsParams, Gap, List, ListParams, ListResult, Logs, LogsCancel, LogsParams,
-    Notification, OperationParams, Pause, PauseResult, Reload, ReloadParams, ReloadResult, Remove,
-    RemoveParams, RemoveResult, Restart, RestartResult, Resume, ResumeResult, Show, ShowParams, ShowResult,
-    Shutdown, ShutdownParams, ShutdownResult, Signal, SignalParams, SignalResult, Start, StartResult, Status,
-    StatusParams, StatusResult, Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Upgrade,
-    UpgradeParams, UpgradeResult, Usage, UsageParams, UsageResult, Version, VersionParams, VersionResult,
-    Why, WhyParams, WhyResult,
+    Add, AddParams, AddResult, CancelParams, CancelResult, Capabilities, CapabilitiesParams,
+    CapabilitiesResult, Disable, DisableResult, Enable, EnableResult, Events, EventsCancel, EventsParams,
+    Gap, List, ListParams, ListResult, Logs, LogsCancel, LogsParams, METHODS, Notification, OperationParams,
+    Pause, PauseResult, Reload, ReloadParams, ReloadResult, Remove, RemoveParams, RemoveResult, Restart,
+    RestartResult, Resume, ResumeResult, Show, ShowParams, ShowResult, Shutdown, ShutdownParams,
+    ShutdownResult, Signal, SignalParams, SignalResult, Start, StartResult, Status, StatusParams,
+    StatusResult, Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Upgrade, UpgradeParams,
+    UpgradeResult, Usage, UsageParams, UsageResult, Version, VersionParams, VersionResult, Why, WhyParams,
+    WhyResult,
 };
+use crate::protocol::{Method, OLDEST_PROTOCOL, PROTOCOL_VERSION};
+use crate::registry::Registry;
 use crate::socket::Listener;
 
 /// The most requests in flight on one connection; more are read when one of them is answered.
@@ -143,6 +145,10 @@ pub trait Service: Send + Sync + 'static {
     ) -> impl Future<Output = Result<ShutdownResult, RpcError>> + Send;
     /// Answers [`Upgrade`] when it is certain whether the new program can take over, just before it does.
     fn upgrade(&self, params: UpgradeParams) -> impl Future<Output = Result<UpgradeResult, RpcError>> + Send;
+    /// Returns what a program answers beside these methods.
+    fn registry(&self) -> Option<&Registry> {
+        None
+    }
 }
 
 fn unsupported(method: &str) -> RpcError {
@@ -624,10 +630,58 @@ async fn dispatch<S: Service>(service: &S, request: &Request) -> Result<Outcome,
         Reload::NAME => result::<Reload>(service.reload(request.params()?).await),
         Logs::NAME => Ok(Outcome::Source(Topic::Logs, service.logs(request.params()?).await?)),
         Events::NAME => Ok(Outcome::Source(Topic::Events, service.events(request.params()?).await?)),
-        Version::NAME => result::<Version>(service.version(request.params()?).await),
+        Capabilities::NAME => {
+            request.params::<CapabilitiesParams>()?;
+            result::<Capabilities>(Ok(capabilities(service)))
+        }
+        Version::NAME => {
+            let params: VersionParams = request.params()?;
+            check_protocol(params.protocol)?;
+            result::<Version>(service.version(params).await)
+        }
         Shutdown::NAME => result::<Shutdown>(service.shutdown(request.params()?).await),
         Upgrade::NAME => result::<Upgrade>(service.upgrade(request.params()?).await),
-        unknown => Err(RpcError::new(ErrorKind::MethodNotFound, format!("there is no method `{unknown}`"))),
+        other => match service.registry() {
+            Some(registry) => {
+                registry.run(request).await.unwrap_or_else(|| Err(unknown(other))).map(Outcome::Result)
+            }
+            None => Err(unknown(other)),
+        },
+    }
+}
+
+fn unknown(method: &str) -> RpcError {
+    let message = format!(
+        "there is no method `{method}`; the daemon speaks version {PROTOCOL_VERSION} of the protocol"
+    );
+    RpcError::new(ErrorKind::MethodNotFound, message)
+}
+
+/// Refuses a client whose protocol is not understood; one that does not say it is taken at its word.
+fn check_protocol(of_client: Option<u32>) -> Result<(), RpcError> {
+    let (older, other) = match of_client {
+        None | Some(OLDEST_PROTOCOL..=PROTOCOL_VERSION) => return Ok(()),
+        Some(newer) if newer > PROTOCOL_VERSION => ("daemon", newer),
+        Some(older) => ("client", older),
+    };
+    let versions = match OLDEST_PROTOCOL {
+        PROTOCOL_VERSION => format!("version {PROTOCOL_VERSION}"),
+        oldest => format!("versions {oldest} to {PROTOCOL_VERSION}"),
+    };
+    let message = format!(
+        "the client speaks version {other} of the protocol and the daemon {versions}: upgrade the {older}"
+    );
+    Err(RpcError::new(ErrorKind::UnsupportedProtocol, message))
+}
+
+/// Says what can be asked of a service.
+pub(crate) fn capabilities<S: Service>(service: &S) -> CapabilitiesResult {
+    CapabilitiesResult {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: PROTOCOL_VERSION,
+        oldest_protocol: OLDEST_PROTOCOL,
+        methods: METHODS.iter().map(|&name| name.to_owned()).collect(),
+        registered: service.registry().into_iter().flat_map(Registry::descriptions).cloned().collect(),
     }
 }
 

@@ -143,6 +143,11 @@ impl LogHub {
         Ok(log)
     }
 
+    /// Returns the log of a child path, if it is open, and leaves its settings alone.
+    pub fn find(&self, name: &str) -> Option<Log> {
+        locked(&self.inner.logs).get(name).cloned()
+    }
+
     fn log(&self, name: &str, state: State) -> Log {
         let engine = Arc::clone(&self.inner.engine);
         let place = engine.directory.as_ref().map(|root| Place::new(root, name));

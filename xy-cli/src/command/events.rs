@@ -28,7 +28,7 @@ pub(super) async fn run(args: &EventsArgs, session: &mut Session<'_>) -> Result<
     output.flush()?;
     if end == End::Source && args.follow {
         // Events end only with the daemon; asking tells whether it is gone already.
-        client.call::<Version>(VersionParams {}).await?;
+        client.call::<Version>(VersionParams::default()).await?;
         output.note("the events have ended: the daemon is stopping");
     }
     Ok(exit_code::SUCCESS)

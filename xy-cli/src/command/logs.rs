@@ -151,7 +151,7 @@ pub(super) async fn follow(
 
 /// Says why a followed log ended: the server is gone, or the daemon is.
 async fn ended(client: &Client, name: &str, output: &mut Output) -> Result<(), CommandError> {
-    match client.call::<Version>(VersionParams {}).await {
+    match client.call::<Version>(VersionParams::default()).await {
         Ok(_) | Err(ClientError::Rpc(_)) => {
             output.note(&format!(
                 "the log of `{name}` has ended: the server was removed, or the daemon is stopping"

@@ -45,7 +45,7 @@ pub(super) async fn run(args: &ShutdownArgs, session: &mut Session<'_>) -> Resul
 async fn closed(client: &Client) -> Result<(), CommandError> {
     loop {
         // The events may end a little earlier than the daemon. What it answers meanwhile does not matter.
-        match client.call::<Version>(VersionParams {}).await {
+        match client.call::<Version>(VersionParams::default()).await {
             Ok(_) | Err(ClientError::Rpc(_)) => {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await
             }

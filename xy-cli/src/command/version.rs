@@ -16,7 +16,7 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<u8, CommandError> {
         session.output.line(&format!("xyctl {version}, protocol {PROTOCOL_VERSION}"))?;
     }
     let client = session.connect().await?;
-    let answer = call::<Version>(&client, VersionParams {}).await?;
+    let answer = call::<Version>(&client, VersionParams::default()).await?;
     if session.output.is_json() {
         session.output.verbatim(&answer.text)?;
     } else {
@@ -24,7 +24,11 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<u8, CommandError> {
         let since = Clock::local().date_time(daemon.started_at_unix_ms);
         let ago = time::ago(daemon.started_at_unix_ms, time::now_unix_ms());
         let (version, protocol, pid) = (neutral(&daemon.version), daemon.protocol, daemon.pid);
-        let line = format!("daemon {version}, protocol {protocol}, pid {pid}, since {since} ({ago})");
+        let who = match &daemon.program {
+            Some(program) => format!("{}, with xy {version}", neutral(program)),
+            None => format!("daemon {version}"),
+        };
+        let line = format!("{who}, protocol {protocol}, pid {pid}, since {since} ({ago})");
         session.output.line(&line)?;
         for line in daemon.diagnostics.iter().flat_map(diagnostics) {
             session.output.line(&line)?;
@@ -42,12 +46,11 @@ pub(super) fn diagnostics(facts: &Diagnostics) -> Vec<String> {
         (other, _) => neutral(other).to_string(),
     };
     let guard = facts.guard_pid.map_or("none".to_owned(), |pid| format!("pid {pid}"));
-    let mut lines = vec![
-        format!("  process trees: {ownership}"),
-        format!("  guard: {guard}"),
-        format!("  configuration: {}", neutral(&facts.config_dir)),
-        format!("  state: {}", neutral(&facts.state_dir)),
-    ];
+    let mut lines = vec![format!("  process trees: {ownership}"), format!("  guard: {guard}")];
+    // A program with a tree of its own has neither.
+    let directories = [("configuration", &facts.config_dir), ("state", &facts.state_dir)];
+    let known = directories.into_iter().filter(|(_, directory)| !directory.is_empty());
+    lines.extend(known.map(|(what, directory)| format!("  {what}: {}", neutral(directory))));
     lines.extend(facts.open_files_limit.map(|limit| format!("  open files: at most {limit}")));
     lines.extend(
         facts.strangers.iter().map(|stranger| format!("  belongs to no server: {}", neutral(stranger))),

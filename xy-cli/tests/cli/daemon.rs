@@ -225,6 +225,7 @@ impl Service for Mock {
         Ok(VersionResult {
             version: "9.8.7".into(),
             protocol: 1,
+            program: None,
             pid: 77,
             // Each upgrade is another program.
             started_at_unix_ms: 1000 + self.count::<Upgrade>(),

@@ -2,6 +2,7 @@
 //! against a real one with real servers.
 
 mod daemon;
+mod embedded;
 mod end_to_end;
 mod errors;
 mod every;

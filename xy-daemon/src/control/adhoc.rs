@@ -9,11 +9,12 @@ use xy_actors::spec::ChildSpec;
 
 use super::apply::note_failure;
 use super::tree::child_of;
-use super::{Control, chain};
+use super::{Control, Source, chain};
 use crate::config::{Config, ConfigError, ServerConfig, Settings};
 use crate::durable;
+use crate::protocol::Method as _;
 use crate::protocol::error::{ErrorKind, RpcError};
-use crate::protocol::method::{AddParams, AddResult, Failed, OperationParams, RemoveResult};
+use crate::protocol::method::{Add, AddParams, AddResult, Failed, OperationParams, Remove, RemoveResult};
 
 /// What stands for the file of a server that has none.
 const NO_FILE: &str = "servers/(no file)";
@@ -71,6 +72,7 @@ impl Control {
         params: OperationParams,
         enabled: bool,
     ) -> Result<(Vec<String>, Vec<Failed>), RpcError> {
+        let (source, _) = self.files(verb)?;
         let (mut done, mut failed) = (Vec::new(), Vec::new());
         for name in self.names(params.targets).await? {
             if !self.in_force().has(&name) {
@@ -78,7 +80,7 @@ impl Control {
                 failed.push(Failed { message: format!("server not found: `{name}`"), name, kind });
                 continue;
             }
-            match self.0.source.intent.set(&name, Some(enabled)) {
+            match source.intent.set(&name, Some(enabled)) {
                 Ok(()) => {
                     let config = &mut self.in_force().config;
                     if let Some(server) = config.servers.get_mut(&name) {
@@ -98,6 +100,7 @@ impl Control {
     }
 
     pub(super) async fn add_server(&self, params: AddParams) -> Result<AddResult, RpcError> {
+        let (source, host) = self.files(Add::NAME)?;
         let _one_at_a_time = self.0.reloading.lock().await;
         let name = params.name.clone();
         let taken = {
@@ -113,14 +116,14 @@ impl Control {
             ));
         }
         let text = render(&params);
-        let directory = self.servers_dir();
+        let directory = servers_dir(source);
         let path = match params.temporary {
             true => Path::new(NO_FILE).to_owned(),
             false => directory.join(format!("{name}.ron")),
         };
         // The settings of the whole daemon only change with a reload; a file is read again then.
         let settings = Settings::default();
-        let mut servers = Config::server(&name, &path, &text, &settings, &self.0.source.options)
+        let mut servers = Config::server(&name, &path, &text, &settings, &source.options)
             .map_err(|errors| RpcError::new(ErrorKind::ConfigInvalid, lines(&errors)))?;
         for server in &mut servers {
             if let Some(port) = server.process.port
@@ -151,7 +154,7 @@ impl Control {
             }
             self.0.history.asked(&server.name, "add", None, super::unix_ms());
             added.push(server.name.clone());
-            let (root, child) = (self.0.root.clone(), child_of(&server, &self.0.host, &self.0.logs));
+            let (root, child) = (self.0.root.clone(), child_of(&server, host, &self.0.logs));
             let (begun, is_begun) = tokio::sync::oneshot::channel();
             tokio::spawn(async move {
                 let start = root.start_child(server.child, child);
@@ -173,6 +176,7 @@ impl Control {
     }
 
     pub(super) async fn remove_server(&self, name: String) -> Result<RemoveResult, RpcError> {
+        let (Source { intent, .. }, _) = self.files(Remove::NAME)?;
         let _one_at_a_time = self.0.reloading.lock().await;
         let Leaving { roots, servers, groups, source, waiting } = match self.leaving(&name) {
             Some(leaving) => leaving,
@@ -212,7 +216,7 @@ impl Control {
             config.groups.remove(name);
             self.0.history.forget(name);
             // What is left there means nothing without the server.
-            _ = self.0.source.intent.set(name, None);
+            _ = intent.set(name, None);
         }
         Ok(RemoveResult { removed: roots, file })
     }
@@ -240,16 +244,15 @@ impl Control {
         Some(Leaving { roots, servers: servers_gone, groups: groups_gone, source, waiting })
     }
 
-    fn servers_dir(&self) -> PathBuf {
-        let source = &self.0.source;
-        source.options.servers.clone().unwrap_or_else(|| source.config_dir.join("servers"))
-    }
-
     fn holder_of(&self, port: u16) -> Option<String> {
         let in_force = self.in_force();
         let holder = in_force.config.servers.values().find(|server| server.process.port == Some(port));
         holder.map(|server| server.name.clone())
     }
+}
+
+fn servers_dir(source: &Source) -> PathBuf {
+    source.options.servers.clone().unwrap_or_else(|| source.config_dir.join("servers"))
 }
 
 fn lines(errors: &[ConfigError]) -> String {

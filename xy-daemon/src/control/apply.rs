@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use xy_actors::child::Child;
 use xy_actors::policy::{State, Wanted};
+use xy_actors::process::ProcessHost;
 use xy_actors::spec::ChildSpec;
 use xy_actors::supervisor::{OperationError, Supervisor};
 
@@ -28,7 +29,7 @@ enum Fate {
 }
 
 impl Control {
-    pub(super) async fn apply(&self, plan: ReloadPlan) {
+    pub(super) async fn apply(&self, plan: ReloadPlan, host: &ProcessHost) {
         let Inner { root, logs, .. } = &*self.0;
         let fates = fates(&plan);
         let before = {
@@ -123,7 +124,7 @@ impl Control {
         for (path, spec) in specs(&after).filter(|(path, _)| is_added(path)) {
             let Some(owner) = owners.get(split(path).0) else { continue };
             let held = ChildSpec { autostart: false, depends_on: Vec::new(), ..spec.clone() };
-            note_failure(path, self.add(owner, held, path, &after).await);
+            note_failure(path, self.add(owner, held, path, &after, host).await);
             if spec.autostart {
                 starting.insert(path.to_owned(), String::new());
             }
@@ -136,7 +137,7 @@ impl Control {
                 && fates.keys().any(concerned)
             {
                 let spec = ChildSpec { depends_on: remaining(path, spec), ..spec.clone() };
-                note_failure(path, owner.update(spec, Some(self.recipe(path, &after))).await);
+                note_failure(path, owner.update(spec, Some(self.recipe(path, &after, host))).await);
             }
         }
         for (path, spec) in specs(&after) {
@@ -162,8 +163,9 @@ impl Control {
         spec: ChildSpec,
         path: &str,
         config: &Config,
+        host: &ProcessHost,
     ) -> Result<(), OperationError> {
-        let Inner { host, logs, .. } = &*self.0;
+        let Inner { logs, .. } = &*self.0;
         match (config.servers.get(path), config.groups.get(path)) {
             (Some(server), _) => owner.start_child(spec, child_of(server, host, logs)).await?,
             (None, Some(group)) => owner.start_child(spec, group_of(group, config, host, logs)).await?,
@@ -173,8 +175,8 @@ impl Control {
     }
 
     /// Makes a child of the server or group at a path.
-    fn recipe(&self, path: &str, config: &Config) -> Box<dyn Child> {
-        let Inner { host, logs, .. } = &*self.0;
+    fn recipe(&self, path: &str, config: &Config, host: &ProcessHost) -> Box<dyn Child> {
+        let Inner { logs, .. } = &*self.0;
         match (config.servers.get(path), config.groups.get(path)) {
             (Some(server), _) => Box::new(child_of(server, host, logs)),
             (None, Some(group)) => Box::new(group_of(group, config, host, logs)),

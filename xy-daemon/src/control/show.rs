@@ -11,8 +11,9 @@ use xy_actors::spec::{RestartType, Shutdown};
 
 use super::{Control, chain, words};
 use crate::config::ServerConfig;
+use crate::protocol::Method as _;
 use crate::protocol::error::{ErrorKind, RpcError};
-use crate::protocol::method::{Setting, ShowResult, Variable};
+use crate::protocol::method::{Setting, Show, ShowResult, Variable};
 
 /// A variable with one of these in its name is taken to be a secret.
 const SECRET_WORDS: [&str; 12] = [
@@ -32,12 +33,13 @@ const SECRET_WORDS: [&str; 12] = [
 
 impl Control {
     pub(super) async fn show_server(&self, name: String) -> Result<ShowResult, RpcError> {
+        let (_, host) = self.files(Show::NAME)?;
         let server = self.in_force().config.servers.get(&name).cloned();
         let Some(server) = server else { return Err(self.no_spec(&name)) };
         let is_adhoc = self.0.adhoc.lock().is_ok_and(|adhoc| adhoc.contains_key(&name));
         let described = server.clone();
         let declaring: Vec<_> = self.in_force().config.servers.values().cloned().collect();
-        let mut secrets = self.0.host.secrets();
+        let mut secrets = host.secrets();
         // Environment files may be on a disk that hangs.
         let shown = tokio::task::spawn_blocking(move || {
             // A server that has not been started since an upgrade has its secrets all the same.

@@ -111,7 +111,11 @@ impl Control {
     }
 
     /// Says why something has no output.
-    pub(super) fn no_log(&self, name: &str) -> RpcError {
+    pub(super) async fn no_log(&self, name: &str) -> RpcError {
+        if self.0.source.is_none() && self.exists(name).await {
+            let message = format!("`{name}` has no output of its own: it is no process, or has not run yet");
+            return RpcError::new(ErrorKind::Unsupported, message);
+        }
         let in_force = self.in_force();
         if !in_force.config.groups.contains_key(name) {
             drop(in_force);

@@ -46,7 +46,8 @@ impl Control {
             }
         }
         let config_error = self.config_error_of(&name);
-        let advice = advice(&server, &ends, config_error.is_some());
+        let has_file = self.0.source.is_some();
+        let advice = advice(&server, &ends, config_error.is_some(), has_file);
         let mut exits = Vec::with_capacity(ends.len());
         // A line belongs to the latest incarnation that had begun before it.
         let mut until = self.0.history.started(&name);
@@ -69,10 +70,7 @@ impl Control {
 
     /// Returns the last lines that an incarnation wrote.
     async fn lines_before(&self, name: &str, end: &ExitEntry, next_start: Option<u64>) -> Vec<String> {
-        let Some(log) = self.log_settings_of(name).and_then(|settings| self.0.logs.open(name, settings).ok())
-        else {
-            return Vec::new();
-        };
+        let Some(log) = self.log_of(name) else { return Vec::new() };
         let time = |unix_ms: u64| i64::try_from(unix_ms).unwrap_or(i64::MAX);
         let until = time(end.at_unix_ms).saturating_add(LATE_MS);
         let query = LogQuery {
@@ -121,8 +119,8 @@ fn words(next: Next) -> String {
     }
 }
 
-/// Returns what probably helps, the most likely first.
-fn advice(server: &ServerSummary, ends: &[ExitEntry], is_rejected: bool) -> Vec<String> {
+/// Returns what probably helps, the most likely first. Without a file there is nothing to check, to show or to edit.
+fn advice(server: &ServerSummary, ends: &[ExitEntry], is_rejected: bool, has_file: bool) -> Vec<String> {
     let name = &server.name;
     let mut advice = Vec::new();
     if is_rejected {
@@ -138,16 +136,22 @@ fn advice(server: &ServerSummary, ends: &[ExitEntry], is_rejected: bool) -> Vec<
                 Some(port) => format!("free port {port}, or give `{name}` another `port`"),
                 None => "free the port, or choose another one".to_owned(),
             }),
-            Cause::StartFailed { .. } => {
+            Cause::StartFailed { .. } if has_file => {
                 advice.push(format!("`xyctl check` finds missing programs; `xyctl show {name}` says what is run"));
             }
             Cause::StartTimeout { .. } => advice.push(format!(
                 "see with `xyctl logs {name}` what it waits for; a slow start needs a longer `start_timeout`"
             )),
             Cause::ExitCode { code: 126 } => advice.push("126 of a shell means that a program is not executable".to_owned()),
-            Cause::ExitCode { code: 127 } => advice.push(format!(
+            Cause::ExitCode { code: 127 } if has_file => advice.push(format!(
                 "127 of a shell means that a program was not found: compare PATH in `xyctl show {name}`"
             )),
+            Cause::ExitCode { code: 127 } => {
+                advice.push("127 of a shell means that a program was not found".to_owned());
+            }
+            Cause::ExitCode { code: 0 } if !has_file => {
+                advice.push("it ended by itself and successfully; a permanent child is started again in that case".to_owned());
+            }
             Cause::ExitCode { code: 0 } => advice.push(
                 "it ended by itself and successfully; `restart: (policy: Always)` starts it again in that case".to_owned(),
             ),
@@ -161,7 +165,7 @@ fn advice(server: &ServerSummary, ends: &[ExitEntry], is_rejected: bool) -> Vec<
             Cause::Signal { signal: 4 | 6 | 7 | 8 | 11, .. } => {
                 advice.push("the program crashed, which is a mistake in it or in a library it uses".to_owned());
             }
-            Cause::Probe { .. } => {
+            Cause::Probe { .. } if has_file => {
                 advice.push(format!("it stopped answering its check; `xyctl show {name}` says which, under `liveness`"));
             }
             _ => {}
@@ -225,10 +229,24 @@ mod tests {
             (Cause::StartFailed { message: "port 80 is held by 7 (x)".to_owned() }, "another `port`"),
             (Cause::StartFailed { message: "`x` was not found".to_owned() }, "xyctl check"),
         ] {
-            let advice = advice(&server(State::Failed), &[end(cause.clone())], false);
+            let advice = advice(&server(State::Failed), &[end(cause.clone())], false, true);
             assert!(advice[0].contains(expected), "{cause}: {advice:?}");
             assert!(advice[1].contains("xyctl start web"), "{advice:?}");
         }
-        assert_eq!(advice(&server(State::Running), &[end(Cause::OutOfMemory)], false), Vec::<String>::new());
+        assert_eq!(
+            advice(&server(State::Running), &[end(Cause::OutOfMemory)], false, true),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn where_there_is_no_file_nobody_is_sent_to_one() {
+        for code in [0, 1, 126, 127] {
+            for line in advice(&server(State::Failed), &[end(Cause::ExitCode { code })], false, false) {
+                for of_files in ["xyctl show", "xyctl check", "policy:", "its file"] {
+                    assert!(!line.contains(of_files), "{line}");
+                }
+            }
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::token::Tokens;
 pub const TOKEN_FILE: &str = "http.token";
 
 /// Where the token in force comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TokenSource {

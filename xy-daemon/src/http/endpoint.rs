@@ -3,6 +3,7 @@
 //! The order is host, origin, token, path, method, content type, body. Each check is made before anything is read that a
 //! later one is about, and none of them tells what a later one would have said.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +13,6 @@ use hyper::header::{
     TRANSFER_ENCODING,
 };
 use hyper::{Request, Response, StatusCode};
-use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::sync::{Semaphore, watch};
@@ -20,23 +20,29 @@ use tokio::time::{Instant, timeout_at};
 use xy_actors::event::stream::unix_ms;
 
 use super::Limits;
+use super::answer::{
+    self, Capabilities, DaemonStatus, Facts, Health, HttpFacts, LimitsInForce, Tail, TokenRotated,
+};
 use super::credentials::Credentials;
 use super::guard::Guard;
 use super::metrics::{Meter, Now, state_name};
-use super::operations::Operations;
+use super::openapi::{self, SAID_BY_PATH};
+use super::operations::OperationTable;
 use super::pace::Pace;
 use super::reply::{Content, EVENT_STREAM, JSON, METRICS, Problem, json as json_reply, status_of, text};
-use super::route::{self, Access, BodyRule, Endpoint, Parameter, ParameterKind, ROUTES, Route, RouteError};
+use super::route::{self, BodyRule, Endpoint, Parameter, ParameterKind, Route, RouteError};
 use super::token::Verdict;
 use super::{sse, target};
 
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::message::Request as MethodCall;
 use crate::protocol::method::{
-    Logs, METHODS, OperationParams, Reload, ReloadParams, Shutdown, ShutdownParams, Signal, SignalParams,
-    VersionParams, VersionResult,
+    Add, AddParams, LogLine, Logs, MethodKind, Notification, OperationParams, Reload, ReloadParams, Remove,
+    RemoveParams, Shutdown, ShutdownParams, Signal, SignalParams, Upgrade, UpgradeParams, VersionParams,
+    VersionResult,
 };
-use crate::protocol::{Method, PROTOCOL_VERSION, json as strict_json};
+use crate::protocol::{Method, json as strict_json};
+use crate::registry::Registry;
 use crate::rpc::{self, Answer, Service, Subscription};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -60,7 +66,7 @@ pub(super) struct Shared<S> {
     pub(super) limits: Limits,
     /// What tells numbers of this daemon from those of an earlier one.
     pub(super) epoch: String,
-    pub(super) operations: Operations,
+    pub(super) operations: OperationTable,
     pub(super) meter: Meter,
     pub(super) connections: AtomicUsize,
     /// Turns true when the daemon stops serving.
@@ -89,7 +95,7 @@ impl<S: Service> Shared<S> {
         epoch: String,
         close: watch::Receiver<bool>,
     ) -> Self {
-        let operations = Operations::new(epoch.clone(), limits.operations);
+        let operations = OperationTable::new(epoch.clone(), limits.operations);
         Self {
             service,
             guard,
@@ -225,7 +231,7 @@ impl<S: Service> Shared<S> {
         let Admitted { route, argument, query, headers, token, body } = request;
         let query = read_query(route.query, query)?;
         match route.endpoint {
-            Endpoint::Health => json_reply(StatusCode::OK, &json!({ "status": "ok" })),
+            Endpoint::Health => json_reply(StatusCode::OK, &Health { status: "ok" }),
             Endpoint::Status => self.status().await,
             Endpoint::Query(method) => self.ask(method, query).await,
             Endpoint::Server(method) => {
@@ -234,7 +240,7 @@ impl<S: Service> Shared<S> {
             }
             Endpoint::Operate(method) => {
                 let server = server(argument)?;
-                let mut params = body_members(&body, &["names", "all", "wait"])?;
+                let mut params = body_members(&body, &SAID_BY_PATH)?;
                 params.insert("names".to_owned(), json!([server]));
                 self.operate(method, Some(server), params, is_waiting(&query)).await
             }
@@ -242,24 +248,37 @@ impl<S: Service> Shared<S> {
                 let params = body_members(&body, &[])?;
                 self.operate(method, None, params, is_waiting(&query)).await
             }
+            Endpoint::Remove(method) => {
+                let server = server(argument)?;
+                no_members(&body)?;
+                let params = Map::from_iter([("name".to_owned(), server.clone().into())]);
+                self.operate(method, Some(server), params, is_waiting(&query)).await
+            }
+            Endpoint::Registered => {
+                let params = body_members(&body, &[])?;
+                self.ask_program(argument, params, None).await
+            }
+            Endpoint::Catalog => self.ask_program(argument, Map::new(), Some(MethodKind::Catalog)).await,
             Endpoint::Logs => self.logs(server(argument)?, query, &headers, token).await,
             Endpoint::Events => sse::events(self, last_event_id(&headers), token).await,
             Endpoint::RotateToken => {
-                body_members(&body, &[]).and_then(|members| match members.keys().next() {
-                    None => Ok(()),
-                    Some(name) => Err(Problem::parameter(name, "is not known")),
-                })?;
+                no_members(&body)?;
                 self.rotate_token().await
             }
             Endpoint::Diagnostics => self.diagnostics().await,
-            Endpoint::Capabilities => capabilities(),
+            Endpoint::Capabilities => {
+                let methods = rpc::capabilities(&*self.service);
+                json_reply(StatusCode::OK, &Capabilities { methods, endpoints: answer::endpoints() })
+            }
+            Endpoint::Description => {
+                let registered = self.service.registry().into_iter().flat_map(Registry::descriptions);
+                json_reply(StatusCode::OK, &openapi::document(registered))
+            }
             Endpoint::Rpc => Ok(match rpc::answer(&self.service, &body).await {
                 Some(answer) => text(StatusCode::OK, JSON, answer),
                 None => text(StatusCode::NO_CONTENT, JSON, ""),
             }),
-            Endpoint::Operations => {
-                json_reply(StatusCode::OK, &json!({ "operations": self.operations.list() }))
-            }
+            Endpoint::Operations => json_reply(StatusCode::OK, &self.operations.list()),
             Endpoint::Operation => match self.operations.get(&argument.unwrap_or_default()) {
                 Some(operation) => json_reply(StatusCode::OK, &operation),
                 None => {
@@ -290,6 +309,22 @@ impl<S: Service> Shared<S> {
             Answer::Result(result) => Ok(text(StatusCode::OK, JSON, Box::<str>::from(result).into_string())),
             Answer::Subscription(_) => unreachable!("no such endpoint is for a subscription"),
         }
+    }
+
+    /// Answers a method that the program has registered, if it is of this kind.
+    async fn ask_program(
+        self: &Arc<Self>,
+        name: Option<String>,
+        params: Map<String, Value>,
+        kind: Option<MethodKind>,
+    ) -> Result<Response<Content>, Problem> {
+        let name = name.unwrap_or_default();
+        let known = self.service.registry().and_then(|registry| registry.description(&name));
+        if known.is_none_or(|known| kind.is_some_and(|kind| kind != known.kind)) {
+            let message = format!("nothing is registered here as `{name}`");
+            return Err(RpcError::new(ErrorKind::MethodNotFound, message).into());
+        }
+        self.ask(&name, params).await
     }
 
     async fn operate(
@@ -362,10 +397,10 @@ impl<S: Service> Shared<S> {
         let credentials = Arc::clone(&self.credentials);
         match tokio::spawn(async move { credentials.rotate().await }).await {
             Ok(Ok(())) => {
-                let result = json!({
-                    "token_file": self.credentials.token_file(),
-                    "old_token_valid_secs": self.credentials.grace().as_secs(),
-                });
+                let result = TokenRotated {
+                    token_file: self.credentials.token_file().to_owned(),
+                    old_token_valid_secs: self.credentials.grace().as_secs(),
+                };
                 json_reply(StatusCode::OK, &result)
             }
             Ok(Err(error)) => {
@@ -378,49 +413,48 @@ impl<S: Service> Shared<S> {
     }
 
     async fn version(&self) -> Result<VersionResult, Problem> {
-        Ok(self.service.version(VersionParams {}).await?)
+        Ok(self.service.version(VersionParams::default()).await?)
     }
 
     async fn status(self: &Arc<Self>) -> Result<Response<Content>, Problem> {
         let version = self.version().await?;
         let servers = self.service.list(Default::default()).await?.servers;
-        let mut states = Map::new();
+        let mut states = BTreeMap::new();
         for server in &servers {
-            let count = states.entry(state_name(server.state)).or_insert_with(|| 0.into());
-            *count = (count.as_u64().unwrap_or(0) + 1).into();
+            *states.entry(state_name(server.state)).or_default() += 1;
         }
-        let status = json!({
-            "version": version.version,
-            "protocol": version.protocol,
-            "pid": version.pid,
-            "started_at_unix_ms": version.started_at_unix_ms,
-            "servers": servers.len(),
-            "ready": servers.iter().filter(|server| server.ready).count(),
-            "states": states,
-        });
+        let status = DaemonStatus {
+            version: version.version,
+            protocol: version.protocol,
+            pid: version.pid,
+            started_at_unix_ms: version.started_at_unix_ms,
+            servers: servers.len(),
+            ready: servers.iter().filter(|server| server.ready).count(),
+            states,
+        };
         json_reply(StatusCode::OK, &status)
     }
 
     async fn diagnostics(self: &Arc<Self>) -> Result<Response<Content>, Problem> {
         let limits = &self.limits;
-        let http = json!({
-            "base_url": self.base_url,
-            "token_source": self.credentials.source(),
-            "token_file": self.credentials.token_file(),
-            "refused_tokens": self.credentials.tokens().failures(),
-            "connections": self.connections.load(Ordering::Relaxed),
-            "operations": self.operations.under_way(),
-            "limits": {
-                "connections": limits.connections,
-                "body_bytes": limits.body,
-                "head_secs": limits.head.as_secs_f64(),
-                "request_secs": limits.request.as_secs_f64(),
-                "idle_secs": limits.idle.as_secs_f64(),
-                "write_stall_secs": limits.write_stall.as_secs_f64(),
-                "operations": limits.operations,
+        let http = HttpFacts {
+            base_url: self.base_url.clone(),
+            token_source: self.credentials.source(),
+            token_file: self.credentials.token_file().to_owned(),
+            refused_tokens: self.credentials.tokens().failures(),
+            connections: self.connections.load(Ordering::Relaxed),
+            operations: self.operations.under_way(),
+            limits: LimitsInForce {
+                connections: limits.connections,
+                body_bytes: limits.body,
+                head_secs: limits.head.as_secs_f64(),
+                request_secs: limits.request.as_secs_f64(),
+                idle_secs: limits.idle.as_secs_f64(),
+                write_stall_secs: limits.write_stall.as_secs_f64(),
+                operations: limits.operations,
             },
-        });
-        json_reply(StatusCode::OK, &json!({ "daemon": self.version().await?, "http": http }))
+        };
+        json_reply(StatusCode::OK, &Facts { daemon: self.version().await?, http })
     }
 
     async fn metrics(self: &Arc<Self>) -> Result<Response<Content>, Problem> {
@@ -526,12 +560,23 @@ fn body_members(body: &[u8], reserved: &[&str]) -> Result<Map<String, Value>, Pr
     }
 }
 
+/// Refuses a body that says something.
+fn no_members(body: &[u8]) -> Result<(), Problem> {
+    match body_members(body, &[])?.keys().next() {
+        None => Ok(()),
+        Some(name) => Err(Problem::parameter(name, "is not known")),
+    }
+}
+
 /// Reads the parameters of an operation and forgets them.
 fn validate(method: &str, request: &MethodCall) -> Result<(), RpcError> {
     match method {
         Signal::NAME => request.params::<SignalParams>().map(drop),
         Reload::NAME => request.params::<ReloadParams>().map(drop),
         Shutdown::NAME => request.params::<ShutdownParams>().map(drop),
+        Add::NAME => request.params::<AddParams>().map(drop),
+        Remove::NAME => request.params::<RemoveParams>().map(drop),
+        Upgrade::NAME => request.params::<UpgradeParams>().map(drop),
         _ => request.params::<OperationParams>().map(drop),
     }
 }
@@ -556,15 +601,7 @@ fn finished(result: Box<RawValue>) -> Response<Content> {
 
 /// Collects the lines of a source that ends, the latest ones if they are too many.
 async fn tail(mut source: Box<dyn Subscription>) -> Result<Response<Content>, Problem> {
-    use crate::protocol::method::{Gap, LogLine, Notification};
-    #[derive(Serialize)]
-    struct Tail {
-        lines: std::collections::VecDeque<LogLine>,
-        missed: Vec<Gap>,
-        /// Whether there were more lines before these.
-        truncated: bool,
-    }
-    let mut tail = Tail { lines: Default::default(), missed: Vec::new(), truncated: false };
+    let mut tail = Tail::default();
     let mut bytes = 0;
     let weight = |line: &LogLine| line.line.len() + line.line_base64.as_ref().map_or(0, String::len) + 128;
     loop {
@@ -595,26 +632,4 @@ async fn tail(mut source: Box<dyn Subscription>) -> Result<Response<Content>, Pr
         }
     }
     json_reply(StatusCode::OK, &tail)
-}
-
-fn capabilities() -> Result<Response<Content>, Problem> {
-    let endpoints: Vec<Value> = ROUTES
-        .iter()
-        .map(|route| {
-            json!({
-                "method": route.verb.as_str(),
-                "path": route.path,
-                "token": route.access == Access::Token,
-                "query": route.query.iter().map(|parameter| parameter.name).collect::<Vec<_>>(),
-                "summary": route.summary,
-            })
-        })
-        .collect();
-    let capabilities = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "protocol": PROTOCOL_VERSION,
-        "methods": METHODS,
-        "endpoints": endpoints,
-    });
-    json_reply(StatusCode::OK, &capabilities)
 }

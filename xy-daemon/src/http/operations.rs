@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::protocol::error::RpcError;
 
 /// What an operation is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Progress {
     /// It waits for its turn.
@@ -21,26 +22,41 @@ pub(super) enum Progress {
 }
 
 /// One operation, as clients see it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(super) struct Operation {
+    /// What `/v1/operations/{id}` knows it by.
     pub(super) id: String,
+    /// The method of the control protocol.
     pub(super) method: &'static str,
     /// The server, if it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) server: Option<String>,
+    /// What it is doing.
     pub(super) state: Progress,
+    /// When it was asked for, in milliseconds since the Unix epoch.
     pub(super) asked_at_unix_ms: u64,
+    /// When it was done, in milliseconds since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) done_at_unix_ms: Option<u64>,
+    /// The method's result, once it is done.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(super) result: Option<Box<RawValue>>,
+    /// Why there is none, once it is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<RpcError>,
 }
 
+/// Many operations, as clients see them.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Operations {
+    /// The latest first, without their results.
+    pub(super) operations: Vec<Operation>,
+}
+
 /// The operations of one server, the latest `capacity` of them.
 #[derive(Debug)]
-pub(super) struct Operations {
+pub(super) struct OperationTable {
     /// What tells ids of this daemon from those of an earlier one.
     epoch: String,
     capacity: usize,
@@ -53,7 +69,7 @@ struct Table {
     asked: u64,
 }
 
-impl Operations {
+impl OperationTable {
     pub(super) fn new(epoch: String, capacity: usize) -> Self {
         Self { epoch, capacity, table: Mutex::default() }
     }
@@ -103,9 +119,9 @@ impl Operations {
     }
 
     /// Returns all operations, the latest first, without their results.
-    pub(super) fn list(&self) -> Vec<Operation> {
+    pub(super) fn list(&self) -> Operations {
         let short = |operation: &Operation| Operation { result: None, ..operation.clone() };
-        self.table().operations.iter().rev().map(short).collect()
+        Operations { operations: self.table().operations.iter().rev().map(short).collect() }
     }
 
     /// Returns how many are under way.
@@ -136,7 +152,7 @@ mod tests {
 
     #[test]
     fn an_operation_is_queued_then_running_then_done_with_its_result() {
-        let operations = Operations::new("e".to_owned(), 2);
+        let operations = OperationTable::new("e".to_owned(), 2);
         let id = operations.enter("start", Some("web".to_owned()), 5).unwrap().id;
         assert_eq!(operations.get(&id).unwrap().state, Progress::Queued);
         operations.begin(&id);
@@ -151,14 +167,15 @@ mod tests {
 
     #[test]
     fn a_full_table_gives_up_what_is_done_and_never_what_is_under_way() {
-        let operations = Operations::new("e".to_owned(), 2);
+        let operations = OperationTable::new("e".to_owned(), 2);
         let [first, second] = [(); 2].map(|()| operations.enter("stop", None, 0).unwrap().id);
         assert!(operations.enter("stop", None, 0).is_none());
         let refused = Err(RpcError::new(ErrorKind::NotReady, "no"));
         operations.finish(&second, &refused, 1);
         let third = operations.enter("stop", None, 0).unwrap().id;
         assert!(operations.get(&second).is_none());
-        let ids: Vec<String> = operations.list().into_iter().map(|operation| operation.id).collect();
+        let ids: Vec<String> =
+            operations.list().operations.into_iter().map(|operation| operation.id).collect();
         assert_eq!(ids, [third, first]);
     }
 }

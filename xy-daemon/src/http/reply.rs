@@ -13,6 +13,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::answer::{Refusal, RefusalError};
 use super::pace::Serving;
 use crate::protocol::error::{ErrorKind, RpcError};
 
@@ -152,22 +153,10 @@ impl Problem {
 
     /// Makes the answer; `result` is what the method came to nevertheless.
     pub(super) fn into_response(self, result: Option<&serde_json::value::RawValue>) -> Response<Content> {
-        #[derive(Serialize)]
-        struct Members<'a> {
-            error: Error<'a>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            result: Option<&'a serde_json::value::RawValue>,
-        }
-        #[derive(Serialize)]
-        struct Error<'a> {
-            kind: &'a str,
-            message: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            parameter: Option<&'a str>,
-        }
-        let error = Error { kind: &self.kind, message: &self.message, parameter: self.parameter.as_deref() };
+        let error =
+            RefusalError { kind: &self.kind, message: &self.message, parameter: self.parameter.as_deref() };
         // Strings and a text that is JSON already always have a JSON form.
-        let body = serde_json::to_vec(&Members { error, result }).expect("plain members are JSON");
+        let body = serde_json::to_vec(&Refusal { error, result }).expect("plain members are JSON");
         let mut response = text(self.status, JSON, body);
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
@@ -205,7 +194,10 @@ pub(super) fn status_of(kind: ErrorKind) -> StatusCode {
             StatusCode::BAD_REQUEST
         }
         ErrorKind::MethodNotFound | ErrorKind::ServerNotFound => StatusCode::NOT_FOUND,
-        ErrorKind::ConfigInvalid | ErrorKind::Unsupported => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::ConfigInvalid
+        | ErrorKind::Unsupported
+        | ErrorKind::UnsupportedProtocol
+        | ErrorKind::MethodFailed => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::PortConflict
         | ErrorKind::AlreadyRunning
         | ErrorKind::NotRunning
@@ -213,10 +205,11 @@ pub(super) fn status_of(kind: ErrorKind) -> StatusCode {
         | ErrorKind::NotReady
         | ErrorKind::StopFailed
         | ErrorKind::Superseded
-        | ErrorKind::UpgradeRefused => StatusCode::CONFLICT,
+        | ErrorKind::UpgradeRefused
+        // Who asks says how long to wait; the operation goes on.
+        | ErrorKind::Timeout => StatusCode::CONFLICT,
         ErrorKind::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
         ErrorKind::InternalError | ErrorKind::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -229,7 +222,7 @@ mod tests {
     fn only_failures_of_the_daemon_itself_are_server_errors() {
         let server_errors: Vec<_> =
             ErrorKind::ALL.into_iter().filter(|kind| status_of(*kind).is_server_error()).collect();
-        let expected = [ErrorKind::InternalError, ErrorKind::Timeout, ErrorKind::ShuttingDown];
+        let expected = [ErrorKind::InternalError, ErrorKind::ShuttingDown];
         assert_eq!(server_errors, expected);
     }
 

@@ -1,6 +1,6 @@
 //! The table of endpoints: everything that is decided about a request before it is run (pure).
 
-use hyper::Method;
+use hyper::{Method, StatusCode};
 
 /// One endpoint.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,8 @@ pub enum Verb {
     Get,
     /// It may change something.
     Post,
+    /// It takes something away.
+    Delete,
 }
 
 impl Verb {
@@ -36,6 +38,7 @@ impl Verb {
         match self {
             Self::Get => "GET",
             Self::Post => "POST",
+            Self::Delete => "DELETE",
         }
     }
 }
@@ -93,6 +96,8 @@ pub enum Endpoint {
     Operate(&'static str),
     /// Performs a method of the daemon.
     Administer(&'static str),
+    /// Performs a method that takes one server away.
+    Remove(&'static str),
     /// Shows or follows a server's output.
     Logs,
     /// Follows the events.
@@ -103,6 +108,12 @@ pub enum Endpoint {
     Diagnostics,
     /// Says what can be asked.
     Capabilities,
+    /// Describes every endpoint, for programs.
+    Description,
+    /// Answers a method that the program has registered.
+    Registered,
+    /// Answers a catalog that the program has registered.
+    Catalog,
     /// Answers JSON-RPC.
     Rpc,
     /// Lists operations.
@@ -152,26 +163,92 @@ const fn post(path: &'static str, endpoint: Endpoint, summary: &'static str) -> 
     }
 }
 
+const fn delete(path: &'static str, endpoint: Endpoint, summary: &'static str) -> Route {
+    Route { verb: Verb::Delete, ..post(path, endpoint, summary) }
+}
+
+impl Route {
+    /// Returns with which statuses a request is refused, or fails.
+    pub fn refusals(&self) -> Vec<StatusCode> {
+        let mut statuses =
+            vec![StatusCode::BAD_REQUEST, StatusCode::FORBIDDEN, StatusCode::INTERNAL_SERVER_ERROR];
+        if self.access == Access::Token {
+            statuses.extend([StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS]);
+        }
+        if self.path.contains('{') {
+            statuses.push(StatusCode::NOT_FOUND);
+        }
+        if self.body == BodyRule::Json {
+            statuses.extend([
+                StatusCode::REQUEST_TIMEOUT,
+                StatusCode::PAYLOAD_TOO_LARGE,
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ]);
+        }
+        match self.endpoint {
+            Endpoint::Operate(_) | Endpoint::Administer(_) | Endpoint::Remove(_) => statuses.extend([
+                StatusCode::CONFLICT,
+                StatusCode::UNPROCESSABLE_ENTITY,
+                StatusCode::SERVICE_UNAVAILABLE,
+            ]),
+            // A server whose file is not in use, a group that does not run.
+            Endpoint::Server(_) | Endpoint::Logs => statuses.extend([
+                StatusCode::CONFLICT,
+                StatusCode::UNPROCESSABLE_ENTITY,
+                StatusCode::SERVICE_UNAVAILABLE,
+            ]),
+            Endpoint::Registered | Endpoint::Catalog => statuses.push(StatusCode::UNPROCESSABLE_ENTITY),
+            Endpoint::Health | Endpoint::RotateToken | Endpoint::Operations | Endpoint::Operation => {}
+            _ => statuses.push(StatusCode::SERVICE_UNAVAILABLE),
+        }
+        statuses
+    }
+}
+
 /// Every endpoint.
-pub static ROUTES: [Route; 22] = [
+pub static ROUTES: [Route; 33] = [
     Route { access: Access::Open, ..get("/v1/health", Endpoint::Health, "says that the daemon answers") },
     get("/v1/status", Endpoint::Status, "the daemon in short: version, process id, servers by state"),
     get("/v1/servers", Endpoint::Query("list"), "every server (`list`)"),
+    post(
+        "/v1/servers",
+        Endpoint::Administer("add"),
+        "adds a server, for the daemon's life or by a file (`add`)",
+    ),
     get("/v1/servers/{path}", Endpoint::Server("status"), "everything about one server (`status`)"),
+    delete("/v1/servers/{path}", Endpoint::Remove("remove"), "stops a server and forgets it (`remove`)"),
     post("/v1/servers/{path}/start", Endpoint::Operate("start"), "starts a server (`start`)"),
     post("/v1/servers/{path}/stop", Endpoint::Operate("stop"), "stops a server (`stop`)"),
     post("/v1/servers/{path}/restart", Endpoint::Operate("restart"), "restarts a server (`restart`)"),
     post("/v1/servers/{path}/pause", Endpoint::Operate("pause"), "holds automatic restarts back (`pause`)"),
     post("/v1/servers/{path}/resume", Endpoint::Operate("resume"), "lifts a pause (`resume`)"),
     post("/v1/servers/{path}/signal", Endpoint::Operate("signal"), "sends a signal to a server (`signal`)"),
+    post(
+        "/v1/servers/{path}/enable",
+        Endpoint::Operate("enable"),
+        "has a server started with the daemon (`enable`)",
+    ),
+    post(
+        "/v1/servers/{path}/disable",
+        Endpoint::Operate("disable"),
+        "has a server not started with the daemon (`disable`)",
+    ),
+    get("/v1/servers/{path}/why", Endpoint::Server("why"), "why a server is as it is (`why`)"),
+    get("/v1/servers/{path}/show", Endpoint::Server("show"), "what a server is run with (`show`)"),
     Route {
         query: LOGS,
         ..get("/v1/servers/{path}/logs", Endpoint::Logs, "a server's output, as JSON or as a stream (`logs`)")
     },
+    get("/v1/usage", Endpoint::Query("usage"), "what the servers' processes use (`usage`)"),
     get("/v1/events", Endpoint::Events, "the events of the tree, as a stream (`events`)"),
     get("/v1/operations", Endpoint::Operations, "the operations that were asked for lately"),
     get("/v1/operations/{id}", Endpoint::Operation, "one operation, with its result once it is done"),
     post("/v1/admin/reload", Endpoint::Administer("reload"), "reads the configuration again (`reload`)"),
+    post(
+        "/v1/admin/upgrade",
+        Endpoint::Administer("upgrade"),
+        "lets the program on disk take over (`upgrade`)",
+    ),
     post(
         "/v1/admin/shutdown",
         Endpoint::Administer("shutdown"),
@@ -181,6 +258,12 @@ pub static ROUTES: [Route; 22] = [
     get("/v1/version", Endpoint::Query("version"), "which daemon answers (`version`)"),
     get("/v1/diagnostics", Endpoint::Diagnostics, "what the daemon stands on, without secrets"),
     get("/v1/capabilities", Endpoint::Capabilities, "every method and every endpoint"),
+    get("/v1/openapi.json", Endpoint::Description, "this table for programs, as OpenAPI 3.1"),
+    Route {
+        query: &[],
+        ..post("/v1/methods/{name}", Endpoint::Registered, "a method that the program has registered")
+    },
+    get("/v1/catalogs/{name}", Endpoint::Catalog, "a catalog that the program has registered"),
     Route { query: &[], ..post("/v1/rpc", Endpoint::Rpc, "JSON-RPC 2.0, the methods of the local socket") },
     get("/metrics", Endpoint::Metrics, "measurements in the text format of Prometheus"),
 ];
@@ -251,7 +334,9 @@ mod tests {
         let mut seen = BTreeSet::new();
         for route in &ROUTES {
             assert!(seen.insert((route.verb, route.path)), "{}", route.path);
-            let path = route.path.replace("{path}", "a%2Fb").replace("{id}", "a%2Fb");
+            let path = ["{path}", "{id}", "{name}"]
+                .iter()
+                .fold(route.path.to_owned(), |path, braced| path.replace(braced, "a%2Fb"));
             let (found, argument) = find(&method(route.verb), &target::segments(&path).unwrap()).unwrap();
             assert!(std::ptr::eq(found, route), "{}", route.path);
             assert_eq!(argument.as_deref(), route.path.contains('{').then_some("a/b"));
@@ -263,12 +348,17 @@ mod tests {
         for route in &ROUTES {
             let is_health = route.path == "/v1/health";
             assert_eq!(route.access == Access::Open, is_health, "{}", route.path);
-            assert_eq!(route.verb == Verb::Post, route.body == BodyRule::Json, "{}", route.path);
+            assert_eq!(route.verb != Verb::Get, route.body == BodyRule::Json, "{}", route.path);
             let changes = matches!(
                 route.endpoint,
-                Endpoint::Operate(_) | Endpoint::Administer(_) | Endpoint::RotateToken | Endpoint::Rpc
+                Endpoint::Operate(_)
+                    | Endpoint::Administer(_)
+                    | Endpoint::Remove(_)
+                    | Endpoint::Registered
+                    | Endpoint::RotateToken
+                    | Endpoint::Rpc
             );
-            assert_eq!(route.verb == Verb::Post, changes, "{}", route.path);
+            assert_eq!(route.verb != Verb::Get, changes, "{}", route.path);
         }
         assert!(is_open(&Method::GET, "/v1/health"));
         for (method, path) in [
@@ -290,7 +380,8 @@ mod tests {
             if let Endpoint::Query(name)
             | Endpoint::Server(name)
             | Endpoint::Operate(name)
-            | Endpoint::Administer(name) = route.endpoint
+            | Endpoint::Administer(name)
+            | Endpoint::Remove(name) = route.endpoint
             {
                 assert!(METHODS.contains(&name), "{name}");
             }

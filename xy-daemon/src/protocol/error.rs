@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(ErrorKind::PortConflict.code(), -32002);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -54,6 +55,10 @@ pub enum ErrorKind {
     Unsupported,
     /// The program that was to take over cannot, or this one cannot hand over to it.
     UpgradeRefused,
+    /// The client speaks a version of the protocol that the daemon does not.
+    UnsupportedProtocol,
+    /// A method that the program has registered refused, or failed.
+    MethodFailed,
     /// A name that this version does not know. Never sent.
     #[serde(other)]
     Unknown,
@@ -61,7 +66,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind that can be sent, in the order of the table.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::MethodNotFound,
@@ -81,6 +86,8 @@ impl ErrorKind {
         Self::ShuttingDown,
         Self::Unsupported,
         Self::UpgradeRefused,
+        Self::UnsupportedProtocol,
+        Self::MethodFailed,
     ];
 
     /// Returns the JSON-RPC code; kinds without a code of their own share -32000.
@@ -105,6 +112,8 @@ impl ErrorKind {
             | Self::ShuttingDown
             | Self::Unsupported
             | Self::UpgradeRefused
+            | Self::UnsupportedProtocol
+            | Self::MethodFailed
             | Self::Unknown => -32000,
         }
     }
@@ -131,6 +140,8 @@ impl ErrorKind {
             Self::ShuttingDown => "shutting_down",
             Self::Unsupported => "unsupported",
             Self::UpgradeRefused => "upgrade_refused",
+            Self::UnsupportedProtocol => "unsupported_protocol",
+            Self::MethodFailed => "method_failed",
             Self::Unknown => "unknown",
         }
     }
@@ -144,6 +155,7 @@ impl fmt::Display for ErrorKind {
 
 /// A refusal or failure as it travels: code, message for people, kind for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{message}")]
 pub struct RpcError {
     /// The JSON-RPC code; [`ErrorKind::code`] of the kind.
@@ -157,6 +169,7 @@ pub struct RpcError {
 
 /// The `data` member of an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorData {
     /// The stable name.
     pub kind: ErrorKind,

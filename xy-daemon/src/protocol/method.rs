@@ -13,9 +13,9 @@ use super::Method;
 use super::error::ErrorKind;
 
 macro_rules! methods {
-    ($($(#[$doc:meta])* $method:ident = $name:literal: $params:ty => $result:ty;)+) => {
+    ($($(#[doc = $doc:literal])+ $method:ident = $name:literal: $params:ty => $result:ty;)+) => {
         $(
-            $(#[$doc])*
+            $(#[doc = $doc])+
             #[derive(Debug)]
             pub enum $method {}
 
@@ -28,6 +28,15 @@ macro_rules! methods {
 
         /// The name of every method, in the order of this file.
         pub const METHODS: &[&str] = &[$($name),+];
+
+        /// Describes every method, in the order of this file, with results that refer to these definitions, or that are
+        /// complete in themselves.
+        #[cfg(feature = "schema")]
+        pub fn descriptions(
+            mut results: Option<&mut super::schema::Definitions>,
+        ) -> Vec<super::schema::MethodSchema> {
+            vec![$(super::schema::MethodSchema::of::<$method>(concat!($($doc),+), results.as_deref_mut())),+]
+        }
     };
 }
 
@@ -72,7 +81,9 @@ methods! {
     Events = "events": EventsParams => SubscribeResult;
     /// Ends a subscription to events.
     EventsCancel = "events_cancel": CancelParams => CancelResult;
-    /// Says which daemon answers.
+    /// Says what can be asked: every method, and with their schemas those that the program has registered.
+    Capabilities = "capabilities": CapabilitiesParams => CapabilitiesResult;
+    /// Says which daemon answers, and refuses a client that speaks another protocol.
     Version = "version": VersionParams => VersionResult;
     /// Stops every server and ends the daemon.
     Shutdown = "shutdown": ShutdownParams => ShutdownResult;
@@ -82,11 +93,13 @@ methods! {
 
 /// The parameters of [`List`]: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ListParams {}
 
 /// The result of [`List`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ListResult {
     /// Every server, by name.
     pub servers: Vec<ServerSummary>,
@@ -94,6 +107,7 @@ pub struct ListResult {
 
 /// One server in short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServerSummary {
     /// Its name; a child of a group is `group/child`. The rows of a group's children follow its own.
     pub name: String,
@@ -127,6 +141,7 @@ pub struct ServerSummary {
 
 /// How an incarnation ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LastExit {
     /// What policy decided by.
     pub exit: Exit,
@@ -140,10 +155,12 @@ pub struct LastExit {
 
 /// The parameters of [`Status`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StatusParams {
     /// The server.
     #[serde(deserialize_with = "name")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub name: String,
 }
 
@@ -156,6 +173,7 @@ impl StatusParams {
 
 /// The result of [`Status`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StatusResult {
     /// What [`List`] says about it.
     #[serde(flatten)]
@@ -176,6 +194,7 @@ pub struct StatusResult {
 
 /// One change of state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Transition {
     /// The state before.
     pub from: State,
@@ -207,6 +226,7 @@ pub enum Targets {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "OperationMembers", into = "OperationMembers")]
 pub struct OperationParams {
     /// The servers.
@@ -233,9 +253,11 @@ impl OperationParams {
 
 /// The members of [`OperationParams`] as they travel.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct OperationMembers {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "names")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     names: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     all: bool,
@@ -296,6 +318,7 @@ impl Targets {
 
 /// One server for which an operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failed {
     /// The server.
     pub name: String,
@@ -307,6 +330,7 @@ pub struct Failed {
 
 /// The result of [`Start`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StartResult {
     /// Those that were started, and with `wait` are ready.
     pub started: Vec<String>,
@@ -318,6 +342,7 @@ pub struct StartResult {
 
 /// The result of [`Stop`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StopResult {
     /// Those that were stopped, and with `wait` are gone with all their processes.
     pub stopped: Vec<String>,
@@ -331,6 +356,7 @@ pub struct StopResult {
 
 /// One server of which something had to be killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Killed {
     /// The server.
     pub name: String,
@@ -340,6 +366,7 @@ pub struct Killed {
 
 /// One process that had to be killed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KilledProcess {
     /// Its process id.
     pub pid: u32,
@@ -349,6 +376,7 @@ pub struct KilledProcess {
 
 /// The result of [`Restart`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RestartResult {
     /// Those that were restarted, and with `wait` are ready.
     pub restarted: Vec<String>,
@@ -358,6 +386,7 @@ pub struct RestartResult {
 
 /// The result of [`Pause`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PauseResult {
     /// Those that are paused now.
     pub paused: Vec<String>,
@@ -367,6 +396,7 @@ pub struct PauseResult {
 
 /// The result of [`Resume`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ResumeResult {
     /// Those that are not paused any more.
     pub resumed: Vec<String>,
@@ -376,6 +406,7 @@ pub struct ResumeResult {
 
 /// A signal that [`Signal`] sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum SignalName {
     /// SIGHUP.
@@ -411,6 +442,7 @@ impl From<SignalName> for xy_actors::process::StopSignal {
 
 /// The parameters of [`Signal`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "SignalMembers", into = "SignalMembers")]
 pub struct SignalParams {
     /// The servers.
@@ -423,9 +455,11 @@ pub struct SignalParams {
 
 /// The members of [`SignalParams`] as they travel.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct SignalMembers {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "names")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     names: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     all: bool,
@@ -453,6 +487,7 @@ impl From<SignalParams> for SignalMembers {
 
 /// The result of [`Signal`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SignalResult {
     /// Those that got the signal.
     pub signaled: Vec<String>,
@@ -462,6 +497,7 @@ pub struct SignalResult {
 
 /// The parameters of [`Reload`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReloadParams {
     /// Whether to answer what would change, and change nothing.
@@ -471,6 +507,7 @@ pub struct ReloadParams {
 
 /// The result of [`Reload`]: each server is in exactly one list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ReloadResult {
     /// New servers.
     pub added: Vec<Reloaded>,
@@ -486,6 +523,7 @@ pub struct ReloadResult {
 
 /// What a reload did with one server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reloaded {
     /// The server.
     pub name: String,
@@ -495,6 +533,7 @@ pub struct Reloaded {
 
 /// The result of [`Enable`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EnableResult {
     /// Those that the next daemon starts.
     pub enabled: Vec<String>,
@@ -504,6 +543,7 @@ pub struct EnableResult {
 
 /// The result of [`Disable`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DisableResult {
     /// Those that the next daemon does not start.
     pub disabled: Vec<String>,
@@ -513,10 +553,12 @@ pub struct DisableResult {
 
 /// The parameters of [`Add`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AddParams {
     /// The new server.
     #[serde(deserialize_with = "name")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub name: String,
     /// The program.
     pub command: String,
@@ -548,6 +590,7 @@ pub struct AddParams {
 
 /// The result of [`Add`]. It is being started, unless it was to stay down; [`Start`] waits until it is ready.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AddResult {
     /// The servers, more than one if the name has instances.
     pub added: Vec<String>,
@@ -557,15 +600,18 @@ pub struct AddResult {
 
 /// The parameters of [`Remove`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RemoveParams {
     /// The server, or the name of its file.
     #[serde(deserialize_with = "name")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub name: String,
 }
 
 /// The result of [`Remove`], answered when all processes are gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RemoveResult {
     /// The servers, more than one if the name has instances.
     pub removed: Vec<String>,
@@ -575,11 +621,13 @@ pub struct RemoveResult {
 
 /// The parameters of [`Usage`]: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UsageParams {}
 
 /// The result of [`Usage`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UsageResult {
     /// The servers that run, by name.
     pub servers: Vec<ServerUsage>,
@@ -587,6 +635,7 @@ pub struct UsageResult {
 
 /// What the process tree of one server uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServerUsage {
     /// The server.
     pub name: String,
@@ -604,15 +653,18 @@ pub struct ServerUsage {
 
 /// The parameters of [`Why`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WhyParams {
     /// The server.
     #[serde(deserialize_with = "name")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub name: String,
 }
 
 /// The result of [`Why`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WhyResult {
     /// What [`List`] says about it.
     pub server: ServerSummary,
@@ -628,6 +680,7 @@ pub struct WhyResult {
 
 /// One end of a server, or a start that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PastExit {
     /// When, in milliseconds since the Unix epoch.
     pub at_unix_ms: u64,
@@ -652,6 +705,7 @@ pub struct PastExit {
 
 /// Something that an operator asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Asked {
     /// When, in milliseconds since the Unix epoch.
     pub at_unix_ms: u64,
@@ -664,15 +718,18 @@ pub struct Asked {
 
 /// The parameters of [`Show`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ShowParams {
     /// The server.
     #[serde(deserialize_with = "name")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub name: String,
 }
 
 /// The result of [`Show`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ShowResult {
     /// The server.
     pub name: String,
@@ -686,6 +743,7 @@ pub struct ShowResult {
 
 /// One setting in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Setting {
     /// The key path, for instance `restart.policy`.
     pub key: String,
@@ -695,6 +753,7 @@ pub struct Setting {
 
 /// One variable of a server's environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Variable {
     /// Its name.
     pub name: String,
@@ -706,10 +765,12 @@ pub struct Variable {
 
 /// The parameters of [`Logs`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LogsParams {
     /// The server.
     #[serde(deserialize_with = "name")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub name: String,
     /// How many of the latest lines come first; the daemon's default if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -749,6 +810,7 @@ impl LogsParams {
 
 /// The parameters of [`Events`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EventsParams {
     /// The number of the first event wanted; only new ones if not given.
@@ -769,6 +831,7 @@ impl Default for EventsParams {
 
 /// Names a subscription of one connection; other connections do not know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct SubscriptionId(pub u64);
 
@@ -780,6 +843,7 @@ impl fmt::Display for SubscriptionId {
 
 /// The result of [`Logs`] and [`Events`]; it is written before the first notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SubscribeResult {
     /// Which notifications belong to it.
     pub subscription_id: SubscriptionId,
@@ -787,6 +851,7 @@ pub struct SubscribeResult {
 
 /// The parameters of [`LogsCancel`] and [`EventsCancel`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CancelParams {
     /// The subscription to end.
@@ -795,20 +860,83 @@ pub struct CancelParams {
 
 /// The result of [`LogsCancel`] and [`EventsCancel`]; no notification of the subscription follows it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CancelResult {}
 
-/// The parameters of [`Version`]: none.
+/// The parameters of [`Capabilities`]: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub struct VersionParams {}
+pub struct CapabilitiesParams {}
+
+/// The result of [`Capabilities`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CapabilitiesResult {
+    /// The daemon's version.
+    pub version: String,
+    /// [`PROTOCOL_VERSION`](super::PROTOCOL_VERSION) of the daemon.
+    pub protocol: u32,
+    /// [`OLDEST_PROTOCOL`](super::OLDEST_PROTOCOL) of the daemon.
+    pub oldest_protocol: u32,
+    /// The names of the methods that every daemon of this version has.
+    pub methods: Vec<String>,
+    /// What the program has registered beside them, by name.
+    pub registered: Vec<RegisteredMethod>,
+}
+
+/// A method that a program has registered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RegisteredMethod {
+    /// Its name, which has a dot.
+    pub name: String,
+    /// What kind it is.
+    pub kind: MethodKind,
+    /// What it does, in a sentence.
+    pub description: String,
+    /// The JSON Schema of its parameters.
+    pub params: Value,
+    /// The JSON Schema of its result.
+    pub result: Value,
+}
+
+/// What kind of method a program has registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum MethodKind {
+    /// It takes parameters and answers a result.
+    Method,
+    /// It takes none, changes nothing, and answers `{"items": [..]}`.
+    Catalog,
+    /// A kind that this version does not know. Never sent.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The parameters of [`Version`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct VersionParams {
+    /// The version of the protocol that the client speaks; with one that the daemon does not, the call is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u32>,
+}
 
 /// The result of [`Version`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VersionResult {
     /// The daemon's version.
     pub version: String,
     /// [`PROTOCOL_VERSION`](super::PROTOCOL_VERSION) of the daemon.
     pub protocol: u32,
+    /// The program that has put the tree together itself, if one has; else it is `xyd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     /// The daemon's process id.
     pub pid: u32,
     /// When it started, in milliseconds since the Unix epoch.
@@ -820,6 +948,7 @@ pub struct VersionResult {
 
 /// What a daemon stands on: for finding out why a machine behaves unlike another.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Diagnostics {
     /// By which means all processes of a server are known: `cgroup`, `subreaper` or `walk`.
     pub ownership: String,
@@ -829,9 +958,9 @@ pub struct Diagnostics {
     /// The process id of the guard, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard_pid: Option<u32>,
-    /// The directory of lock, ledger and logs.
+    /// The directory of lock, ledger and logs; empty for a program with a tree of its own.
     pub state_dir: String,
-    /// The directory of the configuration.
+    /// The directory of the configuration; empty for a program with a tree of its own.
     pub config_dir: String,
     /// How many files the daemon may have open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -846,6 +975,7 @@ pub struct Diagnostics {
 
 /// The parameters of [`Shutdown`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ShutdownParams {
     /// Why, for the history.
@@ -855,6 +985,7 @@ pub struct ShutdownParams {
 
 /// The result of [`Shutdown`], answered at once; the connection is closed when everything has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ShutdownResult {
     /// Always true.
     pub stopping: bool,
@@ -862,6 +993,7 @@ pub struct ShutdownResult {
 
 /// The parameters of [`Upgrade`]: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UpgradeParams {}
 
@@ -869,6 +1001,7 @@ pub struct UpgradeParams {}
 /// are closed, and a client that connects again is answered by it, or, if it does not come up after all, by the old one,
 /// whose diagnostics say so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UpgradeResult {
     /// The version of the program that answers.
     pub from: String,
@@ -922,6 +1055,7 @@ impl Notification {
 
 /// The parameters of a notification: the subscription's id beside the members of `body`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Subscribed<T> {
     /// The subscription it belongs to.
     pub subscription_id: SubscriptionId,
@@ -932,6 +1066,7 @@ pub struct Subscribed<T> {
 
 /// Which output a line was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LogStream {
     /// Standard output.
@@ -944,6 +1079,7 @@ pub enum LogStream {
 
 /// One line of output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogLine {
     /// The server.
     pub name: String,
@@ -966,6 +1102,7 @@ pub struct LogLine {
 
 /// A range of numbers that a subscription missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Gap {
     /// The first number missed.
     pub first: u64,
@@ -975,6 +1112,7 @@ pub struct Gap {
 
 /// One event of the tree.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
     /// Its number, without holes.
     pub seq: u64,

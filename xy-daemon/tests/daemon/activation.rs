@@ -78,7 +78,7 @@ impl Bound {
 async fn connect(path: &Path) -> Client {
     until("an answer on the socket", || async {
         let client = Client::connect(path).await.ok()?;
-        within("version", client.call::<Version>(VersionParams {})).await.ok().map(|_| client)
+        within("version", client.call::<Version>(VersionParams::default())).await.ok().map(|_| client)
     })
     .await
 }
@@ -127,7 +127,7 @@ async fn sockets_for_another_process_are_left_alone_and_an_own_one_is_bound() {
         let bound = Bound::new(&world, "0.0.0.0:0");
         bound.start(&mut world, "xyd:http", pid);
         let client = world.connect().await;
-        within("version", client.call::<Version>(VersionParams {})).await.expect("answered");
+        within("version", client.call::<Version>(VersionParams::default())).await.expect("answered");
         world.signal(Signal::SIGTERM);
         assert_eq!(world.ended().await.code(), Some(0), "{}", world.said());
     }

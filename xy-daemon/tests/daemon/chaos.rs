@@ -410,7 +410,7 @@ async fn connect(world: &World, old: Option<u32>) -> Client {
     let deadline = Instant::now() + BACK;
     loop {
         if let Ok(client) = Client::connect(&socket).await
-            && let Ok(version) = client.call::<Version>(VersionParams {}).await
+            && let Ok(version) = client.call::<Version>(VersionParams::default()).await
             && Some(version.pid) != old
         {
             return client;

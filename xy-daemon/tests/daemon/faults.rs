@@ -308,7 +308,7 @@ async fn until_up(world: &mut World) -> Result<Client, String> {
 async fn connected(world: &World) -> Option<Client> {
     let ask = async {
         let client = Client::connect(&world.socket()).await.ok()?;
-        client.call::<Version>(VersionParams {}).await.ok().map(|_| client)
+        client.call::<Version>(VersionParams::default()).await.ok().map(|_| client)
     };
     tokio::time::timeout(Duration::from_secs(2), ask).await.ok()?
 }

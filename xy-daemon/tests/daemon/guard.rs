@@ -209,7 +209,7 @@ async fn version_tells_the_guard_and_how_processes_are_owned() {
             world = world.argument("--no-guard");
         }
         let client = world.boot().await;
-        let version = client.call::<Version>(VersionParams {}).await.expect("answered");
+        let version = client.call::<Version>(VersionParams::default()).await.expect("answered");
         assert_eq!(Some(version.pid), world.daemon_pid());
         let facts = version.diagnostics.expect("a real daemon tells");
         assert_eq!(facts.guard_pid, has_guard.then(|| world.pid()));

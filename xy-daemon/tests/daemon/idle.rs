@@ -22,7 +22,7 @@ async fn a_daemon_ends_when_its_last_server_and_its_last_client_have_gone_and_no
         servers[0].pid.is_none().then_some(())
     })
     .await;
-    within("version", client.call::<Version>(VersionParams {})).await.expect("a client keeps it");
+    within("version", client.call::<Version>(VersionParams::default())).await.expect("a client keeps it");
     assert_eq!(world.has_ended(), None);
     drop(client);
     assert_eq!(world.ended().await.code(), Some(0), "{}", world.said());

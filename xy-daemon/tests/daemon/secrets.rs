@@ -66,7 +66,7 @@ fn private(path: &Path, text: &str) {
 async fn ask_everything(client: &Client, world: &World, names: &[&str]) -> Told {
     let mut told = Told::default();
     told.note("list", within("list", client.call::<List>(ListParams {})).await);
-    told.note("version", within("version", client.call::<Version>(VersionParams {})).await);
+    told.note("version", within("version", client.call::<Version>(VersionParams::default())).await);
     for name in names {
         let own = || (*name).to_owned();
         told.note(

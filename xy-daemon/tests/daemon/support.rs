@@ -196,7 +196,7 @@ impl World {
         // daemon's socket open, where nobody answers.
         until("an answer on the socket", || async {
             let client = Client::connect(&socket).await.ok()?;
-            client.call::<Version>(VersionParams {}).await.ok().map(|_| client)
+            client.call::<Version>(VersionParams::default()).await.ok().map(|_| client)
         })
         .await
     }

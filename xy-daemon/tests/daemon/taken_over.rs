@@ -44,7 +44,8 @@ async fn a_server_in_a_control_group_stays_in_it_and_is_still_owned_by_it() {
     );
     world.write("a", &script(&steps, r#"stop: (grace: "100ms")"#));
     let client = world.boot().await;
-    let version = within("version", client.call::<Version>(VersionParams {})).await.expect("answered");
+    let version =
+        within("version", client.call::<Version>(VersionParams::default())).await.expect("answered");
     let facts = version.diagnostics.expect("a real daemon tells");
     let Some(base) = facts.cgroup else {
         println!("left out: no control group is delegated here, trees are owned by `{}`", facts.ownership);
@@ -56,7 +57,8 @@ async fn a_server_in_a_control_group_stays_in_it_and_is_still_owned_by_it() {
     let client = upgrade(&world, client).await;
     let client = upgrade(&world, client).await;
     assert_eq!((ready(&client, "a").await, control_group(pid)), (pid, group.clone()));
-    let version = within("version", client.call::<Version>(VersionParams {})).await.expect("answered");
+    let version =
+        within("version", client.call::<Version>(VersionParams::default())).await.expect("answered");
     assert_eq!(version.diagnostics.expect("a real daemon tells").cgroup, Some(base.clone()));
     // One that starts now gets a group of its own beside it.
     world.write("b", &script("sleep-forever", ""));

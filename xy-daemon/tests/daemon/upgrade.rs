@@ -26,7 +26,7 @@ const AT_ONCE: &str =
     r#"restart: (backoff_initial: "1ms", backoff_max: "1ms", max_retries_per_minute: 1000)"#;
 
 async fn version(client: &Client) -> VersionResult {
-    within("version", client.call::<Version>(VersionParams {})).await.expect("answered")
+    within("version", client.call::<Version>(VersionParams::default())).await.expect("answered")
 }
 
 pub(crate) async fn ask(client: &Client) -> Result<UpgradeResult, ClientError> {
@@ -39,7 +39,7 @@ pub(crate) async fn upgrade(world: &World, client: Client) -> Client {
     let result = ask(&client).await.expect("it takes place");
     assert_eq!((result.from, result.to), (before.version.clone(), env!("CARGO_PKG_VERSION").to_owned()));
     until("the end of the connection", || async {
-        client.call::<Version>(VersionParams {}).await.is_err().then_some(())
+        client.call::<Version>(VersionParams::default()).await.is_err().then_some(())
     })
     .await;
     let client = world.connect().await;

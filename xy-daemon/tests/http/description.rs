@@ -1,5 +1,8 @@
 //! The page that describes the endpoints names exactly those that there are.
 
+use std::path::Path;
+
+use xy_daemon::http::openapi;
 use xy_daemon::http::route::{Access, ROUTES};
 
 #[test]
@@ -15,4 +18,18 @@ fn the_page_lists_every_endpoint_and_no_other() {
         format!("| `{} {}`{access} | {query}| {} |", route.verb.as_str(), route.path, route.summary)
     });
     assert_eq!(table, rows, "the table should be:\n{}", rows.join("\n"));
+}
+
+#[test]
+fn the_openapi_document_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
+    let document = openapi::document(std::iter::empty());
+    if std::env::var_os("XY_WRITE_DOCS").is_some() {
+        let text = serde_json::to_string_pretty(&document).expect("it is JSON") + "\n";
+        std::fs::write(&path, text).expect("written");
+        return;
+    }
+    let written = std::fs::read_to_string(&path).expect("the document is there");
+    let written: serde_json::Value = serde_json::from_str(&written).expect("it is JSON");
+    assert!(written == document, "docs/openapi.json is out of date: run this test with XY_WRITE_DOCS=1");
 }

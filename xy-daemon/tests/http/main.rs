@@ -3,6 +3,7 @@
 
 mod daemon;
 mod description;
+mod embedded;
 mod guard;
 mod limits;
 mod routes;

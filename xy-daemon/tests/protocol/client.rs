@@ -101,7 +101,7 @@ async fn a_dropped_subscription_ends_at_the_daemon_and_the_client_lives() {
         }
         drop(logs);
         server.script.until("its end", |script| script.sources.load(Ordering::SeqCst) == 0).await;
-        client.call::<Version>(VersionParams {}).await.expect("the client lives");
+        client.call::<Version>(VersionParams::default()).await.expect("the client lives");
     }
 }
 
@@ -116,7 +116,7 @@ async fn a_subscription_that_is_not_read_holds_up_no_call_and_its_gap_is_told() 
     // More than the client keeps, and what is on its way.
     let enough = u64::try_from(MAX_BACKLOG / (64 << 10)).expect("a small number") + 64;
     server.script.until("a long flood", |script| script.flooded.load(Ordering::SeqCst) > enough).await;
-    within("a call", client.call::<Version>(VersionParams {})).await.expect("an answer");
+    within("a call", client.call::<Version>(VersionParams::default())).await.expect("an answer");
     let (mut next, mut gaps) = (1, 0);
     while gaps == 0 {
         match within("a line", logs.next()).await.expect("connected").expect("no end") {

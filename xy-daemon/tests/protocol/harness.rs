@@ -208,6 +208,7 @@ impl Service for Scripted {
         Ok(VersionResult {
             version: "1.2.3".to_owned(),
             protocol: 1,
+            program: None,
             pid: 7,
             started_at_unix_ms: 8,
             diagnostics: None,

@@ -5,6 +5,8 @@ mod client;
 mod connection;
 mod harness;
 mod jsonrpc;
+mod reference;
 mod socket;
 mod subscription;
+mod versions;
 mod wire;

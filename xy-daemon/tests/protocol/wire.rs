@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use xy_daemon::protocol::Method;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 use xy_daemon::protocol::method::{
-    Add, Disable, Enable, Event, Events, EventsCancel, Gap, List, LogLine, Logs, LogsCancel, METHODS, Pause,
-    Reload, Remove, Restart, Resume, Show, Shutdown, Signal, Start, State, Status, StatusResult, Stop,
-    Subscribed, Targets, Upgrade, Usage, Version, Why,
+    Add, Capabilities, Disable, Enable, Event, Events, EventsCancel, Gap, List, LogLine, Logs, LogsCancel,
+    METHODS, Pause, Reload, Remove, Restart, Resume, Show, Shutdown, Signal, Start, State, Status,
+    StatusResult, Stop, Subscribed, Targets, Upgrade, Usage, Version, Why,
 };
 
 /// Decodes and encodes again; nothing may be lost or added.
@@ -59,6 +59,7 @@ fn methods_are_written_as_in_their_files() {
     check::<LogsCancel>(include_str!("wire/logs_cancel.json"), &mut checked);
     check::<Events>(include_str!("wire/events.json"), &mut checked);
     check::<EventsCancel>(include_str!("wire/events_cancel.json"), &mut checked);
+    check::<Capabilities>(include_str!("wire/capabilities.json"), &mut checked);
     check::<Version>(include_str!("wire/version.json"), &mut checked);
     check::<Shutdown>(include_str!("wire/shutdown.json"), &mut checked);
     check::<Upgrade>(include_str!("wire/upgrade.json"), &mut checked);

@@ -60,7 +60,7 @@ impl Place {
     pub(super) async fn ask(&self) -> Option<(Client, Answer<xy_daemon::protocol::method::VersionResult>)> {
         let asking = async {
             let client = Client::connect(&self.socket).await.ok()?;
-            let version = call::<Version>(&client, VersionParams {}).await.ok()?;
+            let version = call::<Version>(&client, VersionParams::default()).await.ok()?;
             Some((client, version))
         };
         timeout(PATIENCE, asking).await.ok()?

@@ -18,7 +18,7 @@ const PACE: Duration = Duration::from_millis(20);
 /// Runs the command.
 pub(super) async fn run(session: &mut Session<'_>) -> Result<u8, CommandError> {
     let client = session.connect().await?;
-    let before = call::<Version>(&client, VersionParams {}).await?.result;
+    let before = call::<Version>(&client, VersionParams::default()).await?.result;
     let answer = call::<Upgrade>(&client, UpgradeParams {}).await?;
     let after = tokio::time::timeout(PATIENCE, successor(session, client, &before)).await;
     let after = after.map_err(|_| CommandError::NotUpgraded)??;
@@ -43,7 +43,7 @@ async fn successor(
     client: Client,
     before: &VersionResult,
 ) -> Result<VersionResult, CommandError> {
-    while let Ok(now) = client.call::<Version>(VersionParams {}).await {
+    while let Ok(now) = client.call::<Version>(VersionParams::default()).await {
         if now.started_at_unix_ms != before.started_at_unix_ms {
             return Ok(now);
         }
@@ -51,7 +51,7 @@ async fn successor(
     }
     loop {
         let answer = match session.connect().await {
-            Ok(client) => client.call::<Version>(VersionParams {}).await,
+            Ok(client) => client.call::<Version>(VersionParams::default()).await,
             Err(CommandError::Client(error)) => Err(error),
             Err(error) => return Err(error),
         };
