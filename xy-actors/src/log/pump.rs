@@ -45,6 +45,13 @@ const MAX_NOTES: usize = 4_096;
 /// A reader that wakes for every short write is slower itself and makes the writer wake it each time.
 const REST: Duration = Duration::from_micros(500);
 
+/// From how many bytes on a pipe was full: a write that does not fit into the rest of a page begins the next one, so that
+/// lines leave gaps, of at most half of it.
+const FULL: usize = READ_SIZE / 2;
+
+/// How much must have come during a rest for a pipe to count as flooded.
+const FLOOD: usize = 4 << 10;
+
 /// How large a pipe becomes that was found full: the largest that an ordinary user can make.
 const ENLARGED: i32 = 1 << 20;
 
@@ -222,7 +229,7 @@ impl Pump {
         if !flags.contains(OFlag::O_NONBLOCK) {
             fcntl(pipe.file.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         }
-        self.registry.register(&mut SourceFd(&pipe.file.as_raw_fd()), pipe.token, Interest::READABLE)
+        watch(&self.registry, &pipe.file, pipe.token)
     }
 
     fn wake(&self) {
@@ -240,6 +247,11 @@ impl Drop for Pump {
         locked(&self.queue.state).released = true;
         self.wake();
     }
+}
+
+/// Has an event come with what is in the pipe, and with what is written to it from now on.
+fn watch(registry: &Registry, pipe: &File, token: Token) -> io::Result<()> {
+    registry.register(&mut SourceFd(&pipe.as_raw_fd()), token, Interest::READABLE)
 }
 
 fn unwatch(registry: &Registry, pipe: &File) {
@@ -282,6 +294,8 @@ struct Pipe {
     attachment: u64,
     /// Whether it is in the queue of pipes to read.
     ready: bool,
+    /// Whether its events are not wanted: in a flood each write would pay for one.
+    flooded: bool,
     /// Whether it was found full once.
     enlarged: bool,
 }
@@ -339,7 +353,8 @@ struct Worker {
     queue: Arc<Queue>,
     pipes: HashMap<Token, Pipe>,
     attached: HashMap<u64, Attached>,
-    sinks: HashMap<usize, Sink>,
+    /// Boxed, since about half of the table is empty.
+    sinks: HashMap<usize, Box<Sink>>,
     deadlines: BTreeSet<(Instant, u64)>,
     ready: VecDeque<Token>,
     /// How many drains wait for an answer.
@@ -469,7 +484,16 @@ impl Worker {
             let cutter = LineCutter::within(carry);
             self.pipes.insert(
                 token,
-                Pipe { file, stream, cutter, sink, attachment: id, ready: false, enlarged: false },
+                Pipe {
+                    file,
+                    stream,
+                    cutter,
+                    sink,
+                    attachment: id,
+                    ready: false,
+                    flooded: false,
+                    enlarged: false,
+                },
             );
             // Its first event may have been reported before it was known here.
             self.enqueue(token);
@@ -531,7 +555,7 @@ impl Worker {
     fn on_note(&mut self, shared: &Arc<Shared>, text: &str) {
         let Some((key, _)) = self.sink(shared) else { return };
         let unfinished = match Marker::parse(text) {
-            Some(Marker::Started { .. }) => self.sinks.get_mut(&key).and_then(Sink::unfinished),
+            Some(Marker::Started { .. }) => self.sinks.get_mut(&key).and_then(|sink| sink.unfinished()),
             _ => None,
         };
         if let (Some(gap), Some(sink)) = (unfinished, self.sinks.get_mut(&key)) {
@@ -584,7 +608,7 @@ impl Worker {
             return None;
         }
         let key = key(shared);
-        let sink = self.sinks.entry(key).or_insert_with(|| Sink::new(shared));
+        let sink = self.sinks.entry(key).or_insert_with(|| Box::new(Sink::new(shared)));
         Some((key, sink))
     }
 
@@ -615,11 +639,17 @@ impl Worker {
         for _ in 0..TURN_READS {
             match self.read(token) {
                 Read::Bytes(count) if hurried && count < READ_SIZE => {
+                    self.flood(token, count >= FLOOD);
                     self.ready.push_back(token);
                     return Turn::Little;
                 }
                 Read::Bytes(_) => turn = Turn::Little,
                 Read::Empty => {
+                    if self.flood(token, false) {
+                        // What cannot be watched is looked at after each rest.
+                        self.ready.push_back(token);
+                        return Turn::Little;
+                    }
                     if let Some(pipe) = self.pipes.get_mut(&token) {
                         pipe.ready = false;
                     }
@@ -633,6 +663,22 @@ impl Worker {
         }
         self.ready.push_back(token);
         Turn::Much
+    }
+
+    /// Stops watching a pipe that is read without being asked, or watches it again; returns whether it is not watched.
+    fn flood(&mut self, token: Token, flooded: bool) -> bool {
+        let Some(pipe) = self.pipes.get_mut(&token) else { return false };
+        if pipe.flooded != flooded {
+            let registry = self.poll.registry();
+            if flooded {
+                unwatch(registry, &pipe.file);
+                pipe.flooded = true;
+            } else {
+                // If anything came meanwhile, an event says so at once.
+                pipe.flooded = watch(registry, &pipe.file, token).is_err();
+            }
+        }
+        pipe.flooded
     }
 
     /// Reads what is in a pipe now, then closes it.
@@ -674,7 +720,7 @@ impl Worker {
                 });
             });
         }
-        if count == READ_SIZE && !pipe.enlarged && self.enlarged < MAX_ENLARGED {
+        if count > FULL && !pipe.enlarged && self.enlarged < MAX_ENLARGED {
             pipe.enlarged = true;
             self.enlarged += usize::from(enlarge(&pipe.file));
         }

@@ -3,6 +3,7 @@
 mod accounting;
 mod disk;
 mod drain;
+mod flood;
 mod follow;
 mod handover;
 mod output;
