@@ -15,8 +15,10 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::command;
 use super::tree::{self, Stat};
 
 /// How the name of a directory of leaves begins. Nothing is ever killed below another one.
@@ -27,6 +29,51 @@ const PREFIX: &str = "xy-";
 pub(super) struct Groups {
     base: PathBuf,
     is_usable: AtomicBool,
+    stock: Mutex<Stock>,
+}
+
+/// What is made ahead and cleared away afterwards, because the kernel takes its time for both and a restart has none.
+#[derive(Debug, Default)]
+struct Stock {
+    /// The leaf of the next tree.
+    spare: Option<Spare>,
+    /// Whether there is to be one: not before the first start, nor after the last.
+    is_wanted: bool,
+    /// Those of trees that are gone.
+    retired: Vec<Leaf>,
+}
+
+/// A leaf that was made before its tree; one that gets none is removed.
+#[derive(Debug)]
+pub(super) struct Spare {
+    marker: String,
+    made: Option<(Leaf, OwnedFd)>,
+}
+
+impl Stock {
+    fn lacks_spare(&self) -> bool {
+        self.is_wanted && self.spare.is_none()
+    }
+}
+
+impl Spare {
+    /// Returns the marker that its tree is to have.
+    pub(super) fn marker(&self) -> &str {
+        &self.marker
+    }
+
+    /// Gives the leaf to its tree.
+    pub(super) fn take(mut self) -> Option<(Leaf, OwnedFd)> {
+        self.made.take()
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        if let Some((leaf, _)) = &self.made {
+            leaf.remove();
+        }
+    }
 }
 
 /// The control group of one tree.
@@ -51,7 +98,7 @@ impl Groups {
         }
         // With it, the kernel counts for each leaf whom it killed for want of memory.
         let _not_delegated = set(&base.join("cgroup.subtree_control"), "+memory");
-        Some(Self { base, is_usable: AtomicBool::new(true) })
+        Some(Self { base, is_usable: AtomicBool::new(true), stock: Mutex::default() })
     }
 
     /// Returns the directory of leaves.
@@ -86,9 +133,52 @@ impl Groups {
         path.is_dir().then_some(Leaf { path })
     }
 
-    /// Removes the directory of leaves if it is empty; with leaves in it, it stays for the next start.
+    /// Takes the leaf that was made ahead, if there is one, and has another one made at the next [`Groups::tidy`].
+    pub(super) fn spare(&self) -> Option<Spare> {
+        let mut stock = self.stock();
+        stock.is_wanted = self.is_usable();
+        stock.spare.take()
+    }
+
+    /// Takes the leaf of a tree that is gone, which the next [`Groups::tidy`] removes.
+    pub(super) fn retire(&self, leaf: &Leaf) {
+        self.stock().retired.push(Leaf { path: leaf.path.clone() });
+    }
+
+    /// Removes the leaves of trees that are gone, and makes one for the next. To be called when there is time.
+    pub(super) fn tidy(&self) {
+        // Nobody who starts or ends a tree waits for the kernel meanwhile.
+        let retired = std::mem::take(&mut self.stock().retired);
+        retired.iter().for_each(Leaf::remove);
+        if !self.stock().lacks_spare() {
+            return;
+        }
+        let made = command::random_marker().ok().and_then(|marker| {
+            let made = Some(self.leaf(&marker)?);
+            Some(Spare { marker, made })
+        });
+        let mut stock = self.stock();
+        if stock.lacks_spare() {
+            stock.spare = made;
+        }
+    }
+
+    /// Removes every leaf without a tree; until a tree is started, no more are made.
+    pub(super) fn clear(&self) {
+        let mut stock = self.stock();
+        stock.retired.drain(..).for_each(|leaf| leaf.remove());
+        (stock.spare, stock.is_wanted) = (None, false);
+    }
+
+    /// Removes the directory of leaves if no tree is left; with leaves in it, it stays for the next start.
     pub(super) fn remove(&self) {
+        self.clear();
         let _in_use = fs::remove_dir(&self.base);
+    }
+
+    /// A panic elsewhere leaves at worst a leaf that the next start removes.
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes no more leaves: the kernel does not let us create processes in them.
@@ -149,7 +239,7 @@ impl Leaf {
 
     /// Removes it; one with processes in it stays.
     pub(super) fn remove(&self) {
-        // Few have groups below them, and this is on the way of every restart.
+        // Few have groups below them.
         if fs::remove_dir(&self.path).is_ok() {
             return;
         }

@@ -29,7 +29,7 @@ mod usage;
 pub use self::process::{KillReport, Member, OsProcess, ProcessExit, ProcessOutput};
 use self::spawner::{Job, Spawner};
 pub use self::usage::TreeUsage;
-use super::cgroup::Groups;
+use super::cgroup::{Groups, Spare};
 use super::command::{self, PreparedCommand, Secrets};
 use super::ledger::{Ledger, OpenError, SweepReport};
 use super::settings::Secret;
@@ -318,11 +318,15 @@ impl ProcessHost {
         secrets: Secrets,
     ) -> Result<OsProcess, SpawnError> {
         self.begin_adoption();
-        let marker = command::random_marker()?;
+        let mut spare = self.inner.groups.as_ref().and_then(Groups::spare);
+        let marker = match &spare {
+            Some(spare) => spare.marker().to_owned(),
+            None => command::random_marker()?,
+        };
         let command = Arc::new(command::prepare(self, spec, secrets, marker).await?);
         let mut delays = TEXT_BUSY_DELAYS.iter();
         loop {
-            match self.try_spawn(label, incarnation, &command).await {
+            match self.try_spawn(label, incarnation, &command, spare.take()).await {
                 Err(error) if error.kind() == SpawnErrorKind::TextBusy => match delays.next() {
                     Some(delay) => tokio::time::sleep(*delay).await,
                     None => return Err(error),
@@ -337,10 +341,12 @@ impl ProcessHost {
         label: &str,
         incarnation: Option<u64>,
         command: &Arc<PreparedCommand>,
+        spare: Option<Spare>,
     ) -> Result<OsProcess, SpawnError> {
         let (reply, answer) = tokio::sync::oneshot::channel();
         let (host, command_for_job) = (self.inner.clone(), command.clone());
-        let job = Job::Spawn { host, label: label.to_owned(), incarnation, command: command_for_job, reply };
+        let label = label.to_owned();
+        let job = Job::Spawn { host, label, incarnation, command: command_for_job, spare, reply };
         if !self.inner.spawner.send(job) {
             return Err(SpawnError::host_gone());
         }

@@ -42,6 +42,10 @@ impl ProcessHost {
     /// If the lock of the ledger cannot be duplicated.
     pub fn hand_over(&self) -> io::Result<(HostState, Vec<OwnedFd>)> {
         let (known, orphans) = lock(&self.inner.spawner.kin).state();
+        if let Some(groups) = &self.inner.groups {
+            // The next program makes its own.
+            groups.clear();
+        }
         let lock_of_ledger = match &self.inner.ledger {
             Some(ledger) => Some(lock(ledger).share_lock()?),
             None => None,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -147,6 +147,10 @@ impl Main {
         &self.live.marker
     }
 
+    pub(super) fn host(&self) -> Weak<Host> {
+        Arc::downgrade(&self.host)
+    }
+
     fn peek(&self, state: &mut State) -> Option<ProcessExit> {
         if state.is_reaped {
             return state.exit;
@@ -286,8 +290,8 @@ impl Main {
             exit?;
             state.is_reaped = true;
         }
-        if let Some(leaf) = &self.leaf {
-            leaf.remove();
+        if let (Some(leaf), Some(groups)) = (&self.leaf, &self.host.groups) {
+            groups.retire(leaf);
         }
         self.host.strike(self.live.pid, &self.live.marker);
         state.exit
@@ -327,8 +331,8 @@ impl Guard {
         let main = self.main();
         let exit = main.reap()?;
         if !self.is_done.swap(true, Ordering::AcqRel) {
-            let (pid, marker) = (main.live.pid, main.live.marker.clone());
-            main.host.spawner.send(Job::Forget { pid, marker });
+            let (host, pid, marker) = (main.host(), main.live.pid, main.live.marker.clone());
+            main.host.spawner.send(Job::Forget { host, pid, marker });
         }
         Some(exit)
     }

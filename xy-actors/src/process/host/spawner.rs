@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use super::kin::Kin;
 use super::process::{Guard, Main, ProcessOutput};
 use super::{Host, LiveProcess, SpawnError, lock};
-use crate::process::cgroup::Leaf;
+use crate::process::cgroup::{Leaf, Spare};
 use crate::process::command::{PreparedCommand, diagnose};
 use crate::process::handover::{Exchange, HandBack};
 use crate::process::ledger::MainProcess;
@@ -35,12 +35,14 @@ pub(super) enum Job {
         label: String,
         incarnation: Option<u64>,
         command: Arc<PreparedCommand>,
+        /// The control group that was made for it.
+        spare: Option<Spare>,
         reply: oneshot::Sender<Result<(Guard, ProcessOutput), SpawnError>>,
     },
     /// Kill what is left of a tree and reap its main process.
     Bury { main: Box<Main>, done: Option<oneshot::Sender<()>> },
     /// The process was reaped elsewhere; its pid may come back.
-    Forget { pid: u32, marker: String },
+    Forget { host: Weak<Host>, pid: u32, marker: String },
     /// Reap adopted orphans that have ended.
     ReapOrphans,
     /// Exchange the program of this process. What comes back is why that failed.
@@ -172,6 +174,8 @@ struct State {
     stack: Option<ChildStack>,
     null: Option<OwnedFd>,
     burials: Vec<Burial>,
+    /// The hosts with control groups to make and to remove, when there is time.
+    untidy: Vec<Weak<Host>>,
 }
 
 struct Burial {
@@ -184,6 +188,10 @@ struct Burial {
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long there must be nothing to do before it is tidied up: no process that was just created is on its way to its main
+/// function then.
+const QUIET: Duration = Duration::from_millis(5);
+
 /// Performs jobs for as long as the program lives, or the one that this thread leads.
 fn run(inbox: &Receiver<Job>, mut state: State, mut hand_back: Option<HandBack>) {
     sys::block_all_signals();
@@ -194,7 +202,8 @@ fn run(inbox: &Receiver<Job>, mut state: State, mut hand_back: Option<HandBack>)
         let limit = match (state.burials.is_empty(), patience) {
             (true, patience) => {
                 pause = SHORTEST_PAUSE;
-                patience
+                let quiet = (!state.untidy.is_empty()).then_some(QUIET);
+                [patience, quiet].into_iter().flatten().min()
             }
             (false, _) => {
                 let limit = pause;
@@ -214,7 +223,7 @@ fn run(inbox: &Receiver<Job>, mut state: State, mut hand_back: Option<HandBack>)
                 let survived = catch_unwind(AssertUnwindSafe(|| {
                     match job {
                         Ok(job) => state.perform(job),
-                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Timeout) => state.tidy(),
                         // Impossible: the static sender lives as long as the program.
                         Err(RecvTimeoutError::Disconnected) => std::thread::park(),
                     }
@@ -239,15 +248,19 @@ impl State {
 
     fn perform(&mut self, job: Job) {
         match job {
-            Job::Spawn { host, label, incarnation, command, reply } => {
+            Job::Spawn { host, label, incarnation, command, spare, reply } => {
                 if reply.is_closed() {
                     return;
                 }
+                self.is_untidy(Arc::downgrade(&host));
                 // A reply that cannot be delivered comes back, and dropping it ends the process.
-                let _ = reply.send(self.spawn(host, label, incarnation, &command));
+                let _ = reply.send(self.spawn(host, label, incarnation, &command, spare));
             }
             Job::Bury { main, done } => self.burials.push(Burial { main, done, empty_passes: 0 }),
-            Job::Forget { pid, marker } => lock(&self.kin).forget(pid, &marker),
+            Job::Forget { host, pid, marker } => {
+                lock(&self.kin).forget(pid, &marker);
+                self.is_untidy(host);
+            }
             Job::Exchange { exchange, failed } => {
                 let error = exchange.execute();
                 let _nobody_waits = failed.send(error);
@@ -262,15 +275,31 @@ impl State {
         }
     }
 
+    /// Notes that a host may have control groups to make and to remove.
+    fn is_untidy(&mut self, host: Weak<Host>) {
+        if self.untidy.iter().all(|known| !known.ptr_eq(&host)) {
+            self.untidy.push(host);
+        }
+    }
+
+    fn tidy(&mut self) {
+        for host in self.untidy.drain(..).filter_map(|host| host.upgrade()) {
+            if let Some(groups) = &host.groups {
+                groups.tidy();
+            }
+        }
+    }
+
     fn spawn(
         &mut self,
         host: Arc<Host>,
         label: String,
         incarnation: Option<u64>,
         command: &PreparedCommand,
+        spare: Option<Spare>,
     ) -> Result<(Guard, ProcessOutput), SpawnError> {
         host.with_ledger(|ledger| ledger.intent(&command.marker, &label, incarnation));
-        match self.create(&host, command) {
+        match self.create(&host, command, spare) {
             Ok((spawned, output, leaf)) => {
                 let pid = spawned.pid;
                 lock(&self.kin).born(pid, &command.marker);
@@ -297,6 +326,7 @@ impl State {
         &mut self,
         host: &Host,
         command: &PreparedCommand,
+        spare: Option<Spare>,
     ) -> Result<(sys::Spawned, ProcessOutput, Option<Leaf>), SpawnFailure> {
         let descriptors = |error: io::Error| SpawnFailure::new(SpawnStep::Descriptors, &error);
         if self.null.is_none() {
@@ -316,7 +346,8 @@ impl State {
         if settings::is_reserved(child_stderr.as_fd()) {
             return Err(descriptors(io::Error::from_raw_os_error(libc::EMFILE)));
         }
-        let leaf = host.groups.as_ref().and_then(|groups| groups.leaf(&command.marker));
+        let leaf = || host.groups.as_ref().and_then(|groups| groups.leaf(&command.marker));
+        let leaf = spare.and_then(Spare::take).or_else(leaf);
         let (leaf, leaf_dir) = leaf.unzip();
         let mut request = ExecRequest {
             candidates: &command.candidates,
@@ -367,6 +398,7 @@ impl State {
                 return true;
             }
             lock(&self.kin).forget(burial.main.pid(), burial.main.marker());
+            self.untidy.push(burial.main.host());
             if let Some(done) = burial.done.take() {
                 let _ = done.send(());
             }
