@@ -16,6 +16,7 @@
 pub mod guard;
 pub mod handover;
 pub mod health;
+pub mod memory;
 pub mod port;
 pub mod readiness;
 

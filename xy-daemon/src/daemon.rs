@@ -22,6 +22,7 @@ use xy_actors::log::LogHub;
 use xy_actors::policy::Incarnation;
 use xy_actors::process::guard::Guarded;
 use xy_actors::process::handover;
+use xy_actors::process::memory;
 use xy_actors::process::settings::prepare_own_limits;
 use xy_actors::process::{HostError, HostOptions, LostIncarnation, Member, ProcessHost, SweepReport};
 use xy_actors::spec::{ChildSpec, Order, SupervisorSpec};
@@ -49,6 +50,12 @@ const LAST_ANSWERS: Duration = Duration::from_millis(300);
 
 /// How long what another instance holds may still be given up.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long nothing must have happened for a start or an upheaval to be over.
+const CALM: Duration = Duration::from_millis(500);
+
+/// After how many events it is worth to wait for calm once more.
+const UPHEAVAL: usize = 200;
 
 /// Where a daemon finds and keeps things.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -519,6 +526,7 @@ impl Daemon {
             service.ready(&self.in_short);
         }
         listening();
+        let settling = tokio::spawn(settle(self.root.clone()));
         let keep_alive = tokio::spawn({
             let (service, root) = (service.clone(), self.root.clone());
             async move {
@@ -553,6 +561,7 @@ impl Daemon {
         };
         let strangers = self.host.end_strangers().await;
         keep_alive.abort();
+        settling.abort();
         self.control.finish().await;
         self.logs.flush().await;
         served.ended().await;
@@ -759,6 +768,23 @@ fn builder(config: &Config, host: &ProcessHost, logs: &LogHub) -> SupervisorBuil
 /// Says what a daemon on this configuration does, for its service manager.
 fn in_short(config: &Config) -> String {
     format!("{} servers, {} files rejected", config.servers.len(), config.rejected.len())
+}
+
+/// Gives back the memory that only the start has needed, once that is over, and again after each larger upheaval.
+async fn settle(root: Supervisor) {
+    let mut events = root.events(EventCursor::Now);
+    loop {
+        match tokio::time::timeout(CALM, events.next()).await {
+            Ok(Some(_)) => continue,
+            Ok(None) => return,
+            Err(_) => memory::release_unused(),
+        }
+        for _ in 0..UPHEAVAL {
+            if events.next().await.is_none() {
+                return;
+            }
+        }
+    }
 }
 
 /// Waits for a reason to end or to be upgraded. Reloads meanwhile.

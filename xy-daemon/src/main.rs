@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use xy_actors::process::guard::{self, GuardError, GuardOptions, Guarded, Role};
-use xy_actors::process::handover;
+use xy_actors::process::{handover, memory};
 use xy_daemon::activation::Activated;
 use xy_daemon::args::Arguments;
 use xy_daemon::config::{Config, LoadOptions, check_commands};
@@ -26,6 +26,7 @@ use xy_daemon::telemetry;
 use xy_daemon::upgrade::{self, Inheritance};
 
 fn main() -> ExitCode {
+    memory::share_one_heap();
     let line: Vec<OsString> = std::env::args_os().collect();
     // Before anything is opened, since what is handed over is known by its numbers.
     match upgrade::take_over(&line, |inheritance| start(Some(inheritance))) {

@@ -19,6 +19,9 @@ const STORM: usize = 100;
 /// How many children the largest run has.
 const MANY: usize = 1000;
 
+/// How long nothing has happened when memory is measured.
+const CALM: Duration = Duration::from_millis(1200);
+
 /// How long idling and crash loops are watched.
 const WATCHED: Duration = Duration::from_secs(10);
 
@@ -44,6 +47,7 @@ fn alone(subject: Subject, places: &Places, figures: &mut Figures) {
         let taken = kill(&mut run, "c0000");
         figures.add(Figure::KillAlone, subject, taken);
     }
+    pass(CALM);
     figures.add(Figure::MemoryOfOne, subject, memory(&run, true));
 }
 
@@ -69,7 +73,7 @@ fn many(subject: Subject, places: &Places, figures: &mut Figures) {
     let Some(mut run) = Run::started(subject, places, Work::silent(MANY)) else { return };
     let last = run.notes.latest().values().map(|note| note.at).max();
     figures.add(Figure::StartMany, subject, last.map(|last| milliseconds(last - run.since)));
-    pass(Duration::from_millis(1200));
+    pass(CALM);
     let size = memory(&run, true);
     figures.add(Figure::MemoryOfMany, subject, size);
     let small = figures.median(Figure::MemoryOfOne, subject);

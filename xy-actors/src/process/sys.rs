@@ -591,9 +591,27 @@ pub(super) fn signal_child(pid: u32, signal: c_int) -> io::Result<()> {
     if unsafe { libc::kill(pid, signal) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Has the GNU C library keep one heap for all threads; elsewhere nothing changes.
+pub(super) fn share_one_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes numbers only. Threads that have a heap of their own already keep it.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Has the GNU C library give back what is free in the middle of its heaps; elsewhere nothing changes.
+pub(super) fn release_free_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes a number only, and locks each heap while it looks at it.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Gives back the memory into which programs and libraries are mapped; what is used again is mapped again.
 ///
-/// For a process that waits for the rest of its life, and was something larger before.
+/// For a process that mostly waits, and was something larger before.
 pub(super) fn release_program_memory() {
     // Elsewhere nobody says what is mapped, so nothing is given back.
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
