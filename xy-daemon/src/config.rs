@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use xy_actors::log::LogSettings;
@@ -87,8 +88,8 @@ pub struct ServerConfig {
     pub origin: String,
     /// When it is restarted and how it is ended.
     pub child: ChildSpec,
-    /// What to run.
-    pub process: ProcessSpec,
+    /// What to run, which its child in the tree has in common with this.
+    pub process: Arc<ProcessSpec>,
     /// How much of its output is kept.
     pub log: LogSettings,
     /// By which `@tag` means it, sorted.
@@ -261,6 +262,8 @@ impl Config {
             config.groups.extend(described.groups.into_iter().map(|group| (group.name.clone(), group)));
         }
         settle(&mut config, &Self::default());
+        // Made of all at once it has full nodes; one that grew in order is half empty.
+        config.servers = std::mem::take(&mut config.servers).into_iter().collect();
         Ok(config)
     }
 

@@ -31,7 +31,9 @@ pub fn to_log(log: &Path, default: &str) {
 }
 
 fn subscribe(default: &str, writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static) {
-    let filter = EnvFilter::try_from_env("XY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // The spans that ractor opens around each actor say nothing here, and each would be kept as long as its actor.
+    let usual = || EnvFilter::new(format!("{default},ractor=warn"));
+    let filter = EnvFilter::try_from_env("XY_LOG").unwrap_or_else(|_| usual());
     let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)

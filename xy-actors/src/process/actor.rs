@@ -181,11 +181,15 @@ pub(crate) struct ActorState {
     is_stop_asked: bool,
     is_signaled: bool,
     stop_command: Option<StopCommandRun>,
-    kill: watch::Sender<bool>,
+    is_kill_asked: bool,
+    /// Tells whoever waits for a polite end that it is killed; few ever wait.
+    kill: Option<watch::Sender<bool>>,
     /// It has told that it is ready.
     is_told: bool,
     /// Whether it has been ready.
-    ready: watch::Sender<bool>,
+    is_ready: bool,
+    /// Tells the listener so, if there is one.
+    ready: Option<watch::Sender<bool>>,
     socket: Option<Arc<NotifySocket>>,
     /// A duplicate of what it writes a newline to, until it has.
     descriptor: Option<OwnedFd>,
@@ -303,10 +307,12 @@ impl ActorState {
             is_stop_asked: is_before(|before| before.is_stop_asked),
             is_signaled: is_before(|before| before.is_signaled),
             stop_command: None,
-            kill: watch::Sender::new(is_before(|before| before.is_kill_asked)),
+            is_kill_asked: is_before(|before| before.is_kill_asked),
+            kill: None,
             host,
             is_told: is_before(|before| before.is_told),
-            ready: watch::Sender::new(false),
+            is_ready: false,
+            ready: None,
             socket: socket.map(Arc::new),
             descriptor: None,
             hand_over: None,
@@ -333,9 +339,10 @@ impl ActorState {
         };
         self.waiter = Some(self.helped_by(Helper::Waiter, myself, waiter));
         if matches!(gate, Gate::Open) {
-            self.ready.send_replace(true);
+            self.note_ready();
         }
         if let Some(socket) = self.socket.clone() {
+            let ready = self.ready.get_or_insert_with(|| watch::Sender::new(self.is_ready)).subscribe();
             let listener = Listener {
                 socket,
                 process: self.process.clone(),
@@ -343,7 +350,7 @@ impl ActorState {
                 log: self.log.clone(),
                 decides: matches!(gate, Gate::Socket),
                 watchdog: self.spec.watchdog,
-                ready: self.ready.subscribe(),
+                ready,
             };
             let told = myself.clone();
             let task = listener.listen(move || tell(&told, ProcessMessage::Told));
@@ -463,7 +470,7 @@ impl ActorState {
         // If it has ended, that is found out anew.
         self.exit = None;
         let place = (self.descriptor.take(), self.attachment.as_ref());
-        let gate = Gate::anew(&self.spec, *self.ready.borrow(), self.is_told, &self.log, place);
+        let gate = Gate::anew(&self.spec, self.is_ready, self.is_told, &self.log, place);
         self.begin(myself, gate);
     }
 
@@ -481,11 +488,11 @@ impl ActorState {
         let address = self.socket.as_ref().map(|socket| socket.address().as_encoded_bytes().to_vec());
         let state = ProcessState {
             marker: self.process.marker().to_owned(),
-            is_ready: *self.ready.borrow(),
+            is_ready: self.is_ready,
             is_told: self.is_told,
             is_stop_asked: self.is_stop_asked,
             is_signaled: self.is_signaled,
-            is_kill_asked: *self.kill.borrow(),
+            is_kill_asked: self.is_kill_asked,
             socket: address.zip(socket.as_ref().map(AsRawFd::as_raw_fd)),
             descriptor: descriptor.as_ref().map(AsRawFd::as_raw_fd),
         };
@@ -577,7 +584,10 @@ impl ActorState {
     fn on_kill(&mut self) {
         self.probe = None;
         self.stop_command = None;
-        self.kill.send_replace(true);
+        self.is_kill_asked = true;
+        if let Some(kill) = &self.kill {
+            kill.send_replace(true);
+        }
         if self.exit.is_none()
             && let Err(error) = self.process.signal_group(libc::SIGKILL)
         {
@@ -607,8 +617,15 @@ impl ActorState {
             return;
         }
         self.reporter.ready();
-        self.ready.send_replace(true);
+        self.note_ready();
         self.watch_health(myself);
+    }
+
+    fn note_ready(&mut self) {
+        self.is_ready = true;
+        if let Some(ready) = &self.ready {
+            ready.send_replace(true);
+        }
     }
 
     fn on_main_exited(&mut self, myself: &ActorRef<ProcessMessage>, exit: ProcessExit) {
@@ -624,7 +641,9 @@ impl ActorState {
         let (process, log, actor) = (self.process.clone(), self.log.clone(), myself.clone());
         let attachment = self.attachment.take();
         // Only a stop that was asked for gives the rest of the tree the time to end by itself.
-        let patience = self.is_stop_asked.then(|| (self.spec.stop_signal.number(), self.kill.subscribe()));
+        let kill = &mut self.kill;
+        let mut killed = || kill.get_or_insert_with(|| watch::Sender::new(self.is_kill_asked)).subscribe();
+        let patience = self.is_stop_asked.then(|| (self.spec.stop_signal.number(), killed()));
         let task = async move {
             let report = end_tree(&process, patience).await;
             if let Some(over) = stop_command {
@@ -645,11 +664,11 @@ impl ActorState {
         let mut report = ExitReport::of_process(
             exit,
             self.is_stop_asked,
-            *self.kill.borrow(),
+            self.is_kill_asked,
             self.spec.stop_signal.number(),
         );
         let is_by_kernel = exit == (ProcessExit::Signal { signal: libc::SIGKILL, core_dumped: false })
-            && !*self.kill.borrow()
+            && !self.is_kill_asked
             && oom_kills > 0;
         if is_by_kernel {
             report.cause = Cause::OutOfMemory;
@@ -659,8 +678,7 @@ impl ActorState {
         }
         report.killed = killed.killed.into_iter().map(reference).collect();
         report.left = killed.left.into_iter().map(reference).collect();
-        if *self.kill.borrow() && exit == (ProcessExit::Signal { signal: libc::SIGKILL, core_dumped: false })
-        {
+        if self.is_kill_asked && exit == (ProcessExit::Signal { signal: libc::SIGKILL, core_dumped: false }) {
             let main = ProcessRef { pid: self.process.pid(), command: self.spec.command.clone() };
             report.killed.insert(0, main);
         }

@@ -63,8 +63,10 @@ pub struct ProcessChild {
 /// # Ok(())
 /// # }
 /// ```
-pub fn process(spec: ProcessSpec, host: &ProcessHost, logs: &LogHub) -> ProcessChild {
-    ProcessChild { spec: Arc::new(spec), host: host.clone(), logs: logs.clone(), log: LogSettings::default() }
+///
+/// A spec that others have, too, can be given as an `Arc`.
+pub fn process(spec: impl Into<Arc<ProcessSpec>>, host: &ProcessHost, logs: &LogHub) -> ProcessChild {
+    ProcessChild { spec: spec.into(), host: host.clone(), logs: logs.clone(), log: LogSettings::default() }
 }
 
 impl ProcessChild {

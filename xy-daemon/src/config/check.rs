@@ -372,7 +372,7 @@ impl<'a> Checker<'a> {
             base: name.to_owned(),
             origin: origin.name.to_owned(),
             child,
-            process,
+            process: process.into(),
             log,
             tags,
             depends_on,

@@ -5,6 +5,7 @@
 //! one the next.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use xy_actors::process::settings::{SecretSource, Stdin};
 use xy_actors::spec::ChildId;
@@ -26,9 +27,10 @@ pub(super) fn expand(server: &ServerConfig, count: u32) -> Vec<ServerConfig> {
 
 /// Returns whether something tells a copy which one it is.
 pub(super) fn tells_apart(server: &ServerConfig) -> bool {
-    let mut one = copy(server, 1).process;
-    let mut two = copy(server, 2).process;
-    (one.port, two.port) = (None, None);
+    let [mut one, mut two] = [1, 2].map(|instance| copy(server, instance).process);
+    for process in [&mut one, &mut two] {
+        Arc::make_mut(process).port = None;
+    }
     one != two
 }
 
@@ -36,7 +38,7 @@ fn copy(server: &ServerConfig, instance: u32) -> ServerConfig {
     let mut copy = server.clone();
     copy.name = name(&server.name, instance);
     copy.child.id = ChildId::from(copy.name.rsplit('/').next().unwrap_or_default());
-    let process = &mut copy.process;
+    let process = Arc::make_mut(&mut copy.process);
     process.port = process.port.and_then(|port| port.checked_add(u16::try_from(instance - 1).ok()?));
     let port = process.port.map(|port| port.to_string());
     let text = |text: &str| {

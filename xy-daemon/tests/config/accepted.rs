@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use xy_actors::log::LogSettings;
@@ -50,7 +51,7 @@ fn the_smallest_file_has_every_default() {
         }
     );
     assert_eq!(
-        server.process,
+        *server.process,
         ProcessSpec {
             args: vec!["--http".into(), "--port".into(), "8421".into()],
             port: Some(8421),
@@ -90,7 +91,7 @@ fn every_key_is_read() {
         ("TEXT", "a=b"),
     ];
     assert_eq!(
-        server.process,
+        *server.process,
         ProcessSpec {
             args: vec!["--verbose".into()],
             env: env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
@@ -201,8 +202,9 @@ fn readiness_is_written_bare_with_empty_brackets_or_with_keys() {
 
 #[test]
 fn an_http_probe_takes_statuses_and_a_header() {
-    let ready =
-        |keys: &str| web(&format!("Process(command: \"a\", port: 1, ready: Http({keys}))")).process.ready;
+    let ready = |keys: &str| {
+        web(&format!("Process(command: \"a\", port: 1, ready: Http({keys}))")).process.ready.clone()
+    };
     let http = |status: StatusSet, header: Option<(&str, &str)>| {
         let header = header.map(|(name, value)| ProbeHeader { name: name.into(), value: value.into() });
         Some(Readiness::Http { path: "/".into(), status, header })
@@ -226,7 +228,8 @@ fn what_is_asked_may_have_times_of_its_own() {
 
 #[test]
 fn liveness_and_watchdog_are_off_unless_asked_for() {
-    let process = |keys: &str| web(&format!("Process(command: \"a\", port: 1, {keys})")).process;
+    let process =
+        |keys: &str| Arc::unwrap_or_clone(web(&format!("Process(command: \"a\", port: 1, {keys})")).process);
     assert_eq!((process("").liveness, process("").watchdog), (None, None));
     assert_eq!(process("watchdog: \"30s\"").watchdog, Some(Duration::from_secs(30)));
     let usual = process("liveness: (probe: Tcp)").liveness.expect("asked for");

@@ -15,7 +15,7 @@ use xy_daemon::config::{Config, LoadOptions, check_commands};
 use crate::support::{Directory, chmod, errors, options, web, web_errors};
 
 fn settings(keys: &str) -> ProcessSettings {
-    web(&format!("Process(command: \"a\", {keys})")).process.settings
+    web(&format!("Process(command: \"a\", {keys})")).process.settings.clone()
 }
 
 #[test]
