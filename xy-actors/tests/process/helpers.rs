@@ -107,7 +107,8 @@ async fn a_task_that_panics_ends_its_incarnation_with_that_cause_and_the_next_on
             wait_until_async("there is one and its helper", || processes_of(&helper_up).len() == 2).await;
         }
         tree.shutdown().await;
-        assert_eq!(processes_of(&helper_up), [0_u32; 0], "{name}");
+        // Where the end of the tree panicked, the host ends what is left, and nobody waits for that.
+        wait_until_async("nothing is left", || processes_of(&helper_up).is_empty()).await;
     }
 }
 
