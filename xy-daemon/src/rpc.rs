@@ -39,6 +39,7 @@ use crate::protocol::method::{
 };
 use crate::protocol::{Method, OLDEST_PROTOCOL, PROTOCOL_VERSION};
 use crate::registry::Registry;
+use crate::protocol::short::ControlMessage;
 use crate::socket::Listener;
 
 /// The most requests in flight on one connection; more are read when one of them is answered.
@@ -430,7 +431,27 @@ impl<S: Service> Connection<S> {
                 Self::begin(opened);
             }
             Incoming::Batch(requests) => self.handle_batch(requests).await,
+            Incoming::Short(message) => self.handle_short(message).await,
         }
+    }
+
+    /// Serves a control message.
+    async fn handle_short(self: &Arc<Self>, message: ControlMessage) {
+        let outcome = match &message.request {
+            Ok(request) => call(&*self.service, request).await,
+            Err(error) => Err(error.clone()),
+        };
+        let outcome = outcome.and_then(|answer| match answer {
+            Answer::Result(result) if result.get().len() < MAX_LINE => Ok(result),
+            Answer::Result(result) => {
+                let message = format!("the result has {} bytes, more than {MAX_LINE}", result.get().len());
+                Err(RpcError::new(ErrorKind::InternalError, message))
+            }
+            Answer::Subscription(_) => unreachable!("no control message is for a subscription"),
+        });
+        let mut text = message.answer(&outcome);
+        text.push('\n');
+        self.write(text.into_bytes()).await;
     }
 
     /// Serves a batch: as many of its requests at a time as there are free slots, at least one.
@@ -731,6 +752,10 @@ pub async fn answer<S: Service>(service: &Arc<S>, text: &[u8]) -> Option<String>
     };
     match Incoming::parse(text) {
         Incoming::Single(request) => run(request).await.ok().flatten(),
+        Incoming::Short(_) => {
+            let error = RpcError::new(ErrorKind::InvalidRequest, "`jsonrpc` must be \"2.0\"");
+            run(Err(Refused { id: Id::null(), error })).await.ok().flatten()
+        }
         Incoming::Batch(requests) => {
             let tasks: Vec<_> = requests.into_iter().map(run).collect();
             let mut answers = Vec::with_capacity(tasks.len());

@@ -6,6 +6,7 @@ mod connection;
 mod harness;
 mod jsonrpc;
 mod reference;
+mod short;
 mod socket;
 mod subscription;
 mod versions;
