@@ -3,6 +3,7 @@
 mod complete;
 mod daemon;
 mod duration;
+mod export;
 mod moment;
 
 use std::ffi::OsString;
@@ -22,6 +23,8 @@ pub(crate) use self::daemon::{
     DaemonArgs, DaemonCommand, DaemonInstallArgs, DaemonLogsArgs, DaemonStartArgs, DaemonStopArgs,
     DaemonUninstallArgs,
 };
+
+pub(crate) use self::export::{ExportArgs, ExportFilesArgs, ExportMcpArgs, ExportTarget, McpClient};
 
 /// Controls the servers that xyd keeps running.
 #[derive(Debug, Parser)]
@@ -146,6 +149,8 @@ pub(crate) enum Command {
     /// Write server files from what other tools read
     #[command(after_help = IMPORT_HELP)]
     Import(ImportArgs),
+    /// Write what clients, systemd and Kubernetes read, from servers
+    Export(ExportArgs),
     /// Run the daemon in the foreground and print what happens, until Ctrl-C
     #[command(after_help = UP_HELP)]
     Up(UpArgs),
@@ -166,7 +171,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         "Act on servers",
         &["start", "stop", "restart", "pause", "resume", "wait", "enable", "disable", "signal"],
     ),
-    ("Configuration", &["add", "run", "rm", "import", "check", "reload"]),
+    ("Configuration", &["add", "run", "rm", "import", "export", "check", "reload"]),
     ("Daemon and tools", &["up", "daemon", "shutdown", "version", "completions", "man"]),
 ];
 

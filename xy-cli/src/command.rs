@@ -6,6 +6,7 @@ mod completions;
 pub(crate) mod daemon;
 mod enable;
 mod events;
+mod export;
 mod import;
 mod list;
 mod logs;
@@ -65,6 +66,7 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandErr
         Command::Daemon(args) => daemon::run(args, session).await,
         Command::Shutdown(args) => shutdown::run(args, session).await,
         Command::Import(args) => import::run(args, session),
+        Command::Export(args) => export::run(args, session).await,
         Command::Up(args) => up::run(args, session).await,
         Command::Version => version::run(session).await,
         Command::Completions(args) => completions::run(args, session.output),
