@@ -5,6 +5,7 @@ mod daemon;
 mod duration;
 mod export;
 mod moment;
+mod permission;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -25,6 +26,8 @@ pub(crate) use self::daemon::{
 };
 
 pub(crate) use self::export::{ExportArgs, ExportFilesArgs, ExportMcpArgs, ExportTarget, McpClient};
+
+pub(crate) use self::permission::{ApproveArgs, DenyArgs, ForgetArgs};
 
 /// Controls the servers that xyd keeps running.
 #[derive(Debug, Parser)]
@@ -154,6 +157,17 @@ pub(crate) enum Command {
     /// Run the daemon in the foreground and print what happens, until Ctrl-C
     #[command(after_help = UP_HELP)]
     Up(UpArgs),
+    /// List the requests that wait for your answer
+    Approvals,
+    /// Let a request that waits be carried out
+    #[command(after_help = APPROVE_HELP)]
+    Approve(ApproveArgs),
+    /// Refuse a request that waits
+    Deny(DenyArgs),
+    /// List what you have allowed for longer than once
+    Grants,
+    /// Forget such a grant, so that the next request asks again
+    Forget(ForgetArgs),
     /// Print the versions of xyctl and of the daemon
     Version,
     /// Print what a shell needs to complete commands and the names of servers
@@ -172,6 +186,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         &["start", "stop", "restart", "pause", "resume", "wait", "enable", "disable", "signal"],
     ),
     ("Configuration", &["add", "run", "rm", "import", "export", "check", "reload"]),
+    ("Permissions", &["approvals", "approve", "deny", "grants", "forget"]),
     ("Daemon and tools", &["up", "daemon", "shutdown", "version", "completions", "man"]),
 ];
 
@@ -402,6 +417,14 @@ Examples:
   xyctl import procfile ./Procfile --dry-run
   xyctl import supervisord /etc/supervisor/supervisord.conf
   xyctl import mcp ~/.cursor/mcp.json --into ./servers";
+
+const APPROVE_HELP: &str = "\
+Which requests ask is said by `permissions` in `xyd.ron`. One that nobody answers in time is refused.
+
+Examples:
+  xyctl events -f                      shows requests as they come
+  xyctl approve 3                      this time
+  xyctl approve 3 --remember always    and from now on without asking";
 
 const UP_HELP: &str = "\
 No other program is needed. The servers are those of the configured directory, or the files NAME.ron in DIR; relative \

@@ -1,12 +1,14 @@
 //! From a parsed command line to the module that carries it out.
 
 mod add;
+mod approvals;
 mod check;
 mod completions;
 pub(crate) mod daemon;
 mod enable;
 mod events;
 mod export;
+mod grants;
 mod import;
 mod list;
 mod logs;
@@ -69,6 +71,11 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandErr
         Command::Export(args) => export::run(args, session).await,
         Command::Up(args) => up::run(args, session).await,
         Command::Version => version::run(session).await,
+        Command::Approvals => approvals::list(session).await,
+        Command::Approve(args) => approvals::approve(args, session).await,
+        Command::Deny(args) => approvals::deny(args, session).await,
+        Command::Grants => grants::list(session).await,
+        Command::Forget(args) => grants::forget(args, session).await,
         Command::Completions(args) => completions::run(args, session.output),
         Command::Man(args) => man::run(args, session.output),
     }

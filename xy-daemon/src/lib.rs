@@ -12,6 +12,8 @@
 pub mod activation;
 #[cfg(feature = "server")]
 pub mod args;
+#[cfg(feature = "server")]
+pub mod audit;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "server")]
@@ -36,6 +38,8 @@ pub mod instance;
 pub mod intent;
 #[cfg(feature = "client")]
 pub mod paths;
+#[cfg(feature = "server")]
+pub mod permission;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod registry;

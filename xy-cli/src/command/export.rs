@@ -26,12 +26,12 @@ pub(super) async fn run(args: &ExportArgs, session: &mut Session<'_>) -> Result<
         ExportTarget::Systemd(args) => {
             let source = Source::load(&args.files)?;
             let surroundings = systemd::Surroundings::of_process(args.system);
-            deliver(systemd::export(&source, &surroundings), &args.files, session)
+            deliver(source.with_rejected(systemd::export(&source, &surroundings)), &args.files, session)
         }
         ExportTarget::Kubernetes(args) => {
             let source = Source::load(&args.files)?;
             let export = kubernetes::export(&source, args.image.as_deref())?;
-            deliver(export, &args.files, session)
+            deliver(source.with_rejected(export), &args.files, session)
         }
     }
 }
@@ -107,6 +107,15 @@ impl Source {
         }
         let chosen = config.servers.values().filter(is_chosen).map(|server| server.name.clone()).collect();
         Ok(Self { config, default_dir, chosen })
+    }
+
+    /// Adds what no file of this directory is carried over from.
+    fn with_rejected(&self, mut export: Export) -> Export {
+        for file in &self.config.rejected {
+            let errors: Vec<String> = file.errors.iter().map(ToString::to_string).collect();
+            export.left(&file.name, format!("all of it: {}", errors.join("; ")));
+        }
+        export
     }
 
     fn servers(&self) -> impl Iterator<Item = &ServerConfig> {

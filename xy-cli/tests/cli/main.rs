@@ -9,6 +9,7 @@ mod every;
 mod import;
 mod lifecycle;
 mod operations;
+mod permission;
 mod queries;
 mod real;
 mod shapes;

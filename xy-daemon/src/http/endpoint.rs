@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    TRANSFER_ENCODING,
+    TRANSFER_ENCODING, USER_AGENT,
 };
 use hyper::{Request, Response, StatusCode};
 use serde_json::value::RawValue;
@@ -34,6 +34,7 @@ use super::route::{self, BodyRule, Endpoint, Parameter, ParameterKind, Route, Ro
 use super::token::Verdict;
 use super::{sse, target};
 
+use crate::permission::{Caller, Surface};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::message::Request as MethodCall;
 use crate::protocol::method::{
@@ -229,41 +230,42 @@ impl<S: Service> Shared<S> {
 
     async fn run(self: &Arc<Self>, request: Admitted) -> Result<Response<Content>, Problem> {
         let Admitted { route, argument, query, headers, token, body } = request;
+        let caller = &caller(&headers, token);
         let query = read_query(route.query, query)?;
         match route.endpoint {
             Endpoint::Health => json_reply(StatusCode::OK, &Health { status: "ok" }),
             Endpoint::Status => self.status().await,
-            Endpoint::Query(method) => self.ask(method, query).await,
+            Endpoint::Query(method) => self.ask(caller, method, query).await,
             Endpoint::Server(method) => {
                 let params = Map::from_iter([("name".to_owned(), server(argument)?.into())]);
-                self.ask(method, params).await
+                self.ask(caller, method, params).await
             }
             Endpoint::Operate(method) => {
                 let server = server(argument)?;
                 let mut params = body_members(&body, &SAID_BY_PATH)?;
                 params.insert("names".to_owned(), json!([server]));
-                self.operate(method, Some(server), params, is_waiting(&query)).await
+                self.operate(caller, method, Some(server), params, is_waiting(&query)).await
             }
             Endpoint::Administer(method) => {
                 let params = body_members(&body, &[])?;
-                self.operate(method, None, params, is_waiting(&query)).await
+                self.operate(caller, method, None, params, is_waiting(&query)).await
             }
             Endpoint::Remove(method) => {
                 let server = server(argument)?;
                 no_members(&body)?;
                 let params = Map::from_iter([("name".to_owned(), server.clone().into())]);
-                self.operate(method, Some(server), params, is_waiting(&query)).await
+                self.operate(caller, method, Some(server), params, is_waiting(&query)).await
             }
             Endpoint::Registered => {
                 let params = body_members(&body, &[])?;
-                self.ask_program(argument, params, None).await
+                self.ask_program(caller, argument, params, None).await
             }
-            Endpoint::Catalog => self.ask_program(argument, Map::new(), Some(MethodKind::Catalog)).await,
-            Endpoint::Logs => self.logs(server(argument)?, query, &headers, token).await,
-            Endpoint::Events => sse::events(self, last_event_id(&headers), token).await,
+            Endpoint::Catalog => self.ask_program(caller, argument, Map::new(), Some(MethodKind::Catalog)).await,
+            Endpoint::Logs => self.logs(caller, server(argument)?, query, &headers, token).await,
+            Endpoint::Events => sse::events(self, caller, last_event_id(&headers), token).await,
             Endpoint::RotateToken => {
                 no_members(&body)?;
-                self.rotate_token().await
+                self.rotate_token(caller).await
             }
             Endpoint::Diagnostics => self.diagnostics().await,
             Endpoint::Capabilities => {
@@ -274,7 +276,7 @@ impl<S: Service> Shared<S> {
                 let registered = self.service.registry().into_iter().flat_map(Registry::descriptions);
                 json_reply(StatusCode::OK, &openapi::document(registered))
             }
-            Endpoint::Rpc => Ok(match rpc::answer(&self.service, &body).await {
+            Endpoint::Rpc => Ok(match rpc::answer(&self.service, caller, &body).await {
                 Some(answer) => text(StatusCode::OK, JSON, answer),
                 None => text(StatusCode::NO_CONTENT, JSON, ""),
             }),
@@ -291,10 +293,15 @@ impl<S: Service> Shared<S> {
     }
 
     /// Runs a method in a task of its own, so that it goes on when its client is gone.
-    async fn call(self: &Arc<Self>, method: &str, params: &Map<String, Value>) -> Result<Answer, Problem> {
+    async fn call(
+        self: &Arc<Self>,
+        caller: &Caller,
+        method: &str,
+        params: &Map<String, Value>,
+    ) -> Result<Answer, Problem> {
         let request = MethodCall::of(method, params);
-        let service = Arc::clone(&self.service);
-        match tokio::spawn(async move { rpc::call(&*service, &request).await }).await {
+        let (service, caller) = (Arc::clone(&self.service), caller.clone());
+        match tokio::spawn(async move { rpc::call(&*service, &caller, &request).await }).await {
             Ok(answer) => Ok(answer?),
             Err(error) => Err(lost(&error)),
         }
@@ -302,10 +309,11 @@ impl<S: Service> Shared<S> {
 
     async fn ask(
         self: &Arc<Self>,
+        caller: &Caller,
         method: &str,
         params: Map<String, Value>,
     ) -> Result<Response<Content>, Problem> {
-        match self.call(method, &params).await? {
+        match self.call(caller, method, &params).await? {
             Answer::Result(result) => Ok(text(StatusCode::OK, JSON, Box::<str>::from(result).into_string())),
             Answer::Subscription(_) => unreachable!("no such endpoint is for a subscription"),
         }
@@ -329,6 +337,7 @@ impl<S: Service> Shared<S> {
 
     async fn operate(
         self: &Arc<Self>,
+        caller: &Caller,
         method: &'static str,
         server: Option<String>,
         params: Map<String, Value>,
@@ -342,10 +351,10 @@ impl<S: Service> Shared<S> {
             return Err(RpcError::new(ErrorKind::LimitExceeded, message).into());
         };
         let task = tokio::spawn({
-            let (shared, id) = (Arc::clone(self), operation.id.clone());
+            let (shared, id, caller) = (Arc::clone(self), operation.id.clone(), caller.clone());
             async move {
                 shared.operations.begin(&id);
-                let outcome = match rpc::call(&*shared.service, &request).await {
+                let outcome = match rpc::call(&*shared.service, &caller, &request).await {
                     Ok(Answer::Result(result)) => Ok(result),
                     Ok(Answer::Subscription(_)) => unreachable!("no operation is a subscription"),
                     Err(error) => Err(error),
@@ -367,6 +376,7 @@ impl<S: Service> Shared<S> {
 
     async fn logs(
         self: &Arc<Self>,
+        caller: &Caller,
         server: String,
         mut params: Map<String, Value>,
         headers: &HeaderMap,
@@ -385,18 +395,26 @@ impl<S: Service> Shared<S> {
             params.insert("follow".to_owned(), (!is_about_the_past).into());
         }
         if wants_stream || params.get("follow") == Some(&Value::Bool(true)) {
-            return sse::logs(self, params, last_event_id(headers), token).await;
+            return sse::logs(self, caller, params, last_event_id(headers), token).await;
         }
-        match self.call(Logs::NAME, &params).await? {
+        match self.call(caller, Logs::NAME, &params).await? {
             Answer::Subscription(source) => tail(source).await,
             Answer::Result(_) => unreachable!("`logs` opens a source"),
         }
     }
 
-    async fn rotate_token(self: &Arc<Self>) -> Result<Response<Content>, Problem> {
+    async fn rotate_token(self: &Arc<Self>, caller: &Caller) -> Result<Response<Content>, Problem> {
+        let request = MethodCall::of(ROTATE_TOKEN, &Map::new());
+        let passage = match self.service.gate() {
+            Some(gate) => Some(gate.enter(&*self.service, caller, &request).await?),
+            None => None,
+        };
         let credentials = Arc::clone(&self.credentials);
         match tokio::spawn(async move { credentials.rotate().await }).await {
             Ok(Ok(())) => {
+                if let Some(passage) = passage {
+                    passage.leave(Ok(None));
+                }
                 let result = TokenRotated {
                     token_file: self.credentials.token_file().to_owned(),
                     old_token_valid_secs: self.credentials.grace().as_secs(),
@@ -470,6 +488,20 @@ impl<S: Service> Shared<S> {
         });
         Ok(text(StatusCode::OK, METRICS, written))
     }
+}
+
+/// The header in which a client says what it calls itself.
+const CLIENT: HeaderName = HeaderName::from_static("xy-client");
+
+/// The name of the one operation that is no method, for permissions and audit.
+const ROTATE_TOKEN: &str = "rotate_token";
+
+/// Returns who asks: what the client calls itself, else the first word of its user agent.
+fn caller(headers: &HeaderMap, token: u64) -> Caller {
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let agent = || text(&USER_AGENT).and_then(|agent| agent.split(['/', ' ']).next());
+    let client = text(&CLIENT).or_else(agent).unwrap_or("http");
+    Caller::new(Surface::Http, client, format!("http-{token}"))
 }
 
 /// A task that ended without a result: the runtime is ending.

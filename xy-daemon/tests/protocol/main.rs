@@ -5,6 +5,7 @@ mod client;
 mod connection;
 mod harness;
 mod jsonrpc;
+mod permission;
 mod reference;
 mod short;
 mod socket;
