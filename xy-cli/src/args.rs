@@ -168,6 +168,9 @@ pub(crate) enum Command {
     Grants,
     /// Forget such a grant, so that the next request asks again
     Forget(ForgetArgs),
+    /// Let an assistant look after the servers: an MCP server over standard input and output
+    #[command(after_help = MCP_HELP)]
+    Mcp(McpArgs),
     /// Print the versions of xyctl and of the daemon
     Version,
     /// Print what a shell needs to complete commands and the names of servers
@@ -187,7 +190,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ),
     ("Configuration", &["add", "run", "rm", "import", "export", "check", "reload"]),
     ("Permissions", &["approvals", "approve", "deny", "grants", "forget"]),
-    ("Daemon and tools", &["up", "daemon", "shutdown", "version", "completions", "man"]),
+    ("Daemon and tools", &["up", "daemon", "shutdown", "mcp", "version", "completions", "man"]),
 ];
 
 const EXAMPLES: &str = "\
@@ -425,6 +428,14 @@ Examples:
   xyctl events -f                      shows requests as they come
   xyctl approve 3                      this time
   xyctl approve 3 --remember always    and from now on without asking";
+
+const MCP_HELP: &str = "\
+Tools: list, status, why, logs, events, check, start, stop, restart. What they may do is said by `permissions` in `xyd.ron`, in \
+    which the client is `mcp:` and the name that the assistant's program gives. `xyd --http` answers the same at /mcp.
+
+Examples:
+  claude mcp add xy -- xyctl mcp
+  xyctl mcp --read-only";
 
 const UP_HELP: &str = "\
 No other program is needed. The servers are those of the configured directory, or the files NAME.ron in DIR; relative \
@@ -815,6 +826,14 @@ pub(crate) enum ImportFlavor {
     Supervisord,
     /// The YAML of process-compose
     ProcessCompose,
+}
+
+/// The arguments of `mcp`.
+#[derive(Debug, Args)]
+pub(crate) struct McpArgs {
+    /// Offer only tools that change nothing
+    #[arg(long)]
+    pub(crate) read_only: bool,
 }
 
 /// The arguments of `up`.

@@ -13,6 +13,7 @@ mod import;
 mod list;
 mod logs;
 mod man;
+mod mcp;
 mod operation;
 mod pause;
 mod progress;
@@ -76,6 +77,7 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandErr
         Command::Deny(args) => approvals::deny(args, session).await,
         Command::Grants => grants::list(session).await,
         Command::Forget(args) => grants::forget(args, session).await,
+        Command::Mcp(args) => mcp::run(args, session).await,
         Command::Completions(args) => completions::run(args, session.output),
         Command::Man(args) => man::run(args, session.output),
     }

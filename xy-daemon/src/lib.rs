@@ -36,6 +36,8 @@ pub mod idle;
 pub mod instance;
 #[cfg(feature = "server")]
 pub mod intent;
+#[cfg(feature = "server")]
+pub mod mcp_server;
 #[cfg(feature = "client")]
 pub mod paths;
 #[cfg(feature = "server")]

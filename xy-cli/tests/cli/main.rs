@@ -8,6 +8,7 @@ mod errors;
 mod every;
 mod import;
 mod lifecycle;
+mod mcp;
 mod operations;
 mod permission;
 mod queries;

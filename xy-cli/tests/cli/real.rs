@@ -77,6 +77,10 @@ impl RealDaemon {
         self.begin();
     }
 
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.home.path().join("run/xyd.sock")
     }

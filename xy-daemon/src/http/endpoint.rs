@@ -32,8 +32,9 @@ use super::pace::Pace;
 use super::reply::{Content, EVENT_STREAM, JSON, METRICS, Problem, json as json_reply, status_of, text};
 use super::route::{self, BodyRule, Endpoint, Parameter, ParameterKind, Route, RouteError};
 use super::token::Verdict;
-use super::{sse, target};
+use super::{mcp, sse, target};
 
+use crate::mcp_server::McpServer;
 use crate::permission::{Caller, Surface};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::message::Request as MethodCall;
@@ -45,6 +46,8 @@ use crate::protocol::method::{
 use crate::protocol::{Method, json as strict_json};
 use crate::registry::Registry;
 use crate::rpc::{self, Answer, Service, Subscription};
+
+const MCP_SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -68,6 +71,7 @@ pub(super) struct Shared<S> {
     /// What tells numbers of this daemon from those of an earlier one.
     pub(super) epoch: String,
     pub(super) operations: OperationTable,
+    pub(super) mcp_sessions: mcp::Sessions,
     pub(super) meter: Meter,
     pub(super) connections: AtomicUsize,
     /// Turns true when the daemon stops serving.
@@ -97,6 +101,7 @@ impl<S: Service> Shared<S> {
         close: watch::Receiver<bool>,
     ) -> Self {
         let operations = OperationTable::new(epoch.clone(), limits.operations);
+        let mcp_sessions = mcp::Sessions::new(epoch.clone());
         Self {
             service,
             guard,
@@ -105,6 +110,7 @@ impl<S: Service> Shared<S> {
             limits,
             epoch,
             operations,
+            mcp_sessions,
             meter: Meter::new(),
             connections: AtomicUsize::new(0),
             close,
@@ -280,6 +286,7 @@ impl<S: Service> Shared<S> {
                 Some(answer) => text(StatusCode::OK, JSON, answer),
                 None => text(StatusCode::NO_CONTENT, JSON, ""),
             }),
+            Endpoint::Mcp => self.mcp(caller, &query, &headers, &body).await,
             Endpoint::Operations => json_reply(StatusCode::OK, &self.operations.list()),
             Endpoint::Operation => match self.operations.get(&argument.unwrap_or_default()) {
                 Some(operation) => json_reply(StatusCode::OK, &operation),
@@ -290,6 +297,46 @@ impl<S: Service> Shared<S> {
             },
             Endpoint::Metrics => self.metrics().await,
         }
+    }
+
+    /// Answers a message of MCP.
+    async fn mcp(
+        self: &Arc<Self>,
+        caller: &Caller,
+        query: &Map<String, Value>,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Response<Content>, Problem> {
+        let session = match headers.get(MCP_SESSION).map(|id| id.to_str().unwrap_or_default()) {
+            None => None,
+            Some(id) => match self.mcp_sessions.get(id) {
+                Some(client) => Some((id.to_owned(), client)),
+                None => {
+                    let message = "no such session is known, or no more; begin again with `initialize`";
+                    return Err(Problem::new(StatusCode::NOT_FOUND, "session_not_found", message));
+                }
+            },
+        };
+        let (id, known) = session.unzip();
+        let session = id.unwrap_or_else(|| caller.session.clone());
+        let caller = Caller::new(Surface::Mcp, caller.client(), session);
+        let backend = mcp::InDaemon { service: Arc::clone(&self.service), caller };
+        let is_read_only = query.get("read_only") == Some(&Value::Bool(true));
+        let answered = McpServer::new(backend, is_read_only).answer(known.as_deref(), body).await;
+        let mut response = match answered.text {
+            Some(answer) => text(StatusCode::OK, JSON, answer),
+            None => text(StatusCode::ACCEPTED, JSON, ""),
+        };
+        if let Some(client) = answered.introduced {
+            let (id, ended) = self.mcp_sessions.begin(client);
+            if let (Some(gate), Some(ended)) = (self.service.gate(), ended) {
+                gate.end_session(&ended);
+            }
+            if let Ok(id) = HeaderValue::from_str(&id) {
+                response.headers_mut().insert(MCP_SESSION, id);
+            }
+        }
+        Ok(response)
     }
 
     /// Runs a method in a task of its own, so that it goes on when its client is gone.

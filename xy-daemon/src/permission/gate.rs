@@ -22,7 +22,7 @@ use crate::protocol::message::Request;
 use crate::protocol::method::{
     Approval, Approvals, ApprovalsParams, ApprovalsResult, Approve, ApproveParams, ApproveResult, Deny,
     DenyParams, DenyResult, Forget, ForgetParams, ForgetResult, Grant, GrantScope, Grants, GrantsParams,
-    GrantsResult, Targets,
+    GrantsResult, Reload, Targets,
 };
 use crate::rpc::Service;
 
@@ -75,6 +75,7 @@ struct Aimed {
     name: Option<String>,
     names: Option<Vec<String>>,
     all: bool,
+    dry_run: bool,
     reason: Option<String>,
 }
 
@@ -206,7 +207,9 @@ impl Gate {
         request: &Request,
     ) -> Result<Passage, RpcError> {
         let action = request.method.as_str();
-        let changes = !is_reading(action);
+        // What cannot be read is refused by the method itself.
+        let aimed: Aimed = request.params().unwrap_or_default();
+        let changes = !(is_reading(action) || action == Reload::NAME && aimed.dry_run);
         let (policy, ask_timeout) = {
             let rules = self.0.rules.read().unwrap_or_else(PoisonError::into_inner);
             (Arc::clone(&rules.policy), rules.ask_timeout)
@@ -216,8 +219,6 @@ impl Gate {
         }
         let began = Instant::now();
         let at_unix_ms = unix_ms();
-        // What cannot be read is refused by the method itself.
-        let aimed: Aimed = request.params().unwrap_or_default();
         let targets = match aimed.targets() {
             Some(targets) if policy.is_open() => named(targets),
             Some(targets) => service.affected(targets).await,

@@ -114,3 +114,58 @@ async fn http_asks_like_the_socket_and_grants_outlive_the_daemon_until_they_are_
         std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(world.state("audit.log")).expect("there"));
     assert_eq!(mode & 0o777, 0o600);
 }
+
+#[tokio::test]
+async fn an_assistant_over_http_is_known_by_its_session_and_bound_by_the_rules() {
+    let rules = r#"(permissions: [
+        (decision: Deny, client: "mcp:robot", tool: "stop"),
+        (decision: Ask, client: "mcp:robot", action: "restart"),
+    ])"#;
+    let world = World::start_with(rules, &["--http", "127.0.0.1:0"], &[]);
+    let connection = world.connection().await;
+    let say = async |session: &str, method: &str, params: Value| {
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
+        post(&connection, "/mcp", session, &body).await
+    };
+    let client = json!({ "name": "robot", "version": "1" });
+    let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client });
+    let hello = say("", "initialize", params).await;
+    let session = format!("Mcp-Session-Id: {}\r\n", hello.header("mcp-session-id").expect("a session"));
+    let body = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    assert_eq!(post(&connection, "/mcp", &session, body).await.status, 202);
+    let tools = say(&session, "tools/list", json!({})).await.json();
+    assert_eq!(tools["result"]["tools"].as_array().map(Vec::len), Some(9), "{tools}");
+    let list = say(&session, "tools/call", json!({ "name": "list" })).await.json();
+    assert_eq!(list["result"]["structuredContent"]["servers"][0]["name"], "nap", "{list}");
+    let arguments = json!({ "names": ["nap"], "reason": "tidy" });
+    let stop = json!({ "name": "stop", "arguments": arguments });
+    let denied = say(&session, "tools/call", stop.clone()).await.json();
+    assert_eq!(denied["result"]["structuredContent"]["kind"], "permission_denied", "{denied}");
+    // A session that is not known is nobody's, and is told to begin again.
+    assert_eq!(say("Mcp-Session-Id: mcp-x-1\r\n", "tools/list", json!({})).await.status, 404);
+    // The newer era says who asks each time.
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientInfo": client,
+    });
+    let mut modern = stop;
+    modern["_meta"] = meta;
+    let denied = say("", "tools/call", modern).await.json();
+    assert_eq!(denied["result"]["structuredContent"]["kind"], "permission_denied", "{denied}");
+    let restart = json!({ "name": "restart", "arguments": arguments });
+    let (restarted, said) =
+        tokio::join!(say(&session, "tools/call", restart), answer(&world, "approve", json!({})));
+    assert_eq!(restarted.json()["result"]["isError"], false, "{restarted:?} {said}");
+    let rows = world
+        .until("the audit log", async || {
+            let rows = [audited(&world, "stop"), audited(&world, "restart")].concat();
+            (rows.len() == 3).then_some(rows)
+        })
+        .await;
+    let expected = [
+        ["mcp:robot", "mcp", "denied", "permission_denied"],
+        ["mcp:robot", "mcp", "denied", "permission_denied"],
+        ["mcp:robot", "mcp", "approved", "ok"],
+    ];
+    assert_eq!(rows, expected);
+    assert_eq!(post(&connection, "/mcp", "", "").await.json()["error"]["code"], -32700);
+}
