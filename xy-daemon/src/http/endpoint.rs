@@ -369,6 +369,7 @@ impl<S: Service> Shared<S> {
     /// Answers a method that the program has registered, if it is of this kind.
     async fn ask_program(
         self: &Arc<Self>,
+        caller: &Caller,
         name: Option<String>,
         params: Map<String, Value>,
         kind: Option<MethodKind>,
@@ -379,7 +380,7 @@ impl<S: Service> Shared<S> {
             let message = format!("nothing is registered here as `{name}`");
             return Err(RpcError::new(ErrorKind::MethodNotFound, message).into());
         }
-        self.ask(&name, params).await
+        self.ask(caller, &name, params).await
     }
 
     async fn operate(

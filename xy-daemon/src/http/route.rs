@@ -362,6 +362,7 @@ mod tests {
                     | Endpoint::Registered
                     | Endpoint::RotateToken
                     | Endpoint::Rpc
+                    | Endpoint::Mcp
             );
             assert_eq!(route.verb != Verb::Get, changes, "{}", route.path);
         }

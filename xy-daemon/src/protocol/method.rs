@@ -1023,6 +1023,7 @@ pub struct UpgradeResult {
 
 /// The parameters of [`Identify`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IdentifyParams {
     /// What the client calls itself; else it is the name of its program.
@@ -1034,6 +1035,7 @@ pub struct IdentifyParams {
 
 /// The result of [`Identify`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IdentifyResult {
     /// The name in force, cut and without the characters that mean something in patterns.
     pub client: String,
@@ -1043,11 +1045,13 @@ pub struct IdentifyResult {
 
 /// The parameters of [`Approvals`]: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ApprovalsParams {}
 
 /// The result of [`Approvals`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ApprovalsResult {
     /// What waits, the oldest first.
     pub approvals: Vec<Approval>,
@@ -1055,6 +1059,7 @@ pub struct ApprovalsResult {
 
 /// A request that waits for an operator's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Approval {
     /// By which it is answered.
     pub id: String,
@@ -1082,6 +1087,7 @@ pub struct Approval {
 
 /// For how long an approval counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum GrantScope {
     /// For this request.
@@ -1095,6 +1101,7 @@ pub enum GrantScope {
 
 /// The parameters of [`Approve`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ApproveParams {
     /// The request.
@@ -1106,6 +1113,7 @@ pub struct ApproveParams {
 
 /// The result of [`Approve`]; the request is carried out from then on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ApproveResult {
     /// The request.
     pub id: String,
@@ -1115,6 +1123,7 @@ pub struct ApproveResult {
 
 /// The parameters of [`Deny`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DenyParams {
     /// The request.
@@ -1126,6 +1135,7 @@ pub struct DenyParams {
 
 /// The result of [`Deny`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DenyResult {
     /// The request.
     pub id: String,
@@ -1133,11 +1143,13 @@ pub struct DenyResult {
 
 /// The parameters of [`Grants`]: none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GrantsParams {}
 
 /// The result of [`Grants`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GrantsResult {
     /// What counts, the oldest first.
     pub grants: Vec<Grant>,
@@ -1145,6 +1157,7 @@ pub struct GrantsResult {
 
 /// What an operator has allowed for longer than once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Grant {
     /// By which it is forgotten.
     pub id: String,
@@ -1171,6 +1184,7 @@ pub struct Grant {
 
 /// The parameters of [`Forget`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ForgetParams {
     /// The grant.
@@ -1179,6 +1193,7 @@ pub struct ForgetParams {
 
 /// The result of [`Forget`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ForgetResult {
     /// What counted until now.
     pub forgotten: Grant,

@@ -138,6 +138,9 @@ fn container(
         container["env"] = env.into();
     }
     let server_name = server.name.as_str();
+    if !settings.secrets.is_empty() {
+        export.left(server_name, "`secrets`: make a Secret of them and name it in `envFrom`");
+    }
     if !settings.env_files.is_empty() {
         export.left(server_name, "`env_files`: make a Secret of each and name it in `envFrom`");
     }

@@ -114,6 +114,9 @@ fn unit(source: &Source, server: &ServerConfig, surroundings: &Surroundings, exp
     for (key, value) in &process.env {
         put(service, "Environment", assignment(key, value));
     }
+    if !settings.secrets.is_empty() {
+        export.left(name, "`secrets`: hand them over with `LoadCredential=`, or write an `EnvironmentFile=`");
+    }
     for file in &settings.env_files {
         let path = directory(source, server);
         let path = Path::new(&path).join(&file.path).display().to_string();
