@@ -15,6 +15,7 @@ use std::thread;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use xy_actors::event::stream::unix_ms;
+use xy_actors::process::handover::HeldSignals;
 
 use crate::permission::Surface;
 
@@ -102,7 +103,10 @@ impl AuditLog {
         let (queue, messages) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let writer = Writer { path: path.to_owned(), file: None, length: 0, lost: Arc::clone(&lost) };
+        // It begins with what its maker holds back: a signal that it took would be lost in an exchange of the program.
+        let held = HeldSignals::hold();
         thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&messages))?;
+        drop(held);
         Ok(Self { queue, lost })
     }
 

@@ -108,7 +108,7 @@ fn unit(source: &Source, server: &ServerConfig, surroundings: &Surroundings, exp
     if settings.env_base == EnvBase::Inherit {
         export.left(name, "what it inherited from xyd's environment, except PATH");
     }
-    if !process.env.contains_key("PATH") {
+    if !process.env.contains_key("PATH") && !path.is_empty() {
         put(service, "Environment", assignment("PATH", &path));
     }
     for (key, value) in &process.env {
