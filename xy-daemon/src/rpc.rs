@@ -29,11 +29,20 @@ use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::frame::{FrameError, FrameReader, MAX_LINE};
 use crate::protocol::message::{Id, Incoming, Outgoing, Refused, Request, Response};
 use crate::protocol::method::{
-    Add, AddParams, AddResult, Approvals, Approve, CancelParams, CancelResult, Capabilities, CapabilitiesParams, CapabilitiesResult, Deny, Disable, DisableResult, Enable, EnableResult, Events, EventsCancel, EventsParams, Forget, Gap, Grants, Identify, IdentifyParams, IdentifyResult, List, ListParams, ListResult, Logs, LogsCancel, LogsParams, Notification, OperationParams, Pause, PauseResult, Reload, ReloadParams, ReloadResult, Remove, RemoveParams, RemoveResult, Restart, RestartResult, Resume, ResumeResult, Show, ShowParams, ShowResult, Shutdown, ShutdownParams, ShutdownResult, Signal, SignalParams, SignalResult, Start, StartResult, Status, StatusParams, StatusResult, Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Targets, Upgrade, UpgradeParams, UpgradeResult, Usage, UsageParams, UsageResult, Version, VersionParams, VersionResult, Why, WhyParams, WhyResult, METHODS,
+    Add, AddParams, AddResult, Approvals, Approve, CancelParams, CancelResult, Capabilities,
+    CapabilitiesParams, CapabilitiesResult, Deny, Disable, DisableResult, Enable, EnableResult, Events,
+    EventsCancel, EventsParams, Forget, Gap, Grants, Identify, IdentifyParams, IdentifyResult, List,
+    ListParams, ListResult, Logs, LogsCancel, LogsParams, METHODS, Notification, OperationParams, Pause,
+    PauseResult, Reload, ReloadParams, ReloadResult, Remove, RemoveParams, RemoveResult, Restart,
+    RestartResult, Resume, ResumeResult, Show, ShowParams, ShowResult, Shutdown, ShutdownParams,
+    ShutdownResult, Signal, SignalParams, SignalResult, Start, StartResult, Status, StatusParams,
+    StatusResult, Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Targets, Upgrade,
+    UpgradeParams, UpgradeResult, Usage, UsageParams, UsageResult, Version, VersionParams, VersionResult,
+    Why, WhyParams, WhyResult,
 };
+use crate::protocol::short::ControlMessage;
 use crate::protocol::{Method, OLDEST_PROTOCOL, PROTOCOL_VERSION};
 use crate::registry::Registry;
-use crate::protocol::short::ControlMessage;
 use crate::socket::{self, Listener};
 
 /// The most requests in flight on one connection; more are read when one of them is answered.

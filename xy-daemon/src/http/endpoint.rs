@@ -266,7 +266,9 @@ impl<S: Service> Shared<S> {
                 let params = body_members(&body, &[])?;
                 self.ask_program(caller, argument, params, None).await
             }
-            Endpoint::Catalog => self.ask_program(caller, argument, Map::new(), Some(MethodKind::Catalog)).await,
+            Endpoint::Catalog => {
+                self.ask_program(caller, argument, Map::new(), Some(MethodKind::Catalog)).await
+            }
             Endpoint::Logs => self.logs(caller, server(argument)?, query, &headers, token).await,
             Endpoint::Events => sse::events(self, caller, last_event_id(&headers), token).await,
             Endpoint::RotateToken => {

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use xy_daemon::protocol::Method;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 use xy_daemon::protocol::method::{
-    Add, Approvals, Approve, Capabilities, Deny, Disable, Enable, Event, Events, EventsCancel, Forget, Gap, Grants, Identify, List, LogLine, Logs, LogsCancel, Pause, Reload, Remove, Restart, Resume, Show, Shutdown, Signal, Start, State, Status, StatusResult, Stop, Subscribed, Targets, Upgrade, Usage, Version, Why, METHODS,
+    Add, Approvals, Approve, Capabilities, Deny, Disable, Enable, Event, Events, EventsCancel, Forget, Gap,
+    Grants, Identify, List, LogLine, Logs, LogsCancel, METHODS, Pause, Reload, Remove, Restart, Resume, Show,
+    Shutdown, Signal, Start, State, Status, StatusResult, Stop, Subscribed, Targets, Upgrade, Usage, Version,
+    Why,
 };
 
 /// Decodes and encodes again; nothing may be lost or added.
