@@ -3,7 +3,9 @@
 mod complete;
 mod daemon;
 mod duration;
+mod export;
 mod moment;
+mod permission;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -22,6 +24,10 @@ pub(crate) use self::daemon::{
     DaemonArgs, DaemonCommand, DaemonInstallArgs, DaemonLogsArgs, DaemonStartArgs, DaemonStopArgs,
     DaemonUninstallArgs,
 };
+
+pub(crate) use self::export::{ExportArgs, ExportFilesArgs, ExportMcpArgs, ExportTarget, McpClient};
+
+pub(crate) use self::permission::{ApproveArgs, DenyArgs, ForgetArgs};
 
 /// Controls the servers that xyd keeps running.
 #[derive(Debug, Parser)]
@@ -146,9 +152,25 @@ pub(crate) enum Command {
     /// Write server files from what other tools read
     #[command(after_help = IMPORT_HELP)]
     Import(ImportArgs),
+    /// Write what clients, systemd and Kubernetes read, from servers
+    Export(ExportArgs),
     /// Run the daemon in the foreground and print what happens, until Ctrl-C
     #[command(after_help = UP_HELP)]
     Up(UpArgs),
+    /// List the requests that wait for your answer
+    Approvals,
+    /// Let a request that waits be carried out
+    #[command(after_help = APPROVE_HELP)]
+    Approve(ApproveArgs),
+    /// Refuse a request that waits
+    Deny(DenyArgs),
+    /// List what you have allowed for longer than once
+    Grants,
+    /// Forget such a grant, so that the next request asks again
+    Forget(ForgetArgs),
+    /// Let an assistant look after the servers: an MCP server over standard input and output
+    #[command(after_help = MCP_HELP)]
+    Mcp(McpArgs),
     /// Print the versions of xyctl and of the daemon
     Version,
     /// Print what a shell needs to complete commands and the names of servers
@@ -166,8 +188,9 @@ const GROUPS: &[(&str, &[&str])] = &[
         "Act on servers",
         &["start", "stop", "restart", "pause", "resume", "wait", "enable", "disable", "signal"],
     ),
-    ("Configuration", &["add", "run", "rm", "import", "check", "reload"]),
-    ("Daemon and tools", &["up", "daemon", "shutdown", "version", "completions", "man"]),
+    ("Configuration", &["add", "run", "rm", "import", "export", "check", "reload"]),
+    ("Permissions", &["approvals", "approve", "deny", "grants", "forget"]),
+    ("Daemon and tools", &["up", "daemon", "shutdown", "mcp", "version", "completions", "man"]),
 ];
 
 const EXAMPLES: &str = "\
@@ -397,6 +420,22 @@ Examples:
   xyctl import procfile ./Procfile --dry-run
   xyctl import supervisord /etc/supervisor/supervisord.conf
   xyctl import mcp ~/.cursor/mcp.json --into ./servers";
+
+const APPROVE_HELP: &str = "\
+Which requests ask is said by `permissions` in `xyd.ron`. One that nobody answers in time is refused.
+
+Examples:
+  xyctl events -f                      shows requests as they come
+  xyctl approve 3                      this time
+  xyctl approve 3 --remember always    and from now on without asking";
+
+const MCP_HELP: &str = "\
+Tools: list, status, why, logs, events, check, start, stop, restart. What they may do is said by `permissions` in `xyd.ron`, in \
+    which the client is `mcp:` and the name that the assistant's program gives. `xyd --http` answers the same at /mcp.
+
+Examples:
+  claude mcp add xy -- xyctl mcp
+  xyctl mcp --read-only";
 
 const UP_HELP: &str = "\
 No other program is needed. The servers are those of the configured directory, or the files NAME.ron in DIR; relative \
@@ -787,6 +826,14 @@ pub(crate) enum ImportFlavor {
     Supervisord,
     /// The YAML of process-compose
     ProcessCompose,
+}
+
+/// The arguments of `mcp`.
+#[derive(Debug, Args)]
+pub(crate) struct McpArgs {
+    /// Offer only tools that change nothing
+    #[arg(long)]
+    pub(crate) read_only: bool,
 }
 
 /// The arguments of `up`.

@@ -1,15 +1,19 @@
 //! From a parsed command line to the module that carries it out.
 
 mod add;
+mod approvals;
 mod check;
 mod completions;
 pub(crate) mod daemon;
 mod enable;
 mod events;
+mod export;
+mod grants;
 mod import;
 mod list;
 mod logs;
 mod man;
+mod mcp;
 mod operation;
 mod pause;
 mod progress;
@@ -65,8 +69,15 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandErr
         Command::Daemon(args) => daemon::run(args, session).await,
         Command::Shutdown(args) => shutdown::run(args, session).await,
         Command::Import(args) => import::run(args, session),
+        Command::Export(args) => export::run(args, session).await,
         Command::Up(args) => up::run(args, session).await,
         Command::Version => version::run(session).await,
+        Command::Approvals => approvals::list(session).await,
+        Command::Approve(args) => approvals::approve(args, session).await,
+        Command::Deny(args) => approvals::deny(args, session).await,
+        Command::Grants => grants::list(session).await,
+        Command::Forget(args) => grants::forget(args, session).await,
+        Command::Mcp(args) => mcp::run(args, session).await,
         Command::Completions(args) => completions::run(args, session.output),
         Command::Man(args) => man::run(args, session.output),
     }

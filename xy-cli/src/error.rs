@@ -185,7 +185,12 @@ pub(crate) fn not_found_hint(name: &str, nearest: Option<&str>) -> String {
 }
 
 fn rpc_hint(error: &RpcError) -> Option<&'static str> {
+    let parameter = error.data.as_ref().and_then(|data| data.parameter.as_deref());
     match error.kind() {
+        ErrorKind::InvalidParams if parameter == Some("id") => {
+            Some("`xyctl approvals` lists what waits, and `xyctl grants` what is remembered")
+        }
+        ErrorKind::PermissionDenied => Some("the rules are `permissions` in `xyd.ron`"),
         ErrorKind::MethodNotFound | ErrorKind::InvalidParams | ErrorKind::InvalidRequest => {
             Some("compare the versions of `xyctl` and the daemon with `xyctl version`")
         }

@@ -16,6 +16,8 @@ use xy_actors::log::LogSettings;
 use xy_actors::process::ProcessSpec;
 use xy_actors::spec::{ChildSpec, Dependency, RestartType, SupervisorSpec};
 
+use crate::permission::rules::PermissionSettings;
+
 mod check;
 mod dependencies;
 mod diagnosis;
@@ -43,6 +45,8 @@ pub(crate) use quantity::duration;
 pub struct Config {
     /// The daemon's own settings.
     pub settings: Settings,
+    /// Who may ask for what, from `xyd.ron`.
+    pub permissions: PermissionSettings,
     /// The valid servers by name, which for one in a group is its path, no two with one port.
     pub servers: BTreeMap<String, ServerConfig>,
     /// The valid groups by name or path.
@@ -225,7 +229,7 @@ impl Config {
     /// Only for what concerns the daemon as a whole: `xyd.ron`, or a directory that cannot be listed. What is wrong
     /// with one server's file is in [`Config::rejected`].
     pub fn load(directory: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
-        let settings = load_settings(&directory.join("xyd.ron"), options)?;
+        let (settings, permissions) = load_settings(&directory.join("xyd.ron"), options)?;
         let servers_dir = options.servers.clone().unwrap_or_else(|| directory.join("servers"));
         let unlisted = |source| LoadError::Directory { path: servers_dir.clone(), source };
         let mut paths = Vec::new();
@@ -256,7 +260,7 @@ impl Config {
                 Err(errors) => rejected.push(RejectedFile::new(name, path, errors)),
             }
         }
-        let mut config = Self { settings, rejected, ..Self::default() };
+        let mut config = Self { settings, permissions, rejected, ..Self::default() };
         for described in settle_names(files, &mut config.rejected, directory) {
             config.servers.extend(described.servers.into_iter().map(|server| (server.name.clone(), server)));
             config.groups.extend(described.groups.into_iter().map(|group| (group.name.clone(), group)));
@@ -480,10 +484,10 @@ fn shown_from_source(source: &Path) -> PathBuf {
     Path::new(directory).join(source.file_name().unwrap_or_default())
 }
 
-fn load_settings(path: &Path, options: &LoadOptions) -> Result<Settings, LoadError> {
+fn load_settings(path: &Path, options: &LoadOptions) -> Result<(Settings, PermissionSettings), LoadError> {
     // Not `exists`: a dangling link or an unreadable directory is a mistake, not an absent file.
     match path.symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Settings::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
         _ => {}
     }
     let shown = Path::new("xyd.ron");

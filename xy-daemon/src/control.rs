@@ -29,11 +29,13 @@ use xy_actors::process::{Ownership, ProcessHost};
 use xy_actors::spec::ChildType;
 use xy_actors::supervisor::{ChildInfo, LastExit, OperationError, SignalError, StopOutcome, Supervisor};
 
+use crate::audit::AuditLog;
 use crate::config::{Config, LoadError, LoadOptions, RejectedFile, ServerConfig};
 use crate::daemon::{Asked, DaemonSignal};
 use crate::history::History;
 use crate::idle::{Clients, Presence};
 use crate::intent::Intent;
+use crate::permission::gate::{Gate, GateOptions};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::method::{
     self, AddParams, AddResult, Diagnostics, DisableResult, EnableResult, EventsParams, Failed, Killed,
@@ -96,6 +98,8 @@ struct Inner {
     started_at_unix_ms: u64,
     place: Place,
     embedding: Option<Embedding>,
+    /// Permissions and audit.
+    gate: Gate,
     /// A program that was to take over has handed the process back.
     is_handed_back: AtomicBool,
     clients: Clients,
@@ -248,6 +252,15 @@ impl Control {
         let Parts { root, host, logs, source, in_force, asks, place, embedding } = parts;
         let kept = !place.state_dir.as_os_str().is_empty();
         let history = History::open(kept.then(|| place.state_dir.join("history")).as_deref());
+        let audit = kept.then(|| AuditLog::open(&place.state_dir.join("audit.log")));
+        let audit = audit.and_then(|opened| {
+            opened.inspect_err(|error| tracing::error!(%error, "there is no audit log")).ok()
+        });
+        let grants = kept.then(|| place.state_dir.join("grants.json"));
+        let gate = Gate::of_settings(
+            in_force.config.permissions.clone(),
+            GateOptions { grants: grants.as_deref(), audit, events: Some(root.event_log().clone()) },
+        );
         let noting = tokio::spawn(history.clone().follow(root.events(EventCursor::Seq(1))));
         Self(Arc::new(Inner {
             adhoc: Mutex::default(),
@@ -263,6 +276,7 @@ impl Control {
             started_at_unix_ms: unix_ms(),
             place,
             embedding,
+            gate,
             is_handed_back: AtomicBool::new(false),
             clients: Clients::default(),
         }))
@@ -291,6 +305,12 @@ impl Control {
             let _panicked = tokio::time::timeout(NOTING_TIME, noting).await;
         }
         self.forget_adhoc();
+        self.0.gate.flush().await;
+    }
+
+    /// Returns what every request passes.
+    pub(crate) fn gate_of(&self) -> &Gate {
+        &self.0.gate
     }
 
     /// Notes that a program that was to take over has handed the process back to this one.
@@ -312,6 +332,7 @@ impl Control {
     /// Returns the configuration in force for the next program of this process; `None` if a reload takes longer than that.
     pub(crate) async fn hand_over(&self, patience: Duration) -> Option<ConfigurationState> {
         let _quiet = tokio::time::timeout(patience, self.0.reloading.lock()).await.ok()?;
+        self.0.gate.flush().await;
         let in_force = self.in_force();
         Some(ConfigurationState::of(&in_force.config, in_force.rejected.clone(), self.adhoc_names()))
     }
@@ -550,9 +571,11 @@ impl Control {
         let _one_at_a_time = self.0.reloading.lock().await;
         let mut config = source.load().await?;
         self.keep_adhoc(&mut config);
+        let permissions = config.permissions.clone();
         let plan = reload::plan(&self.in_force().config, &config);
         let result = words::reload_result(&plan);
         if !dry_run {
+            self.0.gate.set_settings(permissions);
             self.apply(plan, host).await;
         }
         Ok(result)
@@ -889,6 +912,30 @@ impl Service for Control {
 
     fn registry(&self) -> Option<&Registry> {
         self.0.embedding.as_ref().map(|embedding| &embedding.registry)
+    }
+
+    fn gate(&self) -> Option<&Gate> {
+        Some(&self.0.gate)
+    }
+
+    async fn affected(&self, targets: Targets) -> Vec<String> {
+        // A name that means nothing is refused later, and is itself what the rules are asked about.
+        let given = match &targets {
+            Targets::Names(names) => names.clone(),
+            Targets::All => Vec::new(),
+        };
+        let Ok(mut affected) = self.names(targets).await else { return given };
+        if let Ok(rows) = self.list(ListParams {}).await {
+            let is_in = |name: &str| {
+                affected
+                    .iter()
+                    .any(|above| name.strip_prefix(above).is_some_and(|rest| rest.starts_with('/')))
+            };
+            let inside: Vec<String> =
+                rows.servers.into_iter().map(|row| row.name).filter(|name| is_in(name)).collect();
+            affected.extend(inside.into_iter().filter(|name| !affected.contains(name)).collect::<Vec<_>>());
+        }
+        affected
     }
 
     async fn upgrade(&self, _params: UpgradeParams) -> Result<UpgradeResult, RpcError> {

@@ -35,6 +35,7 @@ pub mod connection_file;
 pub mod credentials;
 mod endpoint;
 pub mod guard;
+mod mcp;
 mod metrics;
 pub mod openapi;
 mod operations;

@@ -12,6 +12,8 @@
 pub mod activation;
 #[cfg(feature = "server")]
 pub mod args;
+#[cfg(feature = "server")]
+pub mod audit;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "server")]
@@ -34,8 +36,12 @@ pub mod idle;
 pub mod instance;
 #[cfg(feature = "server")]
 pub mod intent;
+#[cfg(feature = "server")]
+pub mod mcp_server;
 #[cfg(feature = "client")]
 pub mod paths;
+#[cfg(feature = "server")]
+pub mod permission;
 pub mod protocol;
 #[cfg(feature = "server")]
 pub mod registry;

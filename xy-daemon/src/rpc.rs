@@ -23,23 +23,27 @@ use tokio::time::timeout;
 use xy_actors::process::settings::is_reserved;
 
 use crate::idle::Presence;
+use crate::permission::gate::Gate;
+use crate::permission::{Caller, Surface};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::frame::{FrameError, FrameReader, MAX_LINE};
 use crate::protocol::message::{Id, Incoming, Outgoing, Refused, Request, Response};
 use crate::protocol::method::{
-    Add, AddParams, AddResult, CancelParams, CancelResult, Capabilities, CapabilitiesParams,
-    CapabilitiesResult, Disable, DisableResult, Enable, EnableResult, Events, EventsCancel, EventsParams,
-    Gap, List, ListParams, ListResult, Logs, LogsCancel, LogsParams, METHODS, Notification, OperationParams,
-    Pause, PauseResult, Reload, ReloadParams, ReloadResult, Remove, RemoveParams, RemoveResult, Restart,
+    Add, AddParams, AddResult, Approvals, Approve, CancelParams, CancelResult, Capabilities,
+    CapabilitiesParams, CapabilitiesResult, Deny, Disable, DisableResult, Enable, EnableResult, Events,
+    EventsCancel, EventsParams, Forget, Gap, Grants, Identify, IdentifyParams, IdentifyResult, List,
+    ListParams, ListResult, Logs, LogsCancel, LogsParams, METHODS, Notification, OperationParams, Pause,
+    PauseResult, Reload, ReloadParams, ReloadResult, Remove, RemoveParams, RemoveResult, Restart,
     RestartResult, Resume, ResumeResult, Show, ShowParams, ShowResult, Shutdown, ShutdownParams,
     ShutdownResult, Signal, SignalParams, SignalResult, Start, StartResult, Status, StatusParams,
-    StatusResult, Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Upgrade, UpgradeParams,
-    UpgradeResult, Usage, UsageParams, UsageResult, Version, VersionParams, VersionResult, Why, WhyParams,
-    WhyResult,
+    StatusResult, Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Targets, Upgrade,
+    UpgradeParams, UpgradeResult, Usage, UsageParams, UsageResult, Version, VersionParams, VersionResult,
+    Why, WhyParams, WhyResult,
 };
+use crate::protocol::short::ControlMessage;
 use crate::protocol::{Method, OLDEST_PROTOCOL, PROTOCOL_VERSION};
 use crate::registry::Registry;
-use crate::socket::Listener;
+use crate::socket::{self, Listener};
 
 /// The most requests in flight on one connection; more are read when one of them is answered.
 pub const MAX_IN_FLIGHT: usize = 32;
@@ -143,6 +147,19 @@ pub trait Service: Send + Sync + 'static {
         &self,
         params: ShutdownParams,
     ) -> impl Future<Output = Result<ShutdownResult, RpcError>> + Send;
+    /// Returns what every request has to pass, if anything.
+    fn gate(&self) -> Option<&Gate> {
+        None
+    }
+    /// Returns the paths of what an operation on these targets is about, with everything that lies in groups among them.
+    fn affected(&self, targets: Targets) -> impl Future<Output = Vec<String>> + Send {
+        async {
+            match targets {
+                Targets::Names(names) => names,
+                Targets::All => vec!["*".to_owned()],
+            }
+        }
+    }
     /// Answers [`Upgrade`] when it is certain whether the new program can take over, just before it does.
     fn upgrade(&self, params: UpgradeParams) -> impl Future<Output = Result<UpgradeResult, RpcError>> + Send;
     /// Returns what a program answers beside these methods.
@@ -174,6 +191,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
     let (closing, close) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut open: Vec<Arc<Activity>> = Vec::new();
+    let mut sessions: u64 = 0;
     let clock = Arc::new(AtomicU64::new(0));
     let bytes = Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT));
     let mut shutdown = pin!(shutdown);
@@ -207,10 +225,14 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
         }
         let activity = Arc::new(Activity::new(Arc::clone(&clock)));
         open.push(Arc::clone(&activity));
+        sessions += 1;
+        let session = format!("socket-{sessions}");
+        let caller = Caller::new(Surface::Socket, &socket::peer_program(&stream), session);
         let (reader, writer) = stream.into_split();
-        let (service, bytes, close) = (Arc::clone(&service), Arc::clone(&bytes), close.clone());
         let presence = service.arrive();
-        let connection = serve_connection(reader, writer, service, bytes, activity, close);
+        let shared =
+            Shared { service: Arc::clone(&service), bytes: Arc::clone(&bytes), close: close.clone() };
+        let connection = serve_connection(reader, writer, shared, activity, caller);
         connections.spawn(async move {
             connection.await;
             drop(presence);
@@ -263,6 +285,13 @@ impl Drop for Busy {
     }
 }
 
+/// What all connections share.
+struct Shared<S> {
+    service: Arc<S>,
+    bytes: Arc<Semaphore>,
+    close: watch::Receiver<bool>,
+}
+
 /// What the requests of one connection share.
 struct Connection<S> {
     service: Arc<S>,
@@ -272,6 +301,15 @@ struct Connection<S> {
     bytes: Arc<Semaphore>,
     subscriptions: Mutex<Subscriptions>,
     activity: Arc<Activity>,
+    peer: Mutex<Peer>,
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+struct Peer {
+    caller: Caller,
+    /// Whether it has said itself who it is.
+    is_identified: bool,
 }
 
 #[derive(Default)]
@@ -305,11 +343,12 @@ enum End {
 async fn serve_connection<S: Service>(
     reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin + Send + 'static,
-    service: Arc<S>,
-    bytes: Arc<Semaphore>,
+    shared: Shared<S>,
     activity: Arc<Activity>,
-    mut close: watch::Receiver<bool>,
+    caller: Caller,
 ) {
+    let Shared { service, bytes, mut close } = shared;
+    let ending = EndSession { service: Arc::clone(&service), session: caller.session.clone() };
     let (output, queue) = mpsc::channel(QUEUE);
     let mut writing = tokio::spawn(write_queue(writer, queue));
     let _abort = AbortOnDrop(writing.abort_handle());
@@ -320,6 +359,7 @@ async fn serve_connection<S: Service>(
         bytes,
         subscriptions: Mutex::default(),
         activity,
+        peer: Mutex::new(Peer { caller, is_identified: false }),
     });
     let mut requests = JoinSet::new();
     let end = {
@@ -350,6 +390,21 @@ async fn serve_connection<S: Service>(
         () = finish => {}
         // What is not done by then is dropped.
         () = deadline => {}
+    }
+    drop(ending);
+}
+
+/// Ends the session of a connection, however that ends.
+struct EndSession<S: Service> {
+    service: Arc<S>,
+    session: String,
+}
+
+impl<S: Service> Drop for EndSession<S> {
+    fn drop(&mut self) {
+        if let Some(gate) = self.service.gate() {
+            gate.end_session(&self.session);
+        }
     }
 }
 
@@ -430,7 +485,27 @@ impl<S: Service> Connection<S> {
                 Self::begin(opened);
             }
             Incoming::Batch(requests) => self.handle_batch(requests).await,
+            Incoming::Short(message) => self.handle_short(message).await,
         }
+    }
+
+    /// Serves a control message.
+    async fn handle_short(self: &Arc<Self>, message: ControlMessage) {
+        let outcome = match &message.request {
+            Ok(request) => call(&*self.service, &self.caller(), request).await,
+            Err(error) => Err(error.clone()),
+        };
+        let outcome = outcome.and_then(|answer| match answer {
+            Answer::Result(result) if result.get().len() < MAX_LINE => Ok(result),
+            Answer::Result(result) => {
+                let message = format!("the result has {} bytes, more than {MAX_LINE}", result.get().len());
+                Err(RpcError::new(ErrorKind::InternalError, message))
+            }
+            Answer::Subscription(_) => unreachable!("no control message is for a subscription"),
+        });
+        let mut text = message.answer(&outcome);
+        text.push('\n');
+        self.write(text.into_bytes()).await;
     }
 
     /// Serves a batch: as many of its requests at a time as there are free slots, at least one.
@@ -472,7 +547,7 @@ impl<S: Service> Connection<S> {
             Ok(request) => request,
             Err(refused) => return (Some(refused.into()), None),
         };
-        let outcome = run_caught(&request.method, self.dispatch(&request)).await;
+        let outcome = guarded(&*self.service, &self.caller(), &request, self.dispatch(&request)).await;
         let Some(id) = request.id else { return (None, None) };
         match outcome {
             Ok(Outcome::Result(result)) => (Some(Response::new(id, Ok(result))), None),
@@ -492,8 +567,26 @@ impl<S: Service> Connection<S> {
         match request.method.as_str() {
             LogsCancel::NAME => result::<LogsCancel>(self.cancel(Topic::Logs, request.params()?).await),
             EventsCancel::NAME => result::<EventsCancel>(self.cancel(Topic::Events, request.params()?).await),
+            Identify::NAME => result::<Identify>(self.identify(request.params()?)),
             _ => dispatch(&*self.service, request).await,
         }
+    }
+
+    fn caller(&self) -> Caller {
+        lock(&self.peer).caller.clone()
+    }
+
+    /// Takes a client at its word, once: whoever speaks for it later cannot be somebody else.
+    fn identify(&self, params: IdentifyParams) -> Result<IdentifyResult, RpcError> {
+        let mut peer = lock(&self.peer);
+        if peer.is_identified {
+            let message = "this connection has said who it is";
+            return Err(RpcError::new(ErrorKind::InvalidRequest, message));
+        }
+        let surface = if params.agent { Surface::Mcp } else { Surface::Socket };
+        peer.caller = peer.caller.clone().named(surface, &params.client);
+        peer.is_identified = true;
+        Ok(IdentifyResult { client: peer.caller.client().to_owned(), session: peer.caller.session.clone() })
     }
 
     /// Gives a source its id and a task, which waits until the answer is on its way.
@@ -641,6 +734,13 @@ async fn dispatch<S: Service>(service: &S, request: &Request) -> Result<Outcome,
         }
         Shutdown::NAME => result::<Shutdown>(service.shutdown(request.params()?).await),
         Upgrade::NAME => result::<Upgrade>(service.upgrade(request.params()?).await),
+        // The gate answers these, or the connection.
+        Identify::NAME => without_gate::<Identify>(request),
+        Approvals::NAME => without_gate::<Approvals>(request),
+        Approve::NAME => without_gate::<Approve>(request),
+        Deny::NAME => without_gate::<Deny>(request),
+        Grants::NAME => without_gate::<Grants>(request),
+        Forget::NAME => without_gate::<Forget>(request),
         other => match service.registry() {
             Some(registry) => {
                 registry.run(request).await.unwrap_or_else(|| Err(unknown(other))).map(Outcome::Result)
@@ -685,6 +785,11 @@ pub(crate) fn capabilities<S: Service>(service: &S) -> CapabilitiesResult {
     }
 }
 
+fn without_gate<M: Method>(request: &Request) -> Result<Outcome, RpcError> {
+    request.params::<M::Params>()?;
+    Err(unsupported(M::NAME))
+}
+
 /// What a method answers a caller that frames it in its own way.
 pub enum Answer {
     /// The result, as JSON.
@@ -711,8 +816,8 @@ impl std::fmt::Debug for Answer {
 /// # Cancel safety
 ///
 /// Dropping the future drops the operation with it; run it in a task of its own where it is to go on.
-pub async fn call<S: Service>(service: &S, request: &Request) -> Result<Answer, RpcError> {
-    match run_caught(&request.method, dispatch(service, request)).await? {
+pub async fn call<S: Service>(service: &S, caller: &Caller, request: &Request) -> Result<Answer, RpcError> {
+    match guarded(service, caller, request, dispatch(service, request)).await? {
         Outcome::Result(result) => Ok(Answer::Result(result)),
         Outcome::Source(_, source) => Ok(Answer::Subscription(source)),
     }
@@ -724,13 +829,19 @@ pub async fn call<S: Service>(service: &S, request: &Request) -> Result<Answer, 
 /// # Cancel safety
 ///
 /// The requests go on when the future is dropped.
-pub async fn answer<S: Service>(service: &Arc<S>, text: &[u8]) -> Option<String> {
+pub async fn answer<S: Service>(service: &Arc<S>, caller: &Caller, text: &[u8]) -> Option<String> {
     let run = |request: Result<Request, Refused>| {
-        let service = Arc::clone(service);
-        tokio::spawn(async move { answer_one(&*service, request).await.map(|response| response.to_json()) })
+        let (service, caller) = (Arc::clone(service), caller.clone());
+        tokio::spawn(async move {
+            answer_one(&*service, &caller, request).await.map(|response| response.to_json())
+        })
     };
     match Incoming::parse(text) {
         Incoming::Single(request) => run(request).await.ok().flatten(),
+        Incoming::Short(_) => {
+            let error = RpcError::new(ErrorKind::InvalidRequest, "`jsonrpc` must be \"2.0\"");
+            run(Err(Refused { id: Id::null(), error })).await.ok().flatten()
+        }
         Incoming::Batch(requests) => {
             let tasks: Vec<_> = requests.into_iter().map(run).collect();
             let mut answers = Vec::with_capacity(tasks.len());
@@ -742,12 +853,16 @@ pub async fn answer<S: Service>(service: &Arc<S>, text: &[u8]) -> Option<String>
     }
 }
 
-async fn answer_one<S: Service>(service: &S, request: Result<Request, Refused>) -> Option<Response> {
+async fn answer_one<S: Service>(
+    service: &S,
+    caller: &Caller,
+    request: Result<Request, Refused>,
+) -> Option<Response> {
     let request = match request {
         Ok(request) => request,
         Err(refused) => return Some(refused.into()),
     };
-    let outcome = match call(service, &request).await {
+    let outcome = match call(service, caller, &request).await {
         Ok(Answer::Result(result)) => Ok(result),
         Ok(Answer::Subscription(_)) => {
             let message = format!("`{}` needs a connection that stays; use its event stream", request.method);
@@ -756,6 +871,27 @@ async fn answer_one<S: Service>(service: &S, request: Result<Request, Refused>) 
         Err(error) => Err(error),
     };
     Some(Response::new(request.id?, outcome))
+}
+
+/// Lets a request pass the service's gate, if it has one, and runs it.
+async fn guarded<S: Service>(
+    service: &S,
+    caller: &Caller,
+    request: &Request,
+    dispatched: impl Future<Output = Result<Outcome, RpcError>>,
+) -> Result<Outcome, RpcError> {
+    let Some(gate) = service.gate() else { return run_caught(&request.method, dispatched).await };
+    let passage = gate.enter(service, caller, request).await?;
+    let outcome = match gate.answer(caller, request).await {
+        Some(answered) => answered.map(Outcome::Result),
+        None => run_caught(&request.method, dispatched).await,
+    };
+    passage.leave(match &outcome {
+        Ok(Outcome::Result(result)) => Ok(Some(&**result)),
+        Ok(Outcome::Source(..)) => Ok(None),
+        Err(error) => Err(error),
+    });
+    outcome
 }
 
 /// Runs a method; a panic in it is logged and answered.

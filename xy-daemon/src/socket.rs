@@ -280,6 +280,14 @@ impl Drop for Listener {
     }
 }
 
+/// Returns the name of the program at the other end of a connection, as far as the system tells it.
+pub(crate) fn peer_program(stream: &UnixStream) -> String {
+    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    // It is read from memory, and the file is gone at worst. Other systems have no such file.
+    let name = pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok());
+    name.map_or_else(|| "unknown".to_owned(), |name| name.trim_end().to_owned())
+}
+
 /// Returns whether a peer may connect; one whose user is not known may not.
 fn is_permitted(peer: Option<u32>, ours: u32) -> bool {
     peer.is_some_and(|peer| peer == ours || peer == 0)

@@ -235,6 +235,7 @@ impl Upgrade<'_> {
                 http: self.http,
                 shutdown_timeout: self.shutdown_timeout,
                 idle_shutdown: self.idle_shutdown,
+                permissions: self.control.gate_of().settings(),
                 logs: logs.state().clone(),
             };
             handoff.write(kept)

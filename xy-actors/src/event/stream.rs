@@ -38,6 +38,7 @@
 //! # }
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -87,14 +88,22 @@ pub enum EventKind {
         /// What.
         report: SupervisorReport,
     },
+    /// Something that the program around the tree [tells](EventLog::tell).
+    Host {
+        /// What happened, by a stable name.
+        name: Arc<str>,
+        /// The facts.
+        facts: Arc<BTreeMap<String, String>>,
+    },
 }
 
 impl EventKind {
-    /// Returns the stable name of the event: that of its [`ChildReport`] or [`SupervisorReport`].
-    pub fn name(&self) -> &'static str {
+    /// Returns the stable name of the event: that of its [`ChildReport`] or [`SupervisorReport`], or the program's own.
+    pub fn name(&self) -> &str {
         match self {
             Self::Child { report, .. } => report.name(),
             Self::Supervisor { report } => report.name(),
+            Self::Host { name, .. } => name,
         }
     }
 }
@@ -178,6 +187,15 @@ impl EventLog {
         let mut published = self.published();
         published.ring.push(label, path, at_unix_ms, kind);
         self.wake(published);
+    }
+
+    /// Appends an event of the program's own, about the child or supervisor at `path`, so that those who follow the tree see
+    /// it in its order.
+    pub fn tell(&self, path: &str, name: &str, facts: BTreeMap<String, String>) {
+        let mut label = None;
+        let kind = EventKind::Host { name: name.into(), facts: Arc::new(facts) };
+        self.publish(&mut label, &TreePath::of(path), unix_ms(), kind);
+        self.part(label);
     }
 
     /// Takes back the labels of those that will publish no more.

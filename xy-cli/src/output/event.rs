@@ -100,8 +100,27 @@ fn describe(event: &Event) -> (String, Style) {
         "supervisor_unwinding" => (with("start is undone", facts.message.or(facts.cause)), Style::Busy),
         "supervisor_ending" => (with("ending", facts.message.or(facts.cause)), Style::Dim),
         "supervisor_ended" => ("ended".into(), Style::Dim),
+        "permission_asked" => (asked(&event.payload), Style::Busy),
+        "permission_answered" => (answered(&event.payload), Style::Plain),
         other => (generic(other, &event.payload), Style::Plain),
     }
+}
+
+/// Says what waits for an operator: `mcp:x asks for `stop`; `xyctl approve 3` or `xyctl deny 3``.
+fn asked(payload: &Map<String, Value>) -> String {
+    let fact = |key: &str| payload.get(key).and_then(Value::as_str).unwrap_or("?");
+    let reason = payload.get("reason").and_then(Value::as_str);
+    let why = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let (client, action, id) = (fact("client"), fact("action"), fact("id"));
+    format!("{client} asks for `{action}`{why}; `xyctl approve {id}` or `xyctl deny {id}`")
+}
+
+/// Says what became of it: ``stop` of mcp:x: approved by xyctl`.
+fn answered(payload: &Map<String, Value>) -> String {
+    let fact = |key: &str| payload.get(key).and_then(Value::as_str).unwrap_or("?");
+    let answer = fact("answer").replace('_', " ");
+    let by = payload.get("by").and_then(Value::as_str).map(|by| format!(" by {by}")).unwrap_or_default();
+    format!("`{}` of {}: {answer}{by}", fact("action"), fact("client"))
 }
 
 fn stopped(facts: Facts) -> (String, Style) {

@@ -132,8 +132,41 @@ fn the_daemon_is_told_of_and_ended_in_words_and_in_json() {
     );
 }
 
+#[test]
+fn permissions_and_exports_are_told_to_people_and_to_programs() {
+    let daemon = settled();
+    daemon.snapshot(
+        "permissions",
+        &[
+            &["approvals"],
+            &["approvals", "--json"],
+            &["approve", "77"],
+            &["approve", "77", "--remember", "always", "--json"],
+            &["deny", "77"],
+            &["deny", "77", "--reason", "no", "--json"],
+            &["grants"],
+            &["grants", "--json"],
+            &["forget", "77"],
+            &["forget", "77", "--json"],
+        ],
+    );
+    let servers = daemon.servers();
+    let servers = servers.to_str().unwrap();
+    daemon.snapshot(
+        "export",
+        &[
+            &["export", "mcp", "--client", "cursor"],
+            &["export", "mcp", "--client", "vscode", "api", "--json"],
+            &["export", "systemd", "--servers", servers, "web"],
+            &["export", "kubernetes", "--servers", servers, "--image", "tools:1", "crash", "--json"],
+            &["export", "systemd", "--servers", servers, "nobody"],
+        ],
+    );
+}
+
 /// Verbs whose words are in no snapshot, and where they are tested instead.
-const ELSEWHERE: [(&str, &str); 4] = [
+const ELSEWHERE: [(&str, &str); 5] = [
+    ("mcp", "a conversation, held by an assistant's side"),
     ("top", "a screen, driven in a terminal"),
     ("up", "runs until it is ended, and is read while it does"),
     ("completions", "a script for a shell"),

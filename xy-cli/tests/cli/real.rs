@@ -21,7 +21,15 @@ pub(crate) struct RealDaemon {
 impl RealDaemon {
     /// Starts a daemon of these servers.
     pub(crate) fn start(servers: &[(&str, &str)]) -> Self {
+        Self::start_with("()", servers)
+    }
+
+    /// Starts a daemon with settings of its own.
+    pub(crate) fn start_with(settings: &str, servers: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
+        let config = home.path().join(".config/xy");
+        fs::create_dir_all(&config).expect("it is empty");
+        fs::write(config.join("xyd.ron"), settings).expect("it is empty");
         fs::create_dir(home.path().join("servers")).expect("it is empty");
         let mut daemon = Self { home, child: None };
         for (name, text) in servers {
@@ -67,6 +75,10 @@ impl RealDaemon {
     pub(crate) fn restart(&mut self) {
         self.end();
         self.begin();
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -50,7 +50,12 @@ pub(crate) fn start_in_with(
     arguments: &[&str],
     variables: &[(&str, &str)],
 ) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_xyctl"))
+    command(home, socket, arguments, variables).spawn().expect("the binary is built before its tests")
+}
+
+fn command(home: &Path, socket: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xyctl"));
+    command
         .args(arguments)
         .env_clear()
         .env("XY_SOCKET", socket)
@@ -59,7 +64,14 @@ pub(crate) fn start_in_with(
         .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Starts the binary with its home in `home`, to be written to.
+pub(crate) fn start_piped(home: &Path, socket: &Path, arguments: &[&str]) -> Child {
+    command(home, socket, arguments, &[])
+        .stdin(Stdio::piped())
         .spawn()
         .expect("the binary is built before its tests")
 }

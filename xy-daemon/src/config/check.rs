@@ -9,15 +9,17 @@ use xy_actors::log::LogSettings;
 use xy_actors::process::{PortOwner, ProcessSpec, StopCommand};
 use xy_actors::spec::{Backoff, ChildSpec, OnLimit, RestartIntensity, RestartLimit, RestartType, Shutdown};
 
-use super::error::ConfigError;
+use super::error::{ConfigError, nearest};
 use super::file_text::FileText;
 use super::outline::Outline;
 use super::shape::{
-    self, DaemonShape, DurationText, EnvShape, EnvValue, LogShape, ProcessShape, RestartShape, ServerShape,
-    SizeText,
+    self, DaemonShape, DurationText, EnvShape, EnvValue, LogShape, ProcessShape, RestartShape, RuleShape,
+    ServerShape, SizeText,
 };
 use super::{GroupConfig, LoadOptions, ServerConfig, Settings, instances, is_name, quantity};
 use crate::http::address::{self, DEFAULT_ADDRESS};
+use crate::permission::rules::{self, PermissionSettings, Rule};
+use crate::protocol::method::METHODS;
 
 mod group;
 mod probe;
@@ -41,7 +43,7 @@ const MOST_ERRORS: usize = 100;
 ///
 /// # Errors
 /// Returns the first error of shape, or all errors of meaning.
-pub(super) fn settings(shown: &Path, text: &str) -> Result<Settings, Vec<ConfigError>> {
+pub(super) fn settings(shown: &Path, text: &str) -> Result<(Settings, PermissionSettings), Vec<ConfigError>> {
     let outline = Outline::new(text);
     // A file whose every line is commented out says nothing, and nothing is fine.
     let shape: DaemonShape = if outline.is_empty() {
@@ -59,7 +61,8 @@ pub(super) fn settings(shown: &Path, text: &str) -> Result<Settings, Vec<ConfigE
         http: shape.http.map(|http| checker.listen(http.listen.as_deref())),
         idle_shutdown: checker.positive("idle_shutdown", shape.idle_shutdown.as_ref()),
     };
-    checker.finish(settings)
+    let permissions = checker.permissions(shape.permissions, shape.permission_timeout.as_ref());
+    checker.finish((settings, permissions))
 }
 
 /// What one server file describes.
@@ -134,6 +137,41 @@ impl<'a> Checker<'a> {
             self.error("http.listen", error.to_string());
             DEFAULT_ADDRESS
         })
+    }
+
+    /// Reads who may ask for what.
+    fn permissions(
+        &mut self,
+        rules: Option<Vec<RuleShape>>,
+        timeout: Option<&DurationText>,
+    ) -> PermissionSettings {
+        const KEY: &str = "permissions";
+        let defaults = PermissionSettings::default();
+        let ask_timeout = self.positive("permission_timeout", timeout).unwrap_or(defaults.ask_timeout);
+        let mut checked = Vec::new();
+        for (index, rule) in rules.unwrap_or_default().into_iter().enumerate() {
+            let RuleShape { decision, client, server, tool, action } = rule;
+            let key = |name: &str| format!("{KEY}[{index}].{name}");
+            for (name, pattern) in [("client", &client), ("server", &server), ("tool", &tool)] {
+                if pattern.as_ref().is_some_and(|pattern| pattern.is_empty() || pattern.starts_with('@')) {
+                    self.error(&key(name), "must be a name, or a pattern with `*` and `?`");
+                }
+            }
+            // A rule that never matches would let through what it is to keep out.
+            for (name, pattern) in [("action", &action), ("tool", &tool)] {
+                if let Some(pattern) = pattern
+                    && !rules::is_action(pattern)
+                {
+                    let hint = match nearest(pattern, METHODS) {
+                        Some(method) => format!("did you mean `{method}`?"),
+                        None => "actions are methods of the control protocol, such as `stop`, `@read` and `@change`".into(),
+                    };
+                    self.error_with_hint(&key(name), format!("`{pattern}` is no action"), hint);
+                }
+            }
+            checked.push(Rule { decision, client, server, tool, action });
+        }
+        PermissionSettings { rules: checked, ask_timeout }
     }
 
     /// Returns the value if nothing was wrong, else the errors from the top of the file to its end.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
 
+use crate::permission::Decision;
 use ron::extensions::Extensions;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -41,6 +42,23 @@ pub(super) struct DaemonShape {
     pub(super) log: Option<LogShape>,
     pub(super) http: Option<ListenShape>,
     pub(super) idle_shutdown: Option<DurationText>,
+    pub(super) permissions: Option<Vec<RuleShape>>,
+    pub(super) permission_timeout: Option<DurationText>,
+}
+
+/// One of `permissions: [(..)]` in `xyd.ron` as written.
+#[derive(Debug, Deserialize)]
+#[serde(rename = "Permission", deny_unknown_fields)]
+pub(super) struct RuleShape {
+    pub(super) decision: Decision,
+    #[serde(default)]
+    pub(super) client: Option<String>,
+    #[serde(default)]
+    pub(super) server: Option<String>,
+    #[serde(default)]
+    pub(super) tool: Option<String>,
+    #[serde(default)]
+    pub(super) action: Option<String>,
 }
 
 /// `http: (..)` in `xyd.ron` as written.

@@ -118,6 +118,9 @@ fn wire_event(event: &Event) -> method::Event {
             }
             (None, payload)
         }
+        EventKind::Host { facts, .. } => {
+            (None, facts.iter().map(|(key, value)| (key.clone(), json!(value))).collect())
+        }
         _ => (None, Map::new()),
     };
     method::Event {

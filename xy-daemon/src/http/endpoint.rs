@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    TRANSFER_ENCODING,
+    TRANSFER_ENCODING, USER_AGENT,
 };
 use hyper::{Request, Response, StatusCode};
 use serde_json::value::RawValue;
@@ -32,8 +32,10 @@ use super::pace::Pace;
 use super::reply::{Content, EVENT_STREAM, JSON, METRICS, Problem, json as json_reply, status_of, text};
 use super::route::{self, BodyRule, Endpoint, Parameter, ParameterKind, Route, RouteError};
 use super::token::Verdict;
-use super::{sse, target};
+use super::{mcp, sse, target};
 
+use crate::mcp_server::McpServer;
+use crate::permission::{Caller, Surface};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::message::Request as MethodCall;
 use crate::protocol::method::{
@@ -44,6 +46,8 @@ use crate::protocol::method::{
 use crate::protocol::{Method, json as strict_json};
 use crate::registry::Registry;
 use crate::rpc::{self, Answer, Service, Subscription};
+
+const MCP_SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -67,6 +71,7 @@ pub(super) struct Shared<S> {
     /// What tells numbers of this daemon from those of an earlier one.
     pub(super) epoch: String,
     pub(super) operations: OperationTable,
+    pub(super) mcp_sessions: mcp::Sessions,
     pub(super) meter: Meter,
     pub(super) connections: AtomicUsize,
     /// Turns true when the daemon stops serving.
@@ -96,6 +101,7 @@ impl<S: Service> Shared<S> {
         close: watch::Receiver<bool>,
     ) -> Self {
         let operations = OperationTable::new(epoch.clone(), limits.operations);
+        let mcp_sessions = mcp::Sessions::new(epoch.clone());
         Self {
             service,
             guard,
@@ -104,6 +110,7 @@ impl<S: Service> Shared<S> {
             limits,
             epoch,
             operations,
+            mcp_sessions,
             meter: Meter::new(),
             connections: AtomicUsize::new(0),
             close,
@@ -229,41 +236,44 @@ impl<S: Service> Shared<S> {
 
     async fn run(self: &Arc<Self>, request: Admitted) -> Result<Response<Content>, Problem> {
         let Admitted { route, argument, query, headers, token, body } = request;
+        let caller = &caller(&headers, token);
         let query = read_query(route.query, query)?;
         match route.endpoint {
             Endpoint::Health => json_reply(StatusCode::OK, &Health { status: "ok" }),
             Endpoint::Status => self.status().await,
-            Endpoint::Query(method) => self.ask(method, query).await,
+            Endpoint::Query(method) => self.ask(caller, method, query).await,
             Endpoint::Server(method) => {
                 let params = Map::from_iter([("name".to_owned(), server(argument)?.into())]);
-                self.ask(method, params).await
+                self.ask(caller, method, params).await
             }
             Endpoint::Operate(method) => {
                 let server = server(argument)?;
                 let mut params = body_members(&body, &SAID_BY_PATH)?;
                 params.insert("names".to_owned(), json!([server]));
-                self.operate(method, Some(server), params, is_waiting(&query)).await
+                self.operate(caller, method, Some(server), params, is_waiting(&query)).await
             }
             Endpoint::Administer(method) => {
                 let params = body_members(&body, &[])?;
-                self.operate(method, None, params, is_waiting(&query)).await
+                self.operate(caller, method, None, params, is_waiting(&query)).await
             }
             Endpoint::Remove(method) => {
                 let server = server(argument)?;
                 no_members(&body)?;
                 let params = Map::from_iter([("name".to_owned(), server.clone().into())]);
-                self.operate(method, Some(server), params, is_waiting(&query)).await
+                self.operate(caller, method, Some(server), params, is_waiting(&query)).await
             }
             Endpoint::Registered => {
                 let params = body_members(&body, &[])?;
-                self.ask_program(argument, params, None).await
+                self.ask_program(caller, argument, params, None).await
             }
-            Endpoint::Catalog => self.ask_program(argument, Map::new(), Some(MethodKind::Catalog)).await,
-            Endpoint::Logs => self.logs(server(argument)?, query, &headers, token).await,
-            Endpoint::Events => sse::events(self, last_event_id(&headers), token).await,
+            Endpoint::Catalog => {
+                self.ask_program(caller, argument, Map::new(), Some(MethodKind::Catalog)).await
+            }
+            Endpoint::Logs => self.logs(caller, server(argument)?, query, &headers, token).await,
+            Endpoint::Events => sse::events(self, caller, last_event_id(&headers), token).await,
             Endpoint::RotateToken => {
                 no_members(&body)?;
-                self.rotate_token().await
+                self.rotate_token(caller).await
             }
             Endpoint::Diagnostics => self.diagnostics().await,
             Endpoint::Capabilities => {
@@ -274,10 +284,11 @@ impl<S: Service> Shared<S> {
                 let registered = self.service.registry().into_iter().flat_map(Registry::descriptions);
                 json_reply(StatusCode::OK, &openapi::document(registered))
             }
-            Endpoint::Rpc => Ok(match rpc::answer(&self.service, &body).await {
+            Endpoint::Rpc => Ok(match rpc::answer(&self.service, caller, &body).await {
                 Some(answer) => text(StatusCode::OK, JSON, answer),
                 None => text(StatusCode::NO_CONTENT, JSON, ""),
             }),
+            Endpoint::Mcp => self.mcp(caller, &query, &headers, &body).await,
             Endpoint::Operations => json_reply(StatusCode::OK, &self.operations.list()),
             Endpoint::Operation => match self.operations.get(&argument.unwrap_or_default()) {
                 Some(operation) => json_reply(StatusCode::OK, &operation),
@@ -290,11 +301,56 @@ impl<S: Service> Shared<S> {
         }
     }
 
+    /// Answers a message of MCP.
+    async fn mcp(
+        self: &Arc<Self>,
+        caller: &Caller,
+        query: &Map<String, Value>,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Response<Content>, Problem> {
+        let session = match headers.get(MCP_SESSION).map(|id| id.to_str().unwrap_or_default()) {
+            None => None,
+            Some(id) => match self.mcp_sessions.get(id) {
+                Some(client) => Some((id.to_owned(), client)),
+                None => {
+                    let message = "no such session is known, or no more; begin again with `initialize`";
+                    return Err(Problem::new(StatusCode::NOT_FOUND, "session_not_found", message));
+                }
+            },
+        };
+        let (id, known) = session.unzip();
+        let session = id.unwrap_or_else(|| caller.session.clone());
+        let caller = Caller::new(Surface::Mcp, caller.client(), session);
+        let backend = mcp::InDaemon { service: Arc::clone(&self.service), caller };
+        let is_read_only = query.get("read_only") == Some(&Value::Bool(true));
+        let answered = McpServer::new(backend, is_read_only).answer(known.as_deref(), body).await;
+        let mut response = match answered.text {
+            Some(answer) => text(StatusCode::OK, JSON, answer),
+            None => text(StatusCode::ACCEPTED, JSON, ""),
+        };
+        if let Some(client) = answered.introduced {
+            let (id, ended) = self.mcp_sessions.begin(client);
+            if let (Some(gate), Some(ended)) = (self.service.gate(), ended) {
+                gate.end_session(&ended);
+            }
+            if let Ok(id) = HeaderValue::from_str(&id) {
+                response.headers_mut().insert(MCP_SESSION, id);
+            }
+        }
+        Ok(response)
+    }
+
     /// Runs a method in a task of its own, so that it goes on when its client is gone.
-    async fn call(self: &Arc<Self>, method: &str, params: &Map<String, Value>) -> Result<Answer, Problem> {
+    async fn call(
+        self: &Arc<Self>,
+        caller: &Caller,
+        method: &str,
+        params: &Map<String, Value>,
+    ) -> Result<Answer, Problem> {
         let request = MethodCall::of(method, params);
-        let service = Arc::clone(&self.service);
-        match tokio::spawn(async move { rpc::call(&*service, &request).await }).await {
+        let (service, caller) = (Arc::clone(&self.service), caller.clone());
+        match tokio::spawn(async move { rpc::call(&*service, &caller, &request).await }).await {
             Ok(answer) => Ok(answer?),
             Err(error) => Err(lost(&error)),
         }
@@ -302,10 +358,11 @@ impl<S: Service> Shared<S> {
 
     async fn ask(
         self: &Arc<Self>,
+        caller: &Caller,
         method: &str,
         params: Map<String, Value>,
     ) -> Result<Response<Content>, Problem> {
-        match self.call(method, &params).await? {
+        match self.call(caller, method, &params).await? {
             Answer::Result(result) => Ok(text(StatusCode::OK, JSON, Box::<str>::from(result).into_string())),
             Answer::Subscription(_) => unreachable!("no such endpoint is for a subscription"),
         }
@@ -314,6 +371,7 @@ impl<S: Service> Shared<S> {
     /// Answers a method that the program has registered, if it is of this kind.
     async fn ask_program(
         self: &Arc<Self>,
+        caller: &Caller,
         name: Option<String>,
         params: Map<String, Value>,
         kind: Option<MethodKind>,
@@ -324,11 +382,12 @@ impl<S: Service> Shared<S> {
             let message = format!("nothing is registered here as `{name}`");
             return Err(RpcError::new(ErrorKind::MethodNotFound, message).into());
         }
-        self.ask(&name, params).await
+        self.ask(caller, &name, params).await
     }
 
     async fn operate(
         self: &Arc<Self>,
+        caller: &Caller,
         method: &'static str,
         server: Option<String>,
         params: Map<String, Value>,
@@ -342,10 +401,10 @@ impl<S: Service> Shared<S> {
             return Err(RpcError::new(ErrorKind::LimitExceeded, message).into());
         };
         let task = tokio::spawn({
-            let (shared, id) = (Arc::clone(self), operation.id.clone());
+            let (shared, id, caller) = (Arc::clone(self), operation.id.clone(), caller.clone());
             async move {
                 shared.operations.begin(&id);
-                let outcome = match rpc::call(&*shared.service, &request).await {
+                let outcome = match rpc::call(&*shared.service, &caller, &request).await {
                     Ok(Answer::Result(result)) => Ok(result),
                     Ok(Answer::Subscription(_)) => unreachable!("no operation is a subscription"),
                     Err(error) => Err(error),
@@ -367,6 +426,7 @@ impl<S: Service> Shared<S> {
 
     async fn logs(
         self: &Arc<Self>,
+        caller: &Caller,
         server: String,
         mut params: Map<String, Value>,
         headers: &HeaderMap,
@@ -385,18 +445,26 @@ impl<S: Service> Shared<S> {
             params.insert("follow".to_owned(), (!is_about_the_past).into());
         }
         if wants_stream || params.get("follow") == Some(&Value::Bool(true)) {
-            return sse::logs(self, params, last_event_id(headers), token).await;
+            return sse::logs(self, caller, params, last_event_id(headers), token).await;
         }
-        match self.call(Logs::NAME, &params).await? {
+        match self.call(caller, Logs::NAME, &params).await? {
             Answer::Subscription(source) => tail(source).await,
             Answer::Result(_) => unreachable!("`logs` opens a source"),
         }
     }
 
-    async fn rotate_token(self: &Arc<Self>) -> Result<Response<Content>, Problem> {
+    async fn rotate_token(self: &Arc<Self>, caller: &Caller) -> Result<Response<Content>, Problem> {
+        let request = MethodCall::of(ROTATE_TOKEN, &Map::new());
+        let passage = match self.service.gate() {
+            Some(gate) => Some(gate.enter(&*self.service, caller, &request).await?),
+            None => None,
+        };
         let credentials = Arc::clone(&self.credentials);
         match tokio::spawn(async move { credentials.rotate().await }).await {
             Ok(Ok(())) => {
+                if let Some(passage) = passage {
+                    passage.leave(Ok(None));
+                }
                 let result = TokenRotated {
                     token_file: self.credentials.token_file().to_owned(),
                     old_token_valid_secs: self.credentials.grace().as_secs(),
@@ -470,6 +538,20 @@ impl<S: Service> Shared<S> {
         });
         Ok(text(StatusCode::OK, METRICS, written))
     }
+}
+
+/// The header in which a client says what it calls itself.
+const CLIENT: HeaderName = HeaderName::from_static("xy-client");
+
+/// The name of the one operation that is no method, for permissions and audit.
+const ROTATE_TOKEN: &str = "rotate_token";
+
+/// Returns who asks: what the client calls itself, else the first word of its user agent.
+fn caller(headers: &HeaderMap, token: u64) -> Caller {
+    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let agent = || text(&USER_AGENT).and_then(|agent| agent.split(['/', ' ']).next());
+    let client = text(&CLIENT).or_else(agent).unwrap_or("http");
+    Caller::new(Surface::Http, client, format!("http-{token}"))
 }
 
 /// A task that ended without a result: the runtime is ending.

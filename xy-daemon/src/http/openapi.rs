@@ -153,6 +153,7 @@ fn body_of(route: &Route, book: &Book) -> Value {
             schema
         }
         Endpoint::Rpc => json_rpc(),
+        Endpoint::Mcp => json!({ "type": "object" }),
         _ => nothing,
     }
 }
@@ -190,6 +191,11 @@ fn responses(route: &Route, book: &mut Book) -> Value {
             let answers = json!({ "type": ["object", "array"] });
             put("200", answer("an answer, or those of a batch", "application/json", answers));
             put("204", json!({ "description": "there is nothing to answer" }));
+        }
+        Endpoint::Mcp => {
+            let message = json!({ "type": "object" });
+            put("200", answer("an answer of MCP", "application/json", message));
+            put("202", json!({ "description": "there is nothing to answer" }));
         }
         Endpoint::Operations => put("200", book.of::<Operations>("the operations, the latest first")),
         Endpoint::Operation => put("200", book.of::<Operation>("the operation")),

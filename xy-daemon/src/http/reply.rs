@@ -208,6 +208,7 @@ pub(super) fn status_of(kind: ErrorKind) -> StatusCode {
         | ErrorKind::UpgradeRefused
         // Who asks says how long to wait; the operation goes on.
         | ErrorKind::Timeout => StatusCode::CONFLICT,
+        ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
         ErrorKind::LimitExceeded => StatusCode::TOO_MANY_REQUESTS,
         ErrorKind::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         ErrorKind::InternalError | ErrorKind::Unknown => StatusCode::INTERNAL_SERVER_ERROR,

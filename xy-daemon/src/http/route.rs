@@ -116,6 +116,8 @@ pub enum Endpoint {
     Catalog,
     /// Answers JSON-RPC.
     Rpc,
+    /// Answers MCP.
+    Mcp,
     /// Lists operations.
     Operations,
     /// Shows one operation.
@@ -129,6 +131,8 @@ const fn parameter(name: &'static str, kind: ParameterKind) -> Parameter {
 }
 
 const WAIT: &[Parameter] = &[parameter("wait", ParameterKind::Flag)];
+
+const MCP: &[Parameter] = &[parameter("read_only", ParameterKind::Flag)];
 
 const LOGS: &[Parameter] = &[
     parameter("tail", ParameterKind::Number),
@@ -206,7 +210,7 @@ impl Route {
 }
 
 /// Every endpoint.
-pub static ROUTES: [Route; 33] = [
+pub static ROUTES: [Route; 34] = [
     Route { access: Access::Open, ..get("/v1/health", Endpoint::Health, "says that the daemon answers") },
     get("/v1/status", Endpoint::Status, "the daemon in short: version, process id, servers by state"),
     get("/v1/servers", Endpoint::Query("list"), "every server (`list`)"),
@@ -265,6 +269,7 @@ pub static ROUTES: [Route; 33] = [
     },
     get("/v1/catalogs/{name}", Endpoint::Catalog, "a catalog that the program has registered"),
     Route { query: &[], ..post("/v1/rpc", Endpoint::Rpc, "JSON-RPC 2.0, the methods of the local socket") },
+    Route { query: MCP, ..post("/mcp", Endpoint::Mcp, "an MCP server whose tools look after the servers") },
     get("/metrics", Endpoint::Metrics, "measurements in the text format of Prometheus"),
 ];
 
@@ -357,6 +362,7 @@ mod tests {
                     | Endpoint::Registered
                     | Endpoint::RotateToken
                     | Endpoint::Rpc
+                    | Endpoint::Mcp
             );
             assert_eq!(route.verb != Verb::Get, changes, "{}", route.path);
         }

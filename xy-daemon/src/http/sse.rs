@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use super::endpoint::Shared;
 use super::reply::{Content, Problem, stream};
+use crate::permission::Caller;
 use crate::protocol::Method as _;
 use crate::protocol::message::Request;
 use crate::protocol::method::{Events, Gap, ListParams, LogLine, Logs, Notification};
@@ -56,6 +57,7 @@ impl Position {
 /// Follows the events of the tree.
 pub(super) async fn events<S: Service>(
     shared: &Arc<Shared<S>>,
+    caller: &Caller,
     last_id: Option<&str>,
     token: u64,
 ) -> Result<Response<Content>, Problem> {
@@ -65,7 +67,7 @@ pub(super) async fn events<S: Service>(
         params.insert("from".to_owned(), number.saturating_add(1).into());
     }
     // Before the snapshot is taken, so that nothing falls between the two.
-    let source = open(shared, Events::NAME, &params).await?;
+    let source = open(shared, caller, Events::NAME, &params).await?;
     let reason = if last_id.is_some() { "unknown_id" } else { "new" };
     let beginning = match position {
         Some(_) => Vec::new(),
@@ -77,6 +79,7 @@ pub(super) async fn events<S: Service>(
 /// Follows a server's output; `params` are those of [`Logs`].
 pub(super) async fn logs<S: Service>(
     shared: &Arc<Shared<S>>,
+    caller: &Caller,
     mut params: Map<String, Value>,
     last_id: Option<&str>,
     token: u64,
@@ -87,7 +90,7 @@ pub(super) async fn logs<S: Service>(
         params.remove("tail");
         params.insert("since_unix_ms".to_owned(), at_unix_ms.into());
     }
-    let source = open(shared, Logs::NAME, &params).await?;
+    let source = open(shared, caller, Logs::NAME, &params).await?;
     let mut beginning = Vec::new();
     if last_id.is_some() && position.is_none() {
         push(&mut beginning, RESET, None, &json!({ "reason": "unknown_id" }));
@@ -100,10 +103,11 @@ pub(super) async fn logs<S: Service>(
 
 async fn open<S: Service>(
     shared: &Arc<Shared<S>>,
+    caller: &Caller,
     method: &str,
     params: &Map<String, Value>,
 ) -> Result<Box<dyn Subscription>, Problem> {
-    match call(&*shared.service, &Request::of(method, params)).await? {
+    match call(&*shared.service, caller, &Request::of(method, params)).await? {
         Answer::Subscription(source) => Ok(source),
         Answer::Result(_) => unreachable!("`logs` and `events` open a source"),
     }

@@ -59,6 +59,8 @@ pub enum ErrorKind {
     UnsupportedProtocol,
     /// A method that the program has registered refused, or failed.
     MethodFailed,
+    /// The permissions, or the operator who was asked, refused it.
+    PermissionDenied,
     /// A name that this version does not know. Never sent.
     #[serde(other)]
     Unknown,
@@ -66,7 +68,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind that can be sent, in the order of the table.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::ParseError,
         Self::InvalidRequest,
         Self::MethodNotFound,
@@ -88,6 +90,7 @@ impl ErrorKind {
         Self::UpgradeRefused,
         Self::UnsupportedProtocol,
         Self::MethodFailed,
+        Self::PermissionDenied,
     ];
 
     /// Returns the JSON-RPC code; kinds without a code of their own share -32000.
@@ -114,6 +117,7 @@ impl ErrorKind {
             | Self::UpgradeRefused
             | Self::UnsupportedProtocol
             | Self::MethodFailed
+            | Self::PermissionDenied
             | Self::Unknown => -32000,
         }
     }
@@ -142,6 +146,7 @@ impl ErrorKind {
             Self::UpgradeRefused => "upgrade_refused",
             Self::UnsupportedProtocol => "unsupported_protocol",
             Self::MethodFailed => "method_failed",
+            Self::PermissionDenied => "permission_denied",
             Self::Unknown => "unknown",
         }
     }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::error::{ErrorKind, RpcError};
 use super::json;
+use super::short::ControlMessage;
 
 /// The most requests in one batch.
 pub const MAX_BATCH: usize = 100;
@@ -63,6 +64,8 @@ pub enum Incoming {
     Single(Result<Request, Refused>),
     /// A batch; its answers travel together.
     Batch(Vec<Result<Request, Refused>>),
+    /// A short form; only the local socket takes it.
+    Short(ControlMessage),
 }
 
 /// A request, or a notification where `id` is `None`.
@@ -110,7 +113,10 @@ impl Incoming {
             Err(error) => return Self::Single(Err(Refused { id: Id::null(), error: parse_error(&error) })),
         };
         if !text.starts_with('[') {
-            return Self::Single(Request::parse(text));
+            return match Request::parse(text) {
+                Ok(request) => Self::Single(Ok(request)),
+                Err(refused) => ControlMessage::parse(text).map_or(Self::Single(Err(refused)), Self::Short),
+            };
         }
         let items: Vec<&RawValue> = match serde_json::from_str(text) {
             Ok(items) => items,

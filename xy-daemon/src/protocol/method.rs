@@ -89,6 +89,18 @@ methods! {
     Shutdown = "shutdown": ShutdownParams => ShutdownResult;
     /// Lets the program on disk take over the daemon's process, while the servers run on.
     Upgrade = "upgrade": UpgradeParams => UpgradeResult;
+    /// Says who asks on this connection, once; permissions and audit go by it.
+    Identify = "identify": IdentifyParams => IdentifyResult;
+    /// Lists the requests that wait for an operator's answer.
+    Approvals = "approvals": ApprovalsParams => ApprovalsResult;
+    /// Lets a request that waits be carried out.
+    Approve = "approve": ApproveParams => ApproveResult;
+    /// Refuses a request that waits.
+    Deny = "deny": DenyParams => DenyResult;
+    /// Lists what operators have allowed for longer than once.
+    Grants = "grants": GrantsParams => GrantsResult;
+    /// Forgets such a grant, so that the next request asks again.
+    Forget = "forget": ForgetParams => ForgetResult;
 }
 
 /// The parameters of [`List`]: none.
@@ -1007,6 +1019,184 @@ pub struct UpgradeResult {
     pub from: String,
     /// The version of the program that takes over.
     pub to: String,
+}
+
+/// The parameters of [`Identify`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct IdentifyParams {
+    /// What the client calls itself; else it is the name of its program.
+    pub client: String,
+    /// Whether its requests are tools that an assistant calls.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub agent: bool,
+}
+
+/// The result of [`Identify`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct IdentifyResult {
+    /// The name in force, cut and without the characters that mean something in patterns.
+    pub client: String,
+    /// The name of the session, as in the audit log.
+    pub session: String,
+}
+
+/// The parameters of [`Approvals`]: none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalsParams {}
+
+/// The result of [`Approvals`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ApprovalsResult {
+    /// What waits, the oldest first.
+    pub approvals: Vec<Approval>,
+}
+
+/// A request that waits for an operator's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Approval {
+    /// By which it is answered.
+    pub id: String,
+    /// What the client calls itself.
+    pub client: String,
+    /// By which way it came: `socket`, `http` or `mcp`.
+    pub surface: String,
+    /// Which of the client's sessions.
+    pub session: String,
+    /// The method.
+    pub action: String,
+    /// The tool of MCP, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// The servers that nobody has allowed it for; none if it is about no server.
+    pub targets: Vec<String>,
+    /// Why, if the client said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it was asked for, in milliseconds since the Unix epoch.
+    pub asked_at_unix_ms: u64,
+    /// When it is refused if nobody answers, in milliseconds since the Unix epoch.
+    pub expires_at_unix_ms: u64,
+}
+
+/// For how long an approval counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum GrantScope {
+    /// For this request.
+    #[default]
+    Once,
+    /// For the same request of the same session.
+    Session,
+    /// For the same request of the same client, until it is forgotten.
+    Always,
+}
+
+/// The parameters of [`Approve`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ApproveParams {
+    /// The request.
+    pub id: String,
+    /// For how long; once if not given.
+    #[serde(default)]
+    pub remember: GrantScope,
+}
+
+/// The result of [`Approve`]; the request is carried out from then on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ApproveResult {
+    /// The request.
+    pub id: String,
+    /// The new grants, one for each server, unless it counts only once.
+    pub grants: Vec<String>,
+}
+
+/// The parameters of [`Deny`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DenyParams {
+    /// The request.
+    pub id: String,
+    /// Why, for the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The result of [`Deny`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct DenyResult {
+    /// The request.
+    pub id: String,
+}
+
+/// The parameters of [`Grants`]: none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct GrantsParams {}
+
+/// The result of [`Grants`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct GrantsResult {
+    /// What counts, the oldest first.
+    pub grants: Vec<Grant>,
+}
+
+/// What an operator has allowed for longer than once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Grant {
+    /// By which it is forgotten.
+    pub id: String,
+    /// For how long it counts.
+    pub scope: GrantScope,
+    /// The user whose daemon it is.
+    pub owner: String,
+    /// To whom, by what it calls itself.
+    pub client: String,
+    /// To which of its sessions, if only to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The tool of MCP, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// The method.
+    pub action: String,
+    /// The server; `None` if it is about no server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// When, in milliseconds since the Unix epoch.
+    pub created_at_unix_ms: u64,
+}
+
+/// The parameters of [`Forget`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ForgetParams {
+    /// The grant.
+    pub id: String,
+}
+
+/// The result of [`Forget`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ForgetResult {
+    /// What counted until now.
+    pub forgotten: Grant,
 }
 
 /// What a subscription tells its subscriber.

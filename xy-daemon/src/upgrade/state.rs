@@ -22,6 +22,7 @@ use xy_actors::supervisor::handover::TreeState;
 
 use super::CheckError;
 use crate::config::{self, Config, FileText, GroupConfig, LoadOptions, ServerConfig};
+use crate::permission::rules::PermissionSettings;
 
 /// The first line.
 const HEADER: &str = "xyd-handoff 1\n";
@@ -50,6 +51,9 @@ pub struct Handoff {
     /// The configured one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) idle_shutdown: Option<Duration>,
+    /// Who may ask for what.
+    #[serde(default, skip_serializing_if = "PermissionSettings::is_default")]
+    pub(crate) permissions: PermissionSettings,
     #[serde(skip)]
     pub(crate) logs: HubState,
 }
@@ -246,6 +250,7 @@ impl Handoff {
         let mut config = self.configuration.restore(options)?;
         config.settings.shutdown_timeout = self.shutdown_timeout;
         config.settings.idle_shutdown = self.idle_shutdown;
+        config.permissions = self.permissions.clone();
         Ok(config)
     }
 }

@@ -13,6 +13,8 @@ use xy_actors::spec::{
     Backoff, ChildSpec, OnLimit, RestartIntensity, RestartLimit, RestartType, Shutdown, SupervisorSpec,
 };
 use xy_daemon::config::{Config, LoadOptions, Settings};
+use xy_daemon::permission::Decision;
+use xy_daemon::permission::rules::Rule;
 
 use crate::support::{Directory, errors, fixtures, options, web};
 
@@ -418,4 +420,28 @@ fn the_commented_examples_name_every_key_and_parse() {
             assert!(example(name).contains(&format!("{key}: ")), "{name} does not show {key}");
         }
     }
+}
+
+#[test]
+fn rules_of_permissions_are_read_in_their_order() {
+    let rules = r#"(permissions: [
+        (decision: Deny, client: "mcp:*", server: "db*", tool: "st?p", action: "@change"),
+        (decision: Ask, action: "rotate_token"),
+        (decision: Allow),
+    ], permission_timeout: "5m")"#;
+    let permissions = Directory::new().write("xyd.ron", rules).load().permissions;
+    assert_eq!(permissions.ask_timeout, Duration::from_secs(300));
+    let text = |text: &str| Some(text.to_owned());
+    let expected = [
+        Rule {
+            decision: Decision::Deny,
+            client: text("mcp:*"),
+            server: text("db*"),
+            tool: text("st?p"),
+            action: text("@change"),
+        },
+        Rule { action: text("rotate_token"), ..Rule::new(Decision::Ask) },
+        Rule::new(Decision::Allow),
+    ];
+    assert_eq!(permissions.rules, expected);
 }

@@ -103,7 +103,7 @@ fn a_broken_settings_file_fails_the_load_with_all_its_errors() {
     for (text, expected) in [
         (
             "(shutdown_timout: \"1s\")",
-            "xyd.ron:1:2: shutdown_timout: unknown key `shutdown_timout`, expected one of `shutdown_timeout`, `log`, `http`, `idle_shutdown`; did you mean `shutdown_timeout`?",
+            "xyd.ron:1:2: shutdown_timout: unknown key `shutdown_timout`, expected one of `shutdown_timeout`, `log`, `http`, `idle_shutdown`, `permissions`, `permission_timeout`; did you mean `shutdown_timeout`?",
         ),
         (
             "(shutdown_timeout: \"0s\", log: (keep: 0))",
@@ -145,4 +145,21 @@ fn errors_are_data_for_programs() {
                     "hint": "did you mean `port`?",
         }])
     );
+}
+
+#[test]
+fn a_rule_that_could_never_match_is_an_error() {
+    for (rule, expected) in [
+        ("(client: \"x\")", "missing key `decision`"),
+        ("(decision: Maybe)", "unknown value `Maybe`"),
+        ("(decision: Deny, action: \"shutdwon\")", "`shutdwon` is no action; did you mean `shutdown`?"),
+        ("(decision: Deny, action: \"@all\")", "`@all` is no action"),
+        ("(decision: Deny, server: \"\")", "permissions[0].server: must be a name"),
+        ("(decision: Deny, client: \"@tag\")", "permissions[0].client: must be a name"),
+        ("(decision: Deny, clients: \"x\")", "unknown key `clients`"),
+    ] {
+        let refused = Directory::new().write("xyd.ron", format!("(permissions: [{rule}])")).try_load();
+        let text = refused.expect_err(rule).to_string();
+        assert!(text.contains(expected), "{rule}: {text}");
+    }
 }

@@ -15,19 +15,32 @@ use super::script::within;
 use super::server::{Answer, Wire};
 
 /// The directories of one user and a daemon.
-struct World {
+pub(crate) struct World {
     directory: tempfile::TempDir,
     daemon: Child,
+    arguments: Vec<String>,
 }
 
 impl World {
     fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_with("()", arguments, environment)
+    }
+
+    /// Starts a daemon with settings of its own.
+    pub(crate) fn start_with(settings: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         fs::create_dir_all(directory.path().join("config/xy/servers")).expect("created");
+        fs::write(directory.path().join("config/xy/xyd.ron"), settings).expect("written");
         let server = "Process(command: \"/bin/sleep\", args: [\"1000\"])";
         fs::write(directory.path().join("config/xy/servers/nap.ron"), server).expect("written");
-        let log = File::create(directory.path().join("xyd.log")).expect("created");
-        let daemon = Command::new(env!("CARGO_BIN_EXE_xyd"))
+        let daemon = Self::run(&directory, arguments, environment);
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        Self { directory, daemon, arguments }
+    }
+
+    fn run(directory: &tempfile::TempDir, arguments: &[&str], environment: &[(&str, &str)]) -> Child {
+        let log = File::options().create(true).append(true).open(directory.path().join("xyd.log"));
+        Command::new(env!("CARGO_BIN_EXE_xyd"))
             .env_clear()
             .env("HOME", directory.path())
             .env("XDG_CONFIG_HOME", directory.path().join("config"))
@@ -38,13 +51,29 @@ impl World {
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(log.expect("opened"))
             .spawn()
-            .expect("xyd can be run");
-        Self { directory, daemon }
+            .expect("xyd can be run")
     }
 
-    fn state(&self, name: &str) -> PathBuf {
+    /// Ends the daemon and starts it again.
+    pub(crate) async fn restart(&mut self) {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.ended().await, Some(0));
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        self.daemon = Self::run(&self.directory, &arguments, &[]);
+    }
+
+    /// Writes other settings.
+    pub(crate) fn configure(&self, settings: &str) {
+        fs::write(self.directory.path().join("config/xy/xyd.ron"), settings).expect("written");
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("run/xy/xyd.sock")
+    }
+
+    pub(crate) fn state(&self, name: &str) -> PathBuf {
         self.directory.path().join("state/xy").join(name)
     }
 
@@ -52,11 +81,11 @@ impl World {
         fs::read_to_string(self.directory.path().join("xyd.log")).unwrap_or_default()
     }
 
-    async fn connection(&self) -> Connection {
+    pub(crate) async fn connection(&self) -> Connection {
         self.until("the connection file", async || Connection::read(&self.state("xyd.json")).ok()).await
     }
 
-    async fn until<T>(&self, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
         within(what, async {
             loop {
                 if let Some(found) = probe().await {
@@ -104,6 +133,20 @@ async fn ask(connection: &Connection, method: &str, target: &str) -> Answer {
     let body = if method == "GET" { "" } else { "Content-Type: application/json\r\nContent-Length: 0\r\n" };
     wire.send(format!(
         "{method} {target} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n{body}\r\n"
+    ))
+    .await;
+    wire.answer().await
+}
+
+/// Sends a `POST` with more head lines and a body.
+pub(crate) async fn post(connection: &Connection, target: &str, more: &str, body: &str) -> Answer {
+    let address = connection.base_url["http://".len()..].parse().expect("an address");
+    let token = connection.token.expose();
+    let mut wire = Wire::connect(address).await;
+    wire.send(format!(
+        "POST {target} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n{more}\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
     ))
     .await;
     wire.answer().await

@@ -6,6 +6,7 @@ mod description;
 mod embedded;
 mod guard;
 mod limits;
+mod permission;
 mod routes;
 #[expect(dead_code, reason = "the socket's tests need more of it")]
 #[path = "../protocol/harness.rs"]

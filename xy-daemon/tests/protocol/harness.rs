@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use xy_daemon::client::Client;
+use xy_daemon::permission::gate::Gate;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 use xy_daemon::protocol::method::{
     Event, EventsParams, Failed, Gap, ListParams, ListResult, LogLine, LogStream, LogsParams, Notification,
@@ -122,9 +123,13 @@ fn names(targets: Targets) -> Vec<String> {
 
 /// The service that follows a script.
 #[derive(Debug)]
-pub(crate) struct Scripted(Arc<Script>);
+pub(crate) struct Scripted(Arc<Script>, Option<Gate>);
 
 impl Service for Scripted {
+    fn gate(&self) -> Option<&Gate> {
+        self.1.as_ref()
+    }
+
     async fn list(&self, _: ListParams) -> Result<ListResult, RpcError> {
         self.0.count(&self.0.lists);
         Ok(ListResult { servers: vec![summary("files")] })
@@ -307,15 +312,25 @@ pub(crate) struct Server {
 /// Returns a service and what it is told and tells.
 pub(crate) fn scripted() -> (Arc<Script>, Arc<Scripted>) {
     let script = Arc::new(Script::new());
-    (Arc::clone(&script), Arc::new(Scripted(script)))
+    (Arc::clone(&script), Arc::new(Scripted(script, None)))
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
+        let (script, service) = scripted();
+        Self::serving(script, service)
+    }
+
+    /// Starts a server whose requests pass a gate.
+    pub(crate) fn guarded(gate: Gate) -> Self {
+        let script = Arc::new(Script::new());
+        Self::serving(Arc::clone(&script), Arc::new(Scripted(script, Some(gate))))
+    }
+
+    fn serving(script: Arc<Script>, service: Arc<Scripted>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("run/xyd.sock");
         let listener = Listener::bind(&path).expect("a free path");
-        let (script, service) = scripted();
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let task = tokio::spawn(serve(listener, service, async move { stopped.notified().await }));

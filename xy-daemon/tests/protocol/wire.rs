@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use xy_daemon::protocol::Method;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 use xy_daemon::protocol::method::{
-    Add, Capabilities, Disable, Enable, Event, Events, EventsCancel, Gap, List, LogLine, Logs, LogsCancel,
-    METHODS, Pause, Reload, Remove, Restart, Resume, Show, Shutdown, Signal, Start, State, Status,
-    StatusResult, Stop, Subscribed, Targets, Upgrade, Usage, Version, Why,
+    Add, Approvals, Approve, Capabilities, Deny, Disable, Enable, Event, Events, EventsCancel, Forget, Gap,
+    Grants, Identify, List, LogLine, Logs, LogsCancel, METHODS, Pause, Reload, Remove, Restart, Resume, Show,
+    Shutdown, Signal, Start, State, Status, StatusResult, Stop, Subscribed, Targets, Upgrade, Usage, Version,
+    Why,
 };
 
 /// Decodes and encodes again; nothing may be lost or added.
@@ -63,6 +64,12 @@ fn methods_are_written_as_in_their_files() {
     check::<Version>(include_str!("wire/version.json"), &mut checked);
     check::<Shutdown>(include_str!("wire/shutdown.json"), &mut checked);
     check::<Upgrade>(include_str!("wire/upgrade.json"), &mut checked);
+    check::<Identify>(include_str!("wire/identify.json"), &mut checked);
+    check::<Approvals>(include_str!("wire/approvals.json"), &mut checked);
+    check::<Approve>(include_str!("wire/approve.json"), &mut checked);
+    check::<Deny>(include_str!("wire/deny.json"), &mut checked);
+    check::<Grants>(include_str!("wire/grants.json"), &mut checked);
+    check::<Forget>(include_str!("wire/forget.json"), &mut checked);
     assert_eq!(checked, METHODS);
 }
 

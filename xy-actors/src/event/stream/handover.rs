@@ -32,6 +32,7 @@ struct EventState {
 enum KindState {
     Child { incarnation: u64, report: ChildReport, exit: Option<ExitReport>, pid: Option<u32> },
     Supervisor { report: SupervisorReport },
+    Host { name: String, facts: BTreeMap<String, String> },
 }
 
 impl EventLog {
@@ -51,6 +52,9 @@ impl EventLog {
                         pid: *pid,
                     },
                     EventKind::Supervisor { report } => KindState::Supervisor { report: *report },
+                    EventKind::Host { name, facts } => {
+                        KindState::Host { name: name.to_string(), facts: BTreeMap::clone(facts) }
+                    }
                 },
             });
         }
@@ -73,6 +77,9 @@ impl EventLog {
                     pid,
                 },
                 KindState::Supervisor { report } => EventKind::Supervisor { report },
+                KindState::Host { name, facts } => {
+                    EventKind::Host { name: name.into(), facts: Arc::new(facts) }
+                }
             };
             ring.push(labels.entry(event.path).or_default(), &path, event.at_unix_ms, kind);
         }
@@ -105,7 +112,8 @@ mod tests {
     fn numbers_and_events_go_on_where_the_other_log_stopped() {
         let log = EventLog::new(5);
         publish(&log, "a", 4);
-        publish(&log, "group/b", 3);
+        publish(&log, "group/b", 2);
+        log.tell("group", "asked", BTreeMap::from([("by".to_owned(), "me".to_owned())]));
         let other = EventLog::new(5);
         other.restore(log.state());
         assert_eq!(read(&other), read(&log));
