@@ -30,6 +30,9 @@ mod child;
 mod command;
 mod host;
 mod ledger;
+#[cfg(all(feature = "testkit", feature = "probe-http"))]
+#[doc(hidden)]
+pub mod readers;
 pub mod settings;
 mod stop_command;
 mod sys;

@@ -37,6 +37,9 @@ pub mod intent;
 #[cfg(feature = "client")]
 pub mod paths;
 pub mod protocol;
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub mod readers;
 #[cfg(feature = "server")]
 pub mod registry;
 #[cfg(feature = "server")]
