@@ -31,6 +31,9 @@ mod child;
 mod command;
 mod host;
 mod ledger;
+#[cfg(all(feature = "testkit", feature = "probe-http"))]
+#[doc(hidden)]
+pub mod readers;
 pub mod settings;
 mod stop_command;
 mod sys;

@@ -236,6 +236,19 @@ impl Activated {
     }
 }
 
+/// Reads what `LISTEN_FDS` and `LISTEN_FDNAMES` may say.
+#[cfg(feature = "testkit")]
+pub(crate) fn read_announcement(count: &str, names: &str) {
+    let env = |name: &str| match name {
+        "LISTEN_FDS" => Some(count.into()),
+        "LISTEN_FDNAMES" => Some(names.into()),
+        _ => Some("1".into()),
+    };
+    if let Ok(Some(announced)) = Announced::read(env, &[1]) {
+        assert!(announced.names.len() <= MOST, "{announced:?}");
+    }
+}
+
 fn give<T>(place: &mut Option<T>, socket: T, role: Role) -> Result<(), ActivationError> {
     match place.replace(socket) {
         None => Ok(()),

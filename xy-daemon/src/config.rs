@@ -547,6 +547,31 @@ pub(crate) fn restore<'a>(
     Ok(config)
 }
 
+/// Reads the text of a server's file or of the daemon's own; every mistake in it has a place and words.
+#[cfg(feature = "testkit")]
+pub(crate) fn read_text(text: &str, is_server: bool) {
+    let options = LoadOptions::new(Some("/home/user".into()));
+    let errors = if is_server {
+        let source = Path::new("servers/web.ron");
+        match restore([("web", source, text)], &options) {
+            Ok(config) => return assert!(!config.servers.is_empty() || !config.groups.is_empty()),
+            Err(errors) => errors,
+        }
+    } else {
+        match check::settings(Path::new("xyd.ron"), text) {
+            Ok(_) => return,
+            Err(errors) => errors,
+        }
+    };
+    assert!(!errors.is_empty());
+    for error in errors {
+        assert!(
+            !error.to_string().is_empty() && error.line != Some(0) && error.column != Some(0),
+            "{error:?}"
+        );
+    }
+}
+
 /// Returns whether a text is a server name: `[a-z0-9_][a-z0-9_-]{0,63}`.
 pub fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';

@@ -165,6 +165,28 @@ impl History {
     }
 }
 
+/// Reads a file, and again what would be kept of it.
+#[cfg(feature = "testkit")]
+pub(crate) fn read_twice(bytes: &[u8]) {
+    let read = |bytes: &[u8]| {
+        let History(past) = History::open(None);
+        let mut past = past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.read(bytes);
+        std::mem::take(&mut past.entries)
+    };
+    let once = read(bytes);
+    assert!(once.values().all(|entries| entries.len() <= KEPT), "more is kept than {KEPT}");
+    let mut text = Vec::new();
+    for (name, entries) in &once {
+        for entry in entries {
+            let line = Line { name: name.clone(), entry: entry.clone() };
+            serde_json::to_writer(&mut text, &line).expect("what was JSON is JSON");
+            text.push(b'\n');
+        }
+    }
+    assert_eq!(read(&text), once);
+}
+
 impl Past {
     fn read(&mut self, text: &[u8]) {
         self.is_torn = text.last().is_some_and(|last| *last != b'\n');

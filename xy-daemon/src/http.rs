@@ -20,7 +20,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -41,6 +41,8 @@ pub mod openapi;
 mod operations;
 mod pace;
 pub mod private_file;
+#[cfg(feature = "testkit")]
+pub(crate) mod readers;
 mod reply;
 pub mod route;
 pub mod secret;
@@ -319,7 +321,11 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             // The address is a loopback one, so that whoever comes is of this machine.
-            Ok((stream, _)) => return stream,
+            Ok((stream, _)) => {
+                // Answers are whole or small; waiting to fill a packet only delays them.
+                _ = stream.set_nodelay(true);
+                return stream;
+            }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
@@ -330,13 +336,11 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 async fn serve_connection<S: Service>(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     shared: Arc<Shared<S>>,
     pace: Arc<Pace>,
     mut close: watch::Receiver<bool>,
 ) {
-    // Answers are whole or small; waiting to fill a packet only delays them.
-    _ = stream.set_nodelay(true);
     let limits = shared.limits;
     let patience = Patience { head: limits.head, idle: limits.idle, write: limits.write_stall };
     let stream = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace), patience));
@@ -381,7 +385,7 @@ async fn serve_connection<S: Service>(
 }
 
 /// Ends a connection so that its client can read the answer: closing it with something unread would tear it away.
-async fn linger(stream: &mut TcpStream) {
+async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let rest = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await

@@ -44,6 +44,15 @@ impl Kept {
     }
 }
 
+/// Reads a file, and again what would be kept of it.
+#[cfg(feature = "testkit")]
+pub(crate) fn read_twice(bytes: &[u8]) {
+    let Ok(enabled) = Kept::read(bytes) else { return };
+    let kept = Kept { version: VERSION, enabled: enabled.clone() };
+    let text = serde_json::to_vec(&kept).expect("what was JSON is JSON");
+    assert_eq!(Kept::read(&text), Ok(enabled));
+}
+
 /// What operators said, by server; kept in a file. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Intent {

@@ -43,6 +43,9 @@ pub mod paths;
 #[cfg(feature = "server")]
 pub mod permission;
 pub mod protocol;
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub mod readers;
 #[cfg(feature = "server")]
 pub mod registry;
 #[cfg(feature = "server")]

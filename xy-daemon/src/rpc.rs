@@ -243,6 +243,16 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
     while connections.join_next().await.is_some() {}
 }
 
+/// Serves one connection as [`serve`] does, to its end.
+#[cfg(feature = "testkit")]
+pub(crate) async fn serve_alone<S: Service>(stream: tokio::io::DuplexStream, service: Arc<S>) {
+    let (reader, writer) = tokio::io::split(stream);
+    let (_closing, close) = watch::channel(false);
+    let bytes = Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT));
+    let activity = Arc::new(Activity::new(Arc::default()));
+    serve_connection(reader, writer, service, bytes, activity, close).await;
+}
+
 /// Who may be closed to make room.
 #[derive(Debug)]
 struct Activity {

@@ -39,6 +39,12 @@ pub(crate) use state::ConfigurationState;
 use state::{Descriptors, Written};
 pub use state::{Handoff, HandoffError};
 
+/// Reads a state, and again what would be written of it.
+#[cfg(feature = "testkit")]
+pub(crate) fn read_twice(bytes: &[u8]) {
+    state::read_twice(bytes);
+}
+
 /// The option that gives a program the number of the descriptor with the state.
 const HANDOFF: &str = "--handoff";
 

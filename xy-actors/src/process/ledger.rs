@@ -368,6 +368,17 @@ fn format_born(marker: &str, main: MainProcess) -> String {
     format!("born {marker} {pid} {start_time}{inode}\n")
 }
 
+fn format_entries(unfinished: &BTreeMap<String, Entry>) -> String {
+    let mut text = String::new();
+    for (marker, entry) in unfinished {
+        text.push_str(&format_intent(marker, entry));
+        if let Some(main) = entry.main {
+            text.push_str(&format_born(marker, main));
+        }
+    }
+    text
+}
+
 /// Returns whether the disk has no room or fails, as opposed to a path that is wrong.
 fn is_shortage(error: &io::Error) -> bool {
     let errno = error.raw_os_error().unwrap_or(0);
@@ -414,13 +425,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Replaces the file by one that holds the unfinished entries only, whole or not at all.
 fn rewrite(path: &Path, head: &str, unfinished: &BTreeMap<String, Entry>) -> io::Result<(File, u64)> {
-    let mut text = head.to_owned();
-    for (marker, entry) in unfinished {
-        text.push_str(&format_intent(marker, entry));
-        if let Some(main) = entry.main {
-            text.push_str(&format_born(marker, main));
-        }
-    }
+    let text = head.to_owned() + &format_entries(unfinished);
     let temporary = with_suffix(path, ".new");
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -434,6 +439,19 @@ fn rewrite(path: &Path, head: &str, unfinished: &BTreeMap<String, Entry>) -> io:
         return Err(error);
     }
     Ok((file, text.len() as u64))
+}
+
+/// Reads a file and what would be written of it.
+#[cfg(all(feature = "testkit", feature = "probe-http"))]
+pub(super) fn read_twice(bytes: &[u8]) {
+    let once = Contents::parse(bytes);
+    let mut text = head(once.boot.as_deref().unwrap_or_default(), None);
+    if let Some(directory) = once.cgroup.as_ref().and_then(|directory| directory.to_str()) {
+        text.push_str(&format!("cgroup {}\n", escape(directory)));
+    }
+    text.push_str(&format_entries(&once.unfinished));
+    let again = Contents::parse(text.as_bytes());
+    assert_eq!((again.damaged, &again.unfinished, &again.cgroup), (0, &once.unfinished, &once.cgroup));
 }
 
 #[cfg(test)]

@@ -644,6 +644,17 @@ fn describe_redirect(location: Option<&str>) -> String {
     location.map(|location| format!(", a redirect to `{location}`")).unwrap_or_default()
 }
 
+/// Reads the answer to a probe, which arrives in pieces of `step` bytes, or the body of one to an MCP request.
+#[cfg(all(feature = "testkit", feature = "probe-http"))]
+pub(super) fn read_answer(answer: &[u8], step: usize, is_body: bool) {
+    if is_body {
+        mcp::read_body(answer, step, true);
+        mcp::read_body(answer, step, false);
+    } else if let Some((is_event_stream, body)) = http::read_whole(answer, step) {
+        mcp::read_body(&body, step, is_event_stream);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

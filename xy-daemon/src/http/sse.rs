@@ -54,6 +54,15 @@ impl Position {
     }
 }
 
+/// Reads an id that a client brings back.
+#[cfg(feature = "testkit")]
+pub(super) fn read_id(id: &str) {
+    if let Some(Position { number, at_unix_ms }) = Position::parse(id, "18f") {
+        let again = Position::parse(&format!("18f-{number}-{at_unix_ms}"), "18f");
+        assert_eq!(again, Some(Position { number, at_unix_ms }));
+    }
+}
+
 /// Follows the events of the tree.
 pub(super) async fn events<S: Service>(
     shared: &Arc<Shared<S>>,

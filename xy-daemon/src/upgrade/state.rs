@@ -255,6 +255,27 @@ impl Handoff {
     }
 }
 
+/// Reads a state, and again what would be written of it. Of one without its first line, the parts stand before and behind the
+/// first byte of all ones, so that its length need not be guessed.
+#[cfg(feature = "testkit")]
+pub(super) fn read_twice(bytes: &[u8]) {
+    let decoded = match bytes.iter().position(|byte| *byte == 0xff) {
+        Some(end) if !bytes.starts_with(HEADER.as_bytes()) => {
+            let (json, logs) = (&bytes[..end], &bytes[end + 1..]);
+            let length = (json.len() as u64).to_le_bytes();
+            Handoff::decode(&[HEADER.as_bytes(), &length, json, logs].concat())
+        }
+        _ => Handoff::decode(bytes),
+    };
+    let Ok(once) = decoded else { return };
+    let text = once.encode().expect("what was JSON is JSON");
+    assert_eq!(Handoff::decode(&text).expect("what is written is understood"), once);
+    if let Ok(config) = once.configuration(&LoadOptions::new(Some("/home/user".into()))) {
+        // Whether it fits is for the check to say, without a panic.
+        _ = once.tree.check(crate::daemon::root_spec(), crate::daemon::root_specs(&config));
+    }
+}
+
 /// Makes a file that is in memory only.
 #[cfg(target_os = "linux")]
 fn unnamed_file() -> io::Result<File> {

@@ -321,6 +321,36 @@ impl Framing {
     }
 }
 
+/// Reads a whole answer that arrives in pieces of `step` bytes; `None` if it is none.
+#[cfg(feature = "testkit")]
+pub(super) fn read_whole(answer: &[u8], step: usize) -> Option<(bool, Vec<u8>)> {
+    let mut pieces = answer.chunks(step);
+    let mut input = Vec::new();
+    let head = loop {
+        match parse_head(&input) {
+            Ok(Some((length, head))) => {
+                input.drain(..length);
+                break head;
+            }
+            Ok(None) if input.len() >= HEAD_LIMIT => return None,
+            Ok(None) => input.extend_from_slice(pieces.next()?),
+            Err(_) => return None,
+        }
+    };
+    let is_printable = |text: &String| !text.chars().any(char::is_control);
+    assert!(head.location.as_ref().is_none_or(is_printable), "{:?}", head.location);
+    let (mut framing, mut body) = (head.framing, Vec::new());
+    loop {
+        let before = input.len() + body.len();
+        let ended = framing.decode(&mut input, &mut body).ok()?;
+        assert!(input.len() + body.len() <= before, "something came from nowhere");
+        match pieces.next().filter(|_| !ended && body.len() <= BODY_LIMIT) {
+            Some(piece) => input.extend_from_slice(piece),
+            None => return Some((head.is_event_stream, body)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

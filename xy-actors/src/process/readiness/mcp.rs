@@ -459,6 +459,27 @@ impl EventStream {
     }
 }
 
+/// Reads a body as [`read_json`] and [`read_events`] do.
+#[cfg(feature = "testkit")]
+pub(super) fn read_body(body: &[u8], step: usize, is_event_stream: bool) {
+    let mut found = Vec::new();
+    if is_event_stream {
+        let mut events = EventStream::default();
+        for piece in body.chunks(step) {
+            found.extend(events.feed(piece).iter().filter_map(|data| find_answer(data, 1)));
+        }
+        let rest = events.into_unfinished();
+        found.extend([find_answer(&rest, 1), judge_beginning(&rest)].into_iter().flatten());
+    } else {
+        found.extend([find_answer(body, 1), judge_beginning(body)].into_iter().flatten());
+    }
+    for answer in found {
+        if let Answer::Error { message, .. } = answer {
+            assert!(!message.chars().any(char::is_control), "{message:?}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

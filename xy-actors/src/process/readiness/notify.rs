@@ -19,6 +19,8 @@ mod socket;
 pub(crate) use self::socket::NotifySocket;
 pub(in crate::process) use self::socket::sweep;
 
+#[cfg(all(feature = "testkit", feature = "probe-http"))]
+pub(in crate::process) use self::message::read_datagram;
 use self::message::{Notice, Sign};
 use crate::child::Reporter;
 use crate::log::Log;

@@ -80,6 +80,13 @@ impl Notice {
     }
 }
 
+/// Reads a datagram, and checks what is shown of it.
+#[cfg(all(feature = "testkit", feature = "probe-http"))]
+pub(in crate::process) fn read_datagram(bytes: &[u8]) {
+    let status = Notice::parse(bytes).status.unwrap_or_default();
+    assert!(status.chars().count() <= STATUS_LIMIT && !status.chars().any(char::is_control), "{status:?}");
+}
+
 fn status(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(value);
     let printable = text.trim().chars().map(|character| if character.is_control() { ' ' } else { character });
