@@ -208,7 +208,7 @@ mod tests {
         let changing: Vec<_> = METHODS.iter().filter(|method| !is_reading(method)).copied().collect();
         let expected = [
             "start", "stop", "restart", "pause", "resume", "enable", "disable", "signal", "reload", "add",
-            "remove", "shutdown", "upgrade", "approve", "deny", "forget",
+            "remove", "call", "shutdown", "upgrade", "approve", "deny", "forget",
         ];
         assert_eq!(changing, expected);
         assert!(!is_reading("run_everything"));
