@@ -273,9 +273,10 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
 pub(crate) async fn serve_alone<S: Service>(stream: tokio::io::DuplexStream, service: Arc<S>) {
     let (reader, writer) = tokio::io::split(stream);
     let (_closing, close) = watch::channel(false);
-    let bytes = Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT));
+    let shared = Shared { service, bytes: Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT)), close };
     let activity = Arc::new(Activity::new(Arc::default()));
-    serve_connection(reader, writer, service, bytes, activity, close).await;
+    let caller = Caller::new(Surface::Socket, "alone", "alone");
+    serve_connection(reader, writer, shared, activity, caller).await;
 }
 
 /// Who may be closed to make room.
