@@ -1,5 +1,6 @@
 //! The command line: every verb, flag and help text of `xyctl`.
 
+pub(crate) mod catalog;
 mod complete;
 mod daemon;
 mod duration;
@@ -129,6 +130,18 @@ pub(crate) enum Command {
     /// Send a signal to all processes of servers
     #[command(after_help = SIGNAL_HELP)]
     Signal(SignalArgs),
+    /// List the tools of an MCP server
+    #[command(after_help = catalog::TOOLS_HELP)]
+    Tools(catalog::ToolsArgs),
+    /// List the prompts of an MCP server, or fill one in
+    #[command(after_help = catalog::PROMPTS_HELP)]
+    Prompts(catalog::PromptsArgs),
+    /// List the resources of an MCP server, or print what one holds
+    #[command(after_help = catalog::RESOURCES_HELP)]
+    Resources(catalog::ResourcesArgs),
+    /// Call a tool of an MCP server
+    #[command(after_help = catalog::CALL_HELP)]
+    Call(catalog::CallArgs),
     /// Write a server file and start the server
     #[command(after_help = ADD_HELP)]
     Add(AddArgs),
@@ -188,6 +201,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         "Act on servers",
         &["start", "stop", "restart", "pause", "resume", "wait", "enable", "disable", "signal"],
     ),
+    ("Use MCP servers", &["tools", "prompts", "resources", "call"]),
     ("Configuration", &["add", "run", "rm", "import", "export", "check", "reload"]),
     ("Permissions", &["approvals", "approve", "deny", "grants", "forget"]),
     ("Daemon and tools", &["up", "daemon", "shutdown", "mcp", "version", "completions", "man"]),

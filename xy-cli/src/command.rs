@@ -2,6 +2,7 @@
 
 mod add;
 mod approvals;
+mod catalog;
 mod check;
 mod completions;
 pub(crate) mod daemon;
@@ -61,6 +62,10 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandErr
         Command::Enable(args) => enable::enable(args, session).await,
         Command::Disable(args) => enable::disable(args, session).await,
         Command::Signal(args) => signal::run(args, session).await,
+        Command::Tools(args) => catalog::tools(args, session).await,
+        Command::Prompts(args) => catalog::prompts(args, session).await,
+        Command::Resources(args) => catalog::resources(args, session).await,
+        Command::Call(args) => catalog::run_tool(args, session).await,
         Command::Add(args) => add::run(args, session).await,
         Command::Run(args) => run::run(args, session).await,
         Command::Rm(args) => rm::run(args, session).await,

@@ -18,13 +18,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use xy_actors::child::StartErrorKind;
 use xy_actors::event::stream::{EventCursor, unix_ms};
 use xy_actors::exit::Cause;
 use xy_actors::log::{LinePattern, Log, LogHub, LogQuery, LogSettings, Stream};
 use xy_actors::policy::Refusal;
+use xy_actors::process::readiness::McpQuestion;
 use xy_actors::process::{Ownership, ProcessHost};
 use xy_actors::spec::ChildType;
 use xy_actors::supervisor::{ChildInfo, LastExit, OperationError, SignalError, StopOutcome, Supervisor};
@@ -38,12 +39,14 @@ use crate::intent::Intent;
 use crate::permission::gate::{Gate, GateOptions};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::method::{
-    self, AddParams, AddResult, Diagnostics, DisableResult, EnableResult, EventsParams, Failed, Killed,
-    KilledProcess, ListParams, ListResult, LogsParams, OperationParams, PauseResult, Reload, ReloadParams,
-    ReloadResult, Reloaded, RemoveParams, RemoveResult, RestartResult, ResumeResult, ServerSummary,
-    ServerUsage, ShowParams, ShowResult, ShutdownParams, ShutdownResult, SignalParams, SignalResult,
-    StartResult, StatusParams, StatusResult, StopResult, Targets, Transition, UpgradeParams, UpgradeResult,
-    UsageParams, UsageResult, VersionParams, VersionResult, WhyParams, WhyResult,
+    self, AddParams, AddResult, AnswerResult, Call, CallParams, CatalogParams, Diagnostics, DisableResult,
+    EnableResult, EventsParams, Failed, Killed, KilledProcess, ListParams, ListResult, LogsParams,
+    OperationParams, PauseResult, Prompt, PromptParams, Prompts, PromptsResult, Reload, ReloadParams,
+    ReloadResult, Reloaded, RemoveParams, RemoveResult, Resource, ResourceParams, Resources, ResourcesResult,
+    RestartResult, ResumeResult, ServerSummary, ServerUsage, ShowParams, ShowResult, ShutdownParams,
+    ShutdownResult, SignalParams, SignalResult, StartResult, StatusParams, StatusResult, StopResult, Targets,
+    Tools, ToolsResult, Transition, UpgradeParams, UpgradeResult, UsageParams, UsageResult, VersionParams,
+    VersionResult, WhyParams, WhyResult,
 };
 use crate::protocol::{Method as _, PROTOCOL_VERSION};
 use crate::registry::Registry;
@@ -53,6 +56,7 @@ use crate::upgrade::{ConfigurationState, UpgradeError};
 
 mod adhoc;
 mod apply;
+mod catalog;
 mod select;
 mod show;
 mod subscription;
@@ -103,6 +107,8 @@ struct Inner {
     /// A program that was to take over has handed the process back.
     is_handed_back: AtomicBool,
     clients: Clients,
+    /// Room for questions to MCP servers.
+    questions: Semaphore,
 }
 
 impl Drop for Inner {
@@ -279,6 +285,7 @@ impl Control {
             gate,
             is_handed_back: AtomicBool::new(false),
             clients: Clients::default(),
+            questions: Semaphore::new(catalog::QUESTIONS),
         }))
     }
 
@@ -854,6 +861,37 @@ impl Service for Control {
 
     async fn show(&self, params: ShowParams) -> Result<ShowResult, RpcError> {
         self.show_server(params.name).await
+    }
+
+    async fn tools(&self, params: CatalogParams) -> Result<ToolsResult, RpcError> {
+        self.ask_mcp(Tools::NAME, &params.name, params.endpoint, McpQuestion::Tools, None).await
+    }
+
+    async fn prompts(&self, params: CatalogParams) -> Result<PromptsResult, RpcError> {
+        self.ask_mcp(Prompts::NAME, &params.name, params.endpoint, McpQuestion::Prompts, None).await
+    }
+
+    async fn resources(&self, params: CatalogParams) -> Result<ResourcesResult, RpcError> {
+        self.ask_mcp(Resources::NAME, &params.name, params.endpoint, McpQuestion::Resources, None).await
+    }
+
+    async fn prompt(&self, params: PromptParams) -> Result<AnswerResult, RpcError> {
+        let PromptParams { name, prompt, arguments, endpoint } = params;
+        let question = McpQuestion::Prompt { name: prompt, arguments };
+        Ok(AnswerResult { result: self.ask_server(Prompt::NAME, &name, endpoint, question, None).await? })
+    }
+
+    async fn resource(&self, params: ResourceParams) -> Result<AnswerResult, RpcError> {
+        let ResourceParams { name, uri, endpoint } = params;
+        let question = McpQuestion::Resource { uri };
+        Ok(AnswerResult { result: self.ask_server(Resource::NAME, &name, endpoint, question, None).await? })
+    }
+
+    async fn call(&self, params: CallParams) -> Result<AnswerResult, RpcError> {
+        let CallParams { name, tool, arguments, timeout_secs, endpoint } = params;
+        let question = McpQuestion::Call { name: tool, arguments };
+        let result = self.ask_server(Call::NAME, &name, endpoint, question, timeout_secs).await?;
+        Ok(AnswerResult { result })
     }
 
     async fn logs(&self, params: LogsParams) -> Result<Box<dyn Subscription>, RpcError> {

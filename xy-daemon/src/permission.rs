@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::Method as _;
 use crate::protocol::method::{
-    Approvals, Approve, Deny, Events, EventsCancel, Forget, Grants, Identify, List, Logs, LogsCancel, Show,
-    Status, Usage, Version, Why,
+    Approvals, Approve, Deny, Events, EventsCancel, Forget, Grants, Identify, List, Logs, LogsCancel, Prompt,
+    Prompts, Resource, Resources, Show, Status, Tools, Usage, Version, Why,
 };
 
 /// The longest name of a client.
@@ -154,12 +154,17 @@ impl PermissionPolicy for AllowAll {
 
 /// Returns whether a method only tells something. What is not known is taken to change something.
 pub fn is_reading(method: &str) -> bool {
-    const READING: [&str; 14] = [
+    const READING: [&str; 19] = [
         List::NAME,
         Status::NAME,
         Usage::NAME,
         Why::NAME,
         Show::NAME,
+        Tools::NAME,
+        Prompts::NAME,
+        Prompt::NAME,
+        Resources::NAME,
+        Resource::NAME,
         Logs::NAME,
         LogsCancel::NAME,
         Events::NAME,
@@ -203,7 +208,7 @@ mod tests {
         let changing: Vec<_> = METHODS.iter().filter(|method| !is_reading(method)).copied().collect();
         let expected = [
             "start", "stop", "restart", "pause", "resume", "enable", "disable", "signal", "reload", "add",
-            "remove", "shutdown", "upgrade", "approve", "deny", "forget",
+            "remove", "call", "shutdown", "upgrade", "approve", "deny", "forget",
         ];
         assert_eq!(changing, expected);
         assert!(!is_reading("run_everything"));

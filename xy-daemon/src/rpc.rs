@@ -29,16 +29,17 @@ use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::frame::{FrameError, FrameReader, MAX_LINE};
 use crate::protocol::message::{Id, Incoming, Outgoing, Refused, Request, Response};
 use crate::protocol::method::{
-    Add, AddParams, AddResult, Approvals, Approve, CancelParams, CancelResult, Capabilities,
-    CapabilitiesParams, CapabilitiesResult, Deny, Disable, DisableResult, Enable, EnableResult, Events,
-    EventsCancel, EventsParams, Forget, Gap, Grants, Identify, IdentifyParams, IdentifyResult, List,
-    ListParams, ListResult, Logs, LogsCancel, LogsParams, METHODS, Notification, OperationParams, Pause,
-    PauseResult, Reload, ReloadParams, ReloadResult, Remove, RemoveParams, RemoveResult, Restart,
-    RestartResult, Resume, ResumeResult, Show, ShowParams, ShowResult, Shutdown, ShutdownParams,
-    ShutdownResult, Signal, SignalParams, SignalResult, Start, StartResult, Status, StatusParams,
-    StatusResult, Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Targets, Upgrade,
-    UpgradeParams, UpgradeResult, Usage, UsageParams, UsageResult, Version, VersionParams, VersionResult,
-    Why, WhyParams, WhyResult,
+    Add, AddParams, AddResult, AnswerResult, Approvals, Approve, Call, CallParams, CancelParams,
+    CancelResult, Capabilities, CapabilitiesParams, CapabilitiesResult, CatalogParams, Deny, Disable,
+    DisableResult, Enable, EnableResult, Events, EventsCancel, EventsParams, Forget, Gap, Grants, Identify,
+    IdentifyParams, IdentifyResult, List, ListParams, ListResult, Logs, LogsCancel, LogsParams, METHODS,
+    Notification, OperationParams, Pause, PauseResult, Prompt, PromptParams, Prompts, PromptsResult, Reload,
+    ReloadParams, ReloadResult, Remove, RemoveParams, RemoveResult, Resource, ResourceParams, Resources,
+    ResourcesResult, Restart, RestartResult, Resume, ResumeResult, Show, ShowParams, ShowResult, Shutdown,
+    ShutdownParams, ShutdownResult, Signal, SignalParams, SignalResult, Start, StartResult, Status,
+    StatusParams, StatusResult, Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Targets,
+    Tools, ToolsResult, Upgrade, UpgradeParams, UpgradeResult, Usage, UsageParams, UsageResult, Version,
+    VersionParams, VersionResult, Why, WhyParams, WhyResult,
 };
 use crate::protocol::short::ControlMessage;
 use crate::protocol::{Method, OLDEST_PROTOCOL, PROTOCOL_VERSION};
@@ -127,6 +128,30 @@ pub trait Service: Send + Sync + 'static {
     /// Answers [`Show`].
     fn show(&self, _: ShowParams) -> impl Future<Output = Result<ShowResult, RpcError>> + Send {
         async { Err(unsupported(Show::NAME)) }
+    }
+    /// Answers [`Tools`].
+    fn tools(&self, _: CatalogParams) -> impl Future<Output = Result<ToolsResult, RpcError>> + Send {
+        async { Err(unsupported(Tools::NAME)) }
+    }
+    /// Answers [`Prompts`].
+    fn prompts(&self, _: CatalogParams) -> impl Future<Output = Result<PromptsResult, RpcError>> + Send {
+        async { Err(unsupported(Prompts::NAME)) }
+    }
+    /// Answers [`Prompt`].
+    fn prompt(&self, _: PromptParams) -> impl Future<Output = Result<AnswerResult, RpcError>> + Send {
+        async { Err(unsupported(Prompt::NAME)) }
+    }
+    /// Answers [`Resources`].
+    fn resources(&self, _: CatalogParams) -> impl Future<Output = Result<ResourcesResult, RpcError>> + Send {
+        async { Err(unsupported(Resources::NAME)) }
+    }
+    /// Answers [`Resource`].
+    fn resource(&self, _: ResourceParams) -> impl Future<Output = Result<AnswerResult, RpcError>> + Send {
+        async { Err(unsupported(Resource::NAME)) }
+    }
+    /// Answers [`Call`].
+    fn call(&self, _: CallParams) -> impl Future<Output = Result<AnswerResult, RpcError>> + Send {
+        async { Err(unsupported(Call::NAME)) }
     }
     /// Answers [`Reload`].
     fn reload(&self, params: ReloadParams) -> impl Future<Output = Result<ReloadResult, RpcError>> + Send;
@@ -731,6 +756,12 @@ async fn dispatch<S: Service>(service: &S, request: &Request) -> Result<Outcome,
         Usage::NAME => result::<Usage>(service.usage(request.params()?).await),
         Why::NAME => result::<Why>(service.why(request.params()?).await),
         Show::NAME => result::<Show>(service.show(request.params()?).await),
+        Tools::NAME => result::<Tools>(service.tools(request.params()?).await),
+        Prompts::NAME => result::<Prompts>(service.prompts(request.params()?).await),
+        Prompt::NAME => result::<Prompt>(service.prompt(request.params()?).await),
+        Resources::NAME => result::<Resources>(service.resources(request.params()?).await),
+        Resource::NAME => result::<Resource>(service.resource(request.params()?).await),
+        Call::NAME => result::<Call>(service.call(request.params()?).await),
         Reload::NAME => result::<Reload>(service.reload(request.params()?).await),
         Logs::NAME => Ok(Outcome::Source(Topic::Logs, service.logs(request.params()?).await?)),
         Events::NAME => Ok(Outcome::Source(Topic::Events, service.events(request.params()?).await?)),

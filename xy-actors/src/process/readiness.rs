@@ -23,6 +23,8 @@ mod pattern;
 mod status;
 mod tcp;
 
+#[cfg(feature = "probe-http")]
+pub use self::mcp::catalog::McpQuestion;
 pub use self::pattern::{LogPattern, PatternError};
 pub use self::status::StatusSet;
 
@@ -208,6 +210,39 @@ impl Prober {
     /// just opened for it stays open there.
     pub async fn check(&mut self, pids: &[u32]) -> Result<(), ProbeFailure> {
         self.attempt(&mut || pids.to_vec()).await
+    }
+
+    /// Asks an MCP server one question, whatever it counts as; at most 768 KiB of an answer are read. `pids` are the child's
+    /// own processes at this moment.
+    ///
+    /// The answer is the `result` as the server sent it, and of a list all of its pages.
+    ///
+    /// # Errors
+    /// As [`Prober::check`]; [`ProbeFailure::NotAsked`] unless the readiness is [`Readiness::Mcp`].
+    ///
+    /// # Cancel safety
+    /// As [`Prober::check`]; a call that has been sent is performed by the server all the same.
+    #[cfg(feature = "probe-http")]
+    pub async fn ask_mcp(
+        &mut self,
+        pids: &[u32],
+        question: &McpQuestion,
+    ) -> Result<serde_json::Map<String, serde_json::Value>, ProbeFailure> {
+        let Means::Port(port) = self.feasible()? else {
+            return Err(ProbeFailure::NotAsked { probe: self.readiness.name() });
+        };
+        let Readiness::Mcp { path, host } = self.readiness.clone() else {
+            return Err(ProbeFailure::NotAsked { probe: self.readiness.name() });
+        };
+        let mut pids = || pids.to_vec();
+        let addresses = self.addresses(port, &mut pids)?;
+        let target = http::Target::new(&addresses, port, &host, &path).body_limit(mcp::catalog::ANSWER_LIMIT);
+        let answer = mcp::catalog::ask(&target, &mut self.mcp, self.timeout, question).await?;
+        // A server that ended after its answer has answered; one whose port is another's may not have.
+        match self.addresses(port, &mut pids) {
+            Err(failure @ ProbeFailure::ForeignHolder { .. }) => Err(failure),
+            _ => Ok(answer),
+        }
     }
 
     /// The same with pids that are asked for only if somebody listens.
@@ -480,6 +515,14 @@ pub enum ProbeFailure {
         /// What is wrong with the answer.
         problem: &'static str,
     },
+    /// The answer is longer than is read.
+    #[error("`{request}` was answered with more than {limit} bytes")]
+    TooLong {
+        /// The request.
+        request: String,
+        /// How much is read, in bytes.
+        limit: usize,
+    },
     /// The server speaks no revision of MCP that the probe knows.
     #[error("the server speaks only MCP revisions the probe does not know: {supported}")]
     Revision {
@@ -565,6 +608,7 @@ impl ProbeFailure {
             Self::Http { .. } => "http",
             Self::Mcp { .. } => "mcp",
             Self::Protocol { .. } => "protocol",
+            Self::TooLong { .. } => "too_long",
             Self::Revision { .. } => "revision",
             Self::Timeout { .. } => "timeout",
             Self::Spawn { .. } => "spawn",

@@ -2,6 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod catalog;
 mod exec;
 mod http;
 mod liveness;

@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use crate::catalog::{mcp_server, served_at};
 use crate::lifecycle::Home;
 
 const DOCUMENT: &str = include_str!("../../../docs/json.md");
@@ -115,6 +116,16 @@ fn every_command_prints_the_documented_members() {
         same(command, &["web"]);
         same(command, &["fails"]);
     }
+    let adder = home.path(".config/xy/servers/adder.ron");
+    fs::write(adder, served_at(mcp_server())).expect("written");
+    same("reload", &[]);
+    same("wait", &["adder", "--for", "ready"]);
+    same("tools", &["adder"]);
+    same("prompts", &["adder"]);
+    checked("prompts NAME PROMPT", &["prompts", "adder", "greet", "--arg", "who=Ada"], 0);
+    checked("resources NAME URI", &["resources", "adder", "file:///notes"], 0);
+    same("resources", &["adder"]);
+    same("call", &["adder", "add", "--arg", "b=2"]);
     same("list", &[]);
     same("version", &[]);
     same("logs", &["web"]);

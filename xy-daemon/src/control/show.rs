@@ -58,7 +58,7 @@ impl Control {
 
 impl Control {
     /// Says why there is nothing to show.
-    fn no_spec(&self, name: &str) -> RpcError {
+    pub(super) fn no_spec(&self, name: &str) -> RpcError {
         if !self.in_force().config.groups.contains_key(name) {
             return self.not_found(name);
         }

@@ -26,7 +26,7 @@ use super::answer::{
 use super::credentials::Credentials;
 use super::guard::Guard;
 use super::metrics::{Meter, Now, state_name};
-use super::openapi::{self, SAID_BY_PATH};
+use super::openapi::{self, SAID_BY_PATH, SAID_BY_SEGMENT};
 use super::operations::OperationTable;
 use super::pace::Pace;
 use super::reply::{Content, EVENT_STREAM, JSON, METRICS, Problem, json as json_reply, status_of, text};
@@ -243,7 +243,14 @@ impl<S: Service> Shared<S> {
             Endpoint::Status => self.status().await,
             Endpoint::Query(method) => self.ask(caller, method, query).await,
             Endpoint::Server(method) => {
-                let params = Map::from_iter([("name".to_owned(), server(argument)?.into())]);
+                let mut params = query;
+                params.insert("name".to_owned(), server(argument)?.into());
+                self.ask(caller, method, params).await
+            }
+            Endpoint::Ask(method) => {
+                let server = server(argument)?;
+                let mut params = body_members(&body, &SAID_BY_SEGMENT)?;
+                params.insert("name".to_owned(), server.into());
                 self.ask(caller, method, params).await
             }
             Endpoint::Operate(method) => {

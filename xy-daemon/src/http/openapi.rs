@@ -12,6 +12,9 @@ use crate::protocol::schema::{Definitions, MethodSchema};
 /// What the path and the query say of an operation, and its body does not.
 pub(super) const SAID_BY_PATH: [&str; 3] = ["names", "all", "wait"];
 
+/// What the path says of a question, and its body does not.
+pub(super) const SAID_BY_SEGMENT: [&str; 1] = ["name"];
+
 /// The least that JSON-RPC 2.0 asks of a request.
 fn json_rpc() -> Value {
     let request = json!({
@@ -143,12 +146,18 @@ fn answer(description: &str, content_type: &str, schema: Value) -> Value {
 fn body_of(route: &Route, book: &Book) -> Value {
     let nothing = json!({ "type": "object", "additionalProperties": false });
     match route.endpoint {
-        Endpoint::Operate(name) | Endpoint::Administer(name) => {
+        Endpoint::Operate(name) | Endpoint::Administer(name) | Endpoint::Ask(name) => {
             let mut schema = book.method(name).params.clone();
-            if matches!(route.endpoint, Endpoint::Operate(_))
-                && let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut)
-            {
-                properties.retain(|name, _| !SAID_BY_PATH.contains(&name.as_str()));
+            let said: &[&str] = match route.endpoint {
+                Endpoint::Operate(_) => &SAID_BY_PATH,
+                Endpoint::Ask(_) => &SAID_BY_SEGMENT,
+                _ => &[],
+            };
+            if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+                properties.retain(|name, _| !said.contains(&name.as_str()));
+            }
+            if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+                required.retain(|name| name.as_str().is_none_or(|name| !said.contains(&name)));
             }
             schema
         }
@@ -167,7 +176,9 @@ fn responses(route: &Route, book: &mut Book) -> Value {
     match route.endpoint {
         Endpoint::Health => put("200", book.of::<Health>("it answers")),
         Endpoint::Status => put("200", book.of::<DaemonStatus>("the daemon in short")),
-        Endpoint::Query(name) | Endpoint::Server(name) => put("200", result(book, name)),
+        Endpoint::Query(name) | Endpoint::Server(name) | Endpoint::Ask(name) => {
+            put("200", result(book, name))
+        }
         Endpoint::Operate(name) | Endpoint::Administer(name) | Endpoint::Remove(name) => {
             put("200", result(book, name));
             put("202", book.of::<Operation>("the operation, if nobody waits"));

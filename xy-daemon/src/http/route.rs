@@ -92,6 +92,8 @@ pub enum Endpoint {
     Query(&'static str),
     /// Answers a method about one server.
     Server(&'static str),
+    /// Answers a method about one server, the rest of whose parameters are in the body.
+    Ask(&'static str),
     /// Performs a method on one server.
     Operate(&'static str),
     /// Performs a method of the daemon.
@@ -129,6 +131,8 @@ pub enum Endpoint {
 const fn parameter(name: &'static str, kind: ParameterKind) -> Parameter {
     Parameter { name, kind }
 }
+
+const ENDPOINT: &[Parameter] = &[parameter("endpoint", ParameterKind::Text)];
 
 const WAIT: &[Parameter] = &[parameter("wait", ParameterKind::Flag)];
 
@@ -196,7 +200,7 @@ impl Route {
                 StatusCode::SERVICE_UNAVAILABLE,
             ]),
             // A server whose file is not in use, a group that does not run.
-            Endpoint::Server(_) | Endpoint::Logs => statuses.extend([
+            Endpoint::Server(_) | Endpoint::Ask(_) | Endpoint::Logs => statuses.extend([
                 StatusCode::CONFLICT,
                 StatusCode::UNPROCESSABLE_ENTITY,
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -210,7 +214,7 @@ impl Route {
 }
 
 /// Every endpoint.
-pub static ROUTES: [Route; 34] = [
+pub static ROUTES: [Route; 40] = [
     Route { access: Access::Open, ..get("/v1/health", Endpoint::Health, "says that the daemon answers") },
     get("/v1/status", Endpoint::Status, "the daemon in short: version, process id, servers by state"),
     get("/v1/servers", Endpoint::Query("list"), "every server (`list`)"),
@@ -243,6 +247,35 @@ pub static ROUTES: [Route; 34] = [
         query: LOGS,
         ..get("/v1/servers/{path}/logs", Endpoint::Logs, "a server's output, as JSON or as a stream (`logs`)")
     },
+    Route {
+        query: ENDPOINT,
+        ..get("/v1/servers/{path}/tools", Endpoint::Server("tools"), "the tools of an MCP server (`tools`)")
+    },
+    Route {
+        query: ENDPOINT,
+        ..get(
+            "/v1/servers/{path}/prompts",
+            Endpoint::Server("prompts"),
+            "the prompts of an MCP server (`prompts`)",
+        )
+    },
+    Route {
+        query: ENDPOINT,
+        ..get(
+            "/v1/servers/{path}/resources",
+            Endpoint::Server("resources"),
+            "the resources of an MCP server (`resources`)",
+        )
+    },
+    Route {
+        query: &[],
+        ..post("/v1/servers/{path}/prompt", Endpoint::Ask("prompt"), "fills in a prompt (`prompt`)")
+    },
+    Route {
+        query: &[],
+        ..post("/v1/servers/{path}/resource", Endpoint::Ask("resource"), "reads a resource (`resource`)")
+    },
+    Route { query: &[], ..post("/v1/servers/{path}/call", Endpoint::Ask("call"), "calls a tool (`call`)") },
     get("/v1/usage", Endpoint::Query("usage"), "what the servers' processes use (`usage`)"),
     get("/v1/events", Endpoint::Events, "the events of the tree, as a stream (`events`)"),
     get("/v1/operations", Endpoint::Operations, "the operations that were asked for lately"),
@@ -357,6 +390,7 @@ mod tests {
             let changes = matches!(
                 route.endpoint,
                 Endpoint::Operate(_)
+                    | Endpoint::Ask(_)
                     | Endpoint::Administer(_)
                     | Endpoint::Remove(_)
                     | Endpoint::Registered
@@ -385,6 +419,7 @@ mod tests {
         for route in &ROUTES {
             if let Endpoint::Query(name)
             | Endpoint::Server(name)
+            | Endpoint::Ask(name)
             | Endpoint::Operate(name)
             | Endpoint::Administer(name)
             | Endpoint::Remove(name) = route.endpoint

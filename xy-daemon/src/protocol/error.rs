@@ -57,7 +57,7 @@ pub enum ErrorKind {
     UpgradeRefused,
     /// The client speaks a version of the protocol that the daemon does not.
     UnsupportedProtocol,
-    /// A method that the program has registered refused, or failed.
+    /// A method that the program has registered, or an MCP server that was asked, refused or failed.
     MethodFailed,
     /// The permissions, or the operator who was asked, refused it.
     PermissionDenied,

@@ -12,6 +12,13 @@ pub use xy_actors::policy::{State, Wanted};
 use super::Method;
 use super::error::ErrorKind;
 
+mod catalog;
+
+pub use self::catalog::{
+    AnswerResult, CallParams, CatalogParams, PromptParams, PromptsResult, ResourceParams, ResourcesResult,
+    ToolsResult,
+};
+
 macro_rules! methods {
     ($($(#[doc = $doc:literal])+ $method:ident = $name:literal: $params:ty => $result:ty;)+) => {
         $(
@@ -73,6 +80,18 @@ methods! {
     Why = "why": WhyParams => WhyResult;
     /// Says what a server is run with, and where each of its variables comes from.
     Show = "show": ShowParams => ShowResult;
+    /// Lists the tools of an MCP server.
+    Tools = "tools": CatalogParams => ToolsResult;
+    /// Lists the prompts of an MCP server.
+    Prompts = "prompts": CatalogParams => PromptsResult;
+    /// Fills in a prompt of an MCP server.
+    Prompt = "prompt": PromptParams => AnswerResult;
+    /// Lists the resources of an MCP server.
+    Resources = "resources": CatalogParams => ResourcesResult;
+    /// Reads a resource of an MCP server.
+    Resource = "resource": ResourceParams => AnswerResult;
+    /// Calls a tool of an MCP server; a tool that fails is a result that says so.
+    Call = "call": CallParams => AnswerResult;
     /// Subscribes to a server's output.
     Logs = "logs": LogsParams => SubscribeResult;
     /// Ends a subscription to output.

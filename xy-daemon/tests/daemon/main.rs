@@ -4,6 +4,7 @@
 
 mod activation;
 mod boot;
+mod catalog;
 mod chaos;
 mod crashes;
 mod dependencies;

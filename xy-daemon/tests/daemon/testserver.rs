@@ -15,6 +15,7 @@
 //! | `alone PATH` | holds a lock on the file for life and adds a line to it; if another process holds it, adds a line to `PATH.doubled` and ends with code 97 |
 //! | `notify TEXT` | sends a datagram to `$NOTIFY_SOCKET` |
 //! | `serve PORT` | listens on 127.0.0.1 and answers each request with 200 and its pid, until it is killed |
+//! | `mcp PORT` | is an MCP server of the older era on 127.0.0.1, with one tool, one prompt and one resource |
 //! | `chatter MILLISECONDS` | writes a line that often until it is killed |
 //! | `count LINES MILLISECONDS` | writes `line 0` to `line LINES-1` to both streams, and rests so long after every 20 |
 //! | `until-child-ends` | waits for the end of any child it has started, then ends with code 96 |
@@ -31,6 +32,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use serde_json::{Value, json};
 
 fn main() -> ExitCode {
     let mut steps = std::env::args().skip(1);
@@ -107,6 +109,12 @@ fn run(step: &str, steps: &mut impl Iterator<Item = String>) -> io::Result<Optio
                 let _ = answer(stream?);
             }
         }
+        "mcp" => {
+            let listener = TcpListener::bind(("127.0.0.1", number(&text()?)?))?;
+            for stream in listener.incoming() {
+                let _ = answer_mcp(stream?);
+            }
+        }
         "chatter" => {
             let pause_between = Duration::from_millis(number(&text()?)?);
             let mut out = io::stdout().lock();
@@ -171,4 +179,62 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     }
     let body = std::process::id().to_string();
     write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+/// Answers one request of an MCP client.
+fn answer_mcp(mut stream: TcpStream) -> io::Result<()> {
+    let mut input = Vec::new();
+    let (head, body) = loop {
+        let mut piece = [0; 4096];
+        let length = stream.read(&mut piece)?;
+        if length == 0 {
+            return Ok(());
+        }
+        input.extend_from_slice(&piece[..length]);
+        let text = String::from_utf8_lossy(&input).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let expected = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
+        if body.len() >= expected.unwrap_or(0) {
+            break (head.to_owned(), body.to_owned());
+        }
+    };
+    let request: Value = serde_json::from_str(&body).unwrap_or_default();
+    let params = &request["params"];
+    let result = match request["method"].as_str() {
+        Some("initialize") => {
+            json!({ "protocolVersion": "2025-06-18", "capabilities": { "tools": {}, "prompts": {}, "resources": {} } })
+        }
+        Some("tools/list") => json!({ "tools": [{ "name": "add", "description": "Adds two numbers." }] }),
+        Some("prompts/list") => json!({ "prompts": [{ "name": "greet", "arguments": [{ "name": "who" }] }] }),
+        Some("resources/list") => json!({ "resources": [{ "uri": "file:///notes", "name": "notes" }] }),
+        Some("tools/call") if params["arguments"]["fail"] == true => {
+            let error = json!({ "code": -32000, "message": "no numbers" });
+            return send(&mut stream, &json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }));
+        }
+        Some("tools/call") => {
+            let number = |name: &str| params["arguments"][name].as_i64().unwrap_or(0);
+            let sum = number("a") + number("b");
+            json!({ "content": [{ "type": "text", "text": sum.to_string() }], "isError": sum < 0 })
+        }
+        Some("prompts/get") => {
+            let text = format!("Hello, {}!", params["arguments"]["who"].as_str().unwrap_or("nobody"));
+            json!({ "messages": [{ "role": "user", "content": { "type": "text", "text": text } }] })
+        }
+        Some("resources/read") => json!({ "contents": [{ "uri": params["uri"], "text": "a note\n" }] }),
+        _ if head.starts_with("POST /mcp ") => {
+            let error = json!({ "code": -32601, "message": "what?" });
+            return send(&mut stream, &json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }));
+        }
+        _ => Value::Null,
+    };
+    send(&mut stream, &json!({ "jsonrpc": "2.0", "id": request["id"], "result": result }))
+}
+
+fn send(stream: &mut TcpStream, answer: &Value) -> io::Result<()> {
+    let body = answer.to_string();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(format!("{head}{body}").as_bytes())
 }

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use xy_daemon::protocol::Method;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 use xy_daemon::protocol::method::{
-    Add, Approvals, Approve, Capabilities, Deny, Disable, Enable, Event, Events, EventsCancel, Forget, Gap,
-    Grants, Identify, List, LogLine, Logs, LogsCancel, METHODS, Pause, Reload, Remove, Restart, Resume, Show,
-    Shutdown, Signal, Start, State, Status, StatusResult, Stop, Subscribed, Targets, Upgrade, Usage, Version,
-    Why,
+    Add, Approvals, Approve, Call, Capabilities, Deny, Disable, Enable, Event, Events, EventsCancel, Forget,
+    Gap, Grants, Identify, List, LogLine, Logs, LogsCancel, METHODS, Pause, Prompt, Prompts, Reload, Remove,
+    Resource, Resources, Restart, Resume, Show, Shutdown, Signal, Start, State, Status, StatusResult, Stop,
+    Subscribed, Targets, Tools, Upgrade, Usage, Version, Why,
 };
 
 /// Decodes and encodes again; nothing may be lost or added.
@@ -56,6 +56,12 @@ fn methods_are_written_as_in_their_files() {
     check::<Usage>(include_str!("wire/usage.json"), &mut checked);
     check::<Why>(include_str!("wire/why.json"), &mut checked);
     check::<Show>(include_str!("wire/show.json"), &mut checked);
+    check::<Tools>(include_str!("wire/tools.json"), &mut checked);
+    check::<Prompts>(include_str!("wire/prompts.json"), &mut checked);
+    check::<Prompt>(include_str!("wire/prompt.json"), &mut checked);
+    check::<Resources>(include_str!("wire/resources.json"), &mut checked);
+    check::<Resource>(include_str!("wire/resource.json"), &mut checked);
+    check::<Call>(include_str!("wire/call.json"), &mut checked);
     check::<Logs>(include_str!("wire/logs.json"), &mut checked);
     check::<LogsCancel>(include_str!("wire/logs_cancel.json"), &mut checked);
     check::<Events>(include_str!("wire/events.json"), &mut checked);

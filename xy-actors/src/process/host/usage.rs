@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::{ProcessHost, lock};
+use super::{LiveProcess, ProcessHost, lock};
 use crate::process::tree::Identity;
 
 /// What the processes of one tree use together.
@@ -55,13 +55,7 @@ impl ProcessHost {
     /// if there are many. Empty where the system has no `/proc`.
     pub fn usage(&self) -> Vec<(String, u32, TreeUsage)> {
         let live = self.live();
-        let trees: Vec<Tree> = {
-            let kin = lock(&self.inner.spawner.kin);
-            let tree = |marker: &str| kin.known(marker).into_iter().chain(kin.orphans_of(marker)).collect();
-            live.iter()
-                .map(|process| Tree { main: process.pid, known: tree(process.marker.as_str()) })
-                .collect()
-        };
+        let trees = self.trees(&live);
         let Some(units) = Units::read() else { return Vec::new() };
         let sums = sum(&samples(), &trees, std::process::id());
         live.into_iter()
@@ -69,6 +63,36 @@ impl ProcessHost {
             .filter(|(_, sum)| sum.processes > 0)
             .map(|(process, sum)| (process.label, process.pid, units.usage(&sum, process.start_time)))
             .collect()
+    }
+}
+
+impl ProcessHost {
+    /// Returns the live processes of a child's tree, by the child's path; the main process is the first.
+    ///
+    /// Blocking, as [`ProcessHost::usage`]. Empty if the child does not run.
+    pub fn pids_of(&self, path: &str) -> Vec<u32> {
+        let live = self.live();
+        let is_asked = |index: usize| live.get(index).is_some_and(|process| process.label == path);
+        let mut pids: Vec<u32> =
+            live.iter().filter(|process| process.label == path).map(|process| process.pid).collect();
+        if pids.is_empty() {
+            return pids;
+        }
+        let samples = samples();
+        let owners = owners(&samples, &self.trees(&live), std::process::id());
+        for (sample, owner) in samples.iter().zip(owners) {
+            if owner.is_some_and(is_asked) && !pids.contains(&sample.pid) {
+                pids.push(sample.pid);
+            }
+        }
+        pids
+    }
+
+    /// Returns the trees of these main processes, in their order.
+    fn trees(&self, live: &[LiveProcess]) -> Vec<Tree> {
+        let kin = lock(&self.inner.spawner.kin);
+        let tree = |marker: &str| kin.known(marker).into_iter().chain(kin.orphans_of(marker)).collect();
+        live.iter().map(|process| Tree { main: process.pid, known: tree(process.marker.as_str()) }).collect()
     }
 }
 
@@ -82,6 +106,19 @@ struct Sum {
 
 /// Adds up what the processes of each tree use, in the order of the trees.
 fn sum(samples: &[Sample], trees: &[Tree], own: u32) -> Vec<Sum> {
+    let mut sums = vec![Sum::default(); trees.len()];
+    for (sample, owner) in samples.iter().zip(owners(samples, trees, own)) {
+        if let Some(sum) = owner.and_then(|owner| sums.get_mut(owner)) {
+            sum.cpu += sample.cpu;
+            sum.resident += sample.resident;
+            sum.processes += 1;
+        }
+    }
+    sums
+}
+
+/// Returns to which of the trees each process belongs, if it is alive and belongs to one.
+fn owners(samples: &[Sample], trees: &[Tree], own: u32) -> Vec<Option<usize>> {
     let mains: HashMap<u32, usize> =
         trees.iter().enumerate().map(|(index, tree)| (tree.main, index)).collect();
     let known: HashMap<Identity, usize> = trees
@@ -95,19 +132,12 @@ fn sum(samples: &[Sample], trees: &[Tree], own: u32) -> Vec<Sum> {
         let mains = |pid| mains.get(pid);
         mains(&sample.session).or_else(|| mains(&sample.group)).or_else(|| known.get(&identity)).copied()
     };
-    let mut sums = vec![Sum::default(); trees.len()];
-    for sample in samples.iter().filter(|sample| sample.is_alive) {
+    let owner = |sample: &Sample| {
         // Upwards to the first that is known. A pid reused in the meantime could lead in a circle, so there is an end.
         let ancestors = std::iter::successors(Some(sample), |one| by_pid.get(&one.parent).copied());
-        let owner =
-            ancestors.take(samples.len()).take_while(|one| one.pid != own && one.pid > 1).find_map(direct);
-        if let Some(sum) = owner.and_then(|owner| sums.get_mut(owner)) {
-            sum.cpu += sample.cpu;
-            sum.resident += sample.resident;
-            sum.processes += 1;
-        }
-    }
-    sums
+        ancestors.take(samples.len()).take_while(|one| one.pid != own && one.pid > 1).find_map(direct)
+    };
+    samples.iter().map(|sample| if sample.is_alive { owner(sample) } else { None }).collect()
 }
 
 /// What the kernel's units are worth.

@@ -1,7 +1,7 @@
 //! A small HTTP/1.1 client for loopback, bounded in every direction, and the HTTP probe.
 //!
 //! One request per connection, no redirects, no compression, no TLS. A head is at most 16 KiB and a body, with its
-//! framing, at most 64 KiB; time is the caller's to bound.
+//! framing, at most 64 KiB unless the target says otherwise; time is the caller's to bound.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,7 +17,7 @@ use super::{ProbeFailure, ProbeHeader, StatusSet, printable};
 /// The longest head, interim answers included, in bytes.
 const HEAD_LIMIT: usize = 16 * 1024;
 
-/// The longest body in bytes, framing included.
+/// The longest body in bytes, framing included, unless [`Target::body_limit`] says otherwise.
 const BODY_LIMIT: usize = 64 * 1024;
 
 /// The most header fields of a head.
@@ -31,6 +31,7 @@ pub(super) struct Target<'a> {
     /// The `Host` header.
     authority: String,
     path: &'a str,
+    body_limit: usize,
 }
 
 impl<'a> Target<'a> {
@@ -40,7 +41,12 @@ impl<'a> Target<'a> {
             Ok(address) => format!("[{address}]:{port}"),
             Err(_) => format!("{host}:{port}"),
         };
-        Self { addresses, port, authority, path }
+        Self { addresses, port, authority, path, body_limit: BODY_LIMIT }
+    }
+
+    /// Sets how much of a body is read, in bytes, framing included.
+    pub(super) fn body_limit(self, body_limit: usize) -> Self {
+        Self { body_limit, ..self }
     }
 }
 
@@ -109,6 +115,7 @@ pub(super) async fn send(
                         input,
                         framing: head.framing,
                         received: 0,
+                        limit: target.body_limit,
                         request: name.to_owned(),
                     },
                 });
@@ -212,7 +219,7 @@ pub(super) enum Piece {
     Cut,
 }
 
-/// A body that is read piece by piece, at most 64 KiB of it.
+/// A body that is read piece by piece, up to a limit.
 #[derive(Debug)]
 pub(super) struct Body {
     stream: TcpStream,
@@ -220,6 +227,7 @@ pub(super) struct Body {
     input: Vec<u8>,
     framing: Framing,
     received: usize,
+    limit: usize,
     request: String,
 }
 
@@ -233,7 +241,7 @@ impl Body {
             if ended.map_err(|problem| malformed(&self.request, problem))? {
                 return Ok(Piece::End);
             }
-            if self.received + self.input.len() > BODY_LIMIT {
+            if self.received + self.input.len() > self.limit {
                 return Ok(Piece::Cut);
             }
             if output.len() > before {

@@ -1,4 +1,6 @@
-//! The MCP probe: a server over streamable HTTP lists its tools, in whichever era of the protocol it speaks.
+//! The MCP client: a server over streamable HTTP lists its tools, in whichever era of the protocol it speaks.
+//!
+//! The probe asks for no more than that; [`catalog`] asks what people and programs want to know, through the same exchange.
 //!
 //! ```text
 //!              ┌ modern ──────────────────────────────────────────► tools/list
@@ -11,14 +13,19 @@
 //! answers it, and only `tools/list` fails. So the list is asked for in both eras; "method not found" there is the
 //! answer of a server that is alive and has no tools.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Map, Value, json};
 use tokio::time;
 
 use super::http::{self, Piece, Target};
 use super::{ProbeFailure, printable};
+
+pub(super) mod catalog;
 
 /// The revision spoken with modern servers.
 const MODERN: &str = "2026-07-28";
@@ -28,6 +35,9 @@ const OLDER: &str = "2025-11-25";
 
 /// JSON-RPC's "method not found".
 const METHOD_NOT_FOUND: i64 = -32601;
+
+/// The longest time for the answer to discovery; a server that never answers an unknown method is of the older era.
+const DISCOVERY: Duration = Duration::from_secs(3);
 
 /// MCP's "unsupported protocol version", known to modern servers only; `data.supported` lists their revisions.
 const UNSUPPORTED_VERSION: i64 = -32022;
@@ -75,15 +85,7 @@ pub(super) async fn probe(
     // The rest of the time is for leaving the server as it was.
     let limit = timeout.mul_f64(0.9);
     let (keeps_session, kept) = (memory.keeps_session, memory.kept.take());
-    let mut exchange = Exchange {
-        target,
-        era: &mut memory.era,
-        limit,
-        request: "connect",
-        session: None,
-        version: OLDER.to_owned(),
-        id: 0,
-    };
+    let mut exchange = Exchange { target, ..Exchange::new(target, &mut memory.era, limit) };
     let outcome = match time::timeout(limit, exchange.run(kept)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ProbeFailure::Timeout { request: exchange.request.to_owned(), after: limit }),
@@ -111,11 +113,30 @@ struct Exchange<'a> {
     session: Option<String>,
     /// The revision agreed on with an older server.
     version: String,
+    /// What the server has announced, if that was read.
+    capabilities: Option<Map<String, Value>>,
     /// The latest request's id.
     id: u64,
 }
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
+    fn new(target: &'a Target<'a>, era: &'a mut Option<Era>, limit: Duration) -> Self {
+        Self {
+            target,
+            era,
+            limit,
+            request: "connect",
+            session: None,
+            version: OLDER.to_owned(),
+            capabilities: None,
+            id: 0,
+        }
+    }
+
+    fn announced(&mut self, result: &Value) {
+        self.capabilities = result.get("capabilities").and_then(Value::as_object).cloned();
+    }
+
     async fn run(&mut self, kept: Option<Kept>) -> Result<(), ProbeFailure> {
         let era = match *self.era {
             Some(era) => era,
@@ -124,20 +145,22 @@ impl Exchange<'_> {
         match era {
             Era::Modern => {
                 *self.era = Some(Era::Modern);
-                let reply = self.ask_modern("tools/list").await?;
+                let reply = self.ask_modern("tools/list", Map::new(), None).await?;
                 self.judge_tools(reply)
             }
             Era::Older => {
                 if let Some(Kept { session, version }) = kept {
                     (self.session, self.version) = (session, version);
-                    let reply = self.ask_older("tools/list").await?;
+                    let reply = self.ask_older("tools/list", None).await?;
                     // The answer to a session that is over; the server may have its reasons to end one.
                     if reply.status != 404 {
                         return self.judge_tools(reply);
                     }
                     (self.session, self.version) = (None, OLDER.to_owned());
                 }
-                self.probe_older().await
+                self.open_older().await?;
+                let reply = self.ask_older("tools/list", None).await?;
+                self.judge_tools(reply)
             }
         }
     }
@@ -145,8 +168,9 @@ impl Exchange<'_> {
     /// Finds out the era with the one request that leaves nothing behind on any server.
     async fn discover(&mut self) -> Result<Era, ProbeFailure> {
         // A server that never answers an unknown method must leave time for `initialize`.
-        let share = self.limit.mul_f64(0.3);
-        let reply = match time::timeout(share, self.ask_modern("server/discover")).await {
+        let share = self.limit.mul_f64(0.3).min(DISCOVERY);
+        let asked = self.ask_modern("server/discover", Map::new(), None);
+        let reply = match time::timeout(share, asked).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(failure @ (ProbeFailure::NotListening { .. } | ProbeFailure::Connect { .. }))) => {
                 return Err(failure);
@@ -155,7 +179,10 @@ impl Exchange<'_> {
         };
         match reply.answer {
             Some(Answer::Result(result)) => match result.get("supportedVersions").and_then(Value::as_array) {
-                Some(supported) => era_of(supported),
+                Some(supported) => {
+                    self.announced(&result);
+                    era_of(supported)
+                }
                 None => Ok(Era::Older),
             },
             // Only a server that knows the method has so much to say about it.
@@ -174,24 +201,25 @@ impl Exchange<'_> {
         }
     }
 
-    async fn probe_older(&mut self) -> Result<(), ProbeFailure> {
+    /// Shakes hands with a server of the older era.
+    async fn open_older(&mut self) -> Result<(), ProbeFailure> {
         let params = json!({ "protocolVersion": OLDER, "capabilities": {}, "clientInfo": client_info() });
         let reply = self.post("initialize", &[], Some(params)).await?;
         if let Some(Answer::Error { code: UNSUPPORTED_VERSION, message, .. }) = reply.answer {
             *self.era = Some(Era::Modern);
             return Err(self.refused(UNSUPPORTED_VERSION, message));
         }
-        if let Some(result) = self.expect_result(reply)?
-            && let Some(version) = result.get("protocolVersion").and_then(Value::as_str)
-            && (1..=32).contains(&version.len())
-            && version.bytes().all(|byte| byte.is_ascii_graphic())
-        {
-            self.version = version.to_owned();
+        if let Some(result) = self.expect_result(reply)? {
+            self.announced(&result);
+            if let Some(version) = result.get("protocolVersion").and_then(Value::as_str)
+                && (1..=32).contains(&version.len())
+                && version.bytes().all(|byte| byte.is_ascii_graphic())
+            {
+                self.version = version.to_owned();
+            }
         }
         *self.era = Some(Era::Older);
-        self.notify_initialized().await?;
-        let reply = self.ask_older("tools/list").await?;
-        self.judge_tools(reply)
+        self.notify_initialized().await
     }
 
     /// Tells an older server that the handshake is over. Its status proves nothing; `tools/list` does.
@@ -209,20 +237,33 @@ impl Exchange<'_> {
         http::send(self.target, "DELETE", "DELETE", &headers, b"").await.map(drop)
     }
 
-    async fn ask_modern(&mut self, method: &'static str) -> Result<Reply, ProbeFailure> {
+    /// Asks a modern server; `name` is what the request is about, if it is about one thing.
+    async fn ask_modern(
+        &mut self,
+        method: &'static str,
+        mut params: Map<String, Value>,
+        name: Option<&str>,
+    ) -> Result<Reply, ProbeFailure> {
         let meta = json!({
             "io.modelcontextprotocol/protocolVersion": MODERN,
             "io.modelcontextprotocol/clientInfo": client_info(),
             "io.modelcontextprotocol/clientCapabilities": {},
         });
-        let headers = [("MCP-Protocol-Version", MODERN), ("Mcp-Method", method)];
-        self.post(method, &headers, Some(json!({ "_meta": meta }))).await
+        params.insert("_meta".to_owned(), meta);
+        let name = name.map(header_value);
+        let mut headers = vec![("MCP-Protocol-Version", MODERN), ("Mcp-Method", method)];
+        headers.extend(name.iter().map(|name| ("Mcp-Name", name.as_ref())));
+        self.post(method, &headers, Some(params.into())).await
     }
 
-    async fn ask_older(&mut self, method: &'static str) -> Result<Reply, ProbeFailure> {
+    async fn ask_older(
+        &mut self,
+        method: &'static str,
+        params: Option<Value>,
+    ) -> Result<Reply, ProbeFailure> {
         let headers = self.older_headers();
         let headers: Vec<_> = borrowed(&headers).collect();
-        self.post(method, &headers, None).await
+        self.post(method, &headers, params).await
     }
 
     fn older_headers(&self) -> Vec<(&'static str, String)> {
@@ -289,6 +330,15 @@ impl Exchange<'_> {
 /// The headers of every POST; there is no `Origin`.
 const POST_HEADERS: [(&str, &str); 2] =
     [("Accept", "application/json, text/event-stream"), ("Content-Type", "application/json")];
+
+/// Writes what may hold any character so that it can stand in a header; the protocol marks what is encoded.
+fn header_value(text: &str) -> Cow<'_, str> {
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        && !text.starts_with(' ')
+        && !text.ends_with(' ')
+        && !text.starts_with("=?base64?");
+    if is_plain { text.into() } else { format!("=?base64?{}?=", BASE64_STANDARD.encode(text)).into() }
+}
 
 fn client_info() -> Value {
     json!({ "name": "xy", "version": env!("CARGO_PKG_VERSION") })
