@@ -816,8 +816,9 @@ pub(crate) struct ImportArgs {
     /// What kind of file it is
     #[arg(value_enum)]
     pub(crate) flavor: ImportFlavor,
-    /// The file; `-` is standard input
-    pub(crate) file: PathBuf,
+    /// The file; `-` is standard input. Of process-compose there may be several, each over those before it
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
     /// Print the server files and write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -36,6 +36,7 @@ use crate::daemon::{Asked, DaemonSignal};
 use crate::history::History;
 use crate::idle::{Clients, Presence};
 use crate::intent::Intent;
+use crate::permission::PermissionPolicy;
 use crate::permission::gate::{Gate, GateOptions};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::method::{
@@ -139,6 +140,19 @@ pub(crate) struct Embedding {
     pub(crate) registry: Registry,
     /// Whether a client may end the tree.
     pub(crate) permits_shutdown: bool,
+    /// Who may ask for what.
+    pub(crate) permissions: Permissions,
+}
+
+/// How a program decides who may ask for what.
+#[derive(Debug, Clone)]
+pub(crate) struct Permissions {
+    /// What decides.
+    pub(crate) policy: Arc<dyn PermissionPolicy>,
+    /// How long an operator has to answer.
+    pub(crate) ask_timeout: Duration,
+    /// The directory of the grants that last and of the audit log, if they are kept.
+    pub(crate) records: Option<PathBuf>,
 }
 
 /// Why the configuration was not read again.
@@ -256,17 +270,23 @@ impl Control {
 
     fn of(parts: Parts) -> Self {
         let Parts { root, host, logs, source, in_force, asks, place, embedding } = parts;
-        let kept = !place.state_dir.as_os_str().is_empty();
-        let history = History::open(kept.then(|| place.state_dir.join("history")).as_deref());
-        let audit = kept.then(|| AuditLog::open(&place.state_dir.join("audit.log")));
+        let state_dir = Some(place.state_dir.as_path()).filter(|path| !path.as_os_str().is_empty());
+        let history = History::open(state_dir.map(|path| path.join("history")).as_deref());
+        let permissions = embedding.as_ref().map(|embedding| &embedding.permissions);
+        let records = permissions.map_or(state_dir, |permissions| permissions.records.as_deref());
+        let audit = records.map(|records| AuditLog::open(&records.join("audit.log")));
         let audit = audit.and_then(|opened| {
             opened.inspect_err(|error| tracing::error!(%error, "there is no audit log")).ok()
         });
-        let grants = kept.then(|| place.state_dir.join("grants.json"));
-        let gate = Gate::of_settings(
-            in_force.config.permissions.clone(),
-            GateOptions { grants: grants.as_deref(), audit, events: Some(root.event_log().clone()) },
-        );
+        let grants = records.map(|records| records.join("grants.json"));
+        let options =
+            GateOptions { grants: grants.as_deref(), audit, events: Some(root.event_log().clone()) };
+        let gate = match permissions {
+            Some(Permissions { policy, ask_timeout, .. }) => {
+                Gate::with_timeout(Arc::clone(policy), *ask_timeout, options)
+            }
+            None => Gate::of_settings(in_force.config.permissions.clone(), options),
+        };
         let noting = tokio::spawn(history.clone().follow(root.events(EventCursor::Seq(1))));
         Self(Arc::new(Inner {
             adhoc: Mutex::default(),

@@ -31,6 +31,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -38,10 +39,13 @@ use xy_actors::log::LogHub;
 use xy_actors::process::ProcessHost;
 use xy_actors::supervisor::Supervisor;
 
-use crate::control::{Control, Embedding};
+use crate::control::{Control, Embedding, Permissions};
 use crate::daemon::{Asked, DaemonSignal};
 use crate::http::credentials::{Credentials, TokenOptions};
 use crate::http::{self, HttpError, Limits};
+use crate::permission::gate::Gate;
+use crate::permission::rules::ASK_TIMEOUT;
+use crate::permission::{AllowAll, PermissionPolicy};
 use crate::registry::Registry;
 use crate::rpc;
 use crate::socket::{BindError, Listener};
@@ -56,6 +60,7 @@ pub struct ServeOptions {
     logs: Option<LogHub>,
     registry: Registry,
     permits_shutdown: bool,
+    permissions: Permissions,
     http: Option<HttpPlace>,
 }
 
@@ -77,6 +82,7 @@ impl ServeOptions {
             logs: None,
             registry: Registry::new(),
             permits_shutdown: false,
+            permissions: Permissions { policy: Arc::new(AllowAll), ask_timeout: ASK_TIMEOUT, records: None },
             http: None,
         }
     }
@@ -110,6 +116,30 @@ impl ServeOptions {
         self
     }
 
+    /// Lets this policy decide who may ask for what; else everything is allowed. Rules
+    /// ([`Vec<Rule>`](crate::permission::rules::Rule)) are one. A question to an operator is the event
+    /// `permission_asked`, is answered with `xyctl approve` or `xyctl deny`, and is a refusal when nobody does.
+    #[must_use]
+    pub fn permissions(mut self, policy: impl PermissionPolicy) -> Self {
+        self.permissions.policy = Arc::new(policy);
+        self
+    }
+
+    /// Sets how long an operator has to answer; else [`ASK_TIMEOUT`].
+    #[must_use]
+    pub fn permission_timeout(mut self, ask_timeout: Duration) -> Self {
+        self.permissions.ask_timeout = ask_timeout;
+        self
+    }
+
+    /// Keeps the grants that last (`grants.json`) and the audit log (`audit.log`) in this directory, which is created if
+    /// it is missing. Without it there is no audit log, and every grant ends with the program.
+    #[must_use]
+    pub fn records(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.permissions.records = Some(directory.into());
+        self
+    }
+
     /// Answers over HTTP as well. The directory, which nobody else may be able to write to, gets the token's files; it is
     /// created if it is missing.
     #[must_use]
@@ -129,7 +159,7 @@ pub enum ServeError {
     /// HTTP was asked for and is not possible.
     #[error("http is not possible")]
     Http(#[from] HttpError),
-    /// The directory for the token's files cannot be created.
+    /// A directory for the token's files, grants or the audit log cannot be created.
     #[error("cannot create `{}`", path.display())]
     Directory {
         /// The directory.
@@ -149,6 +179,7 @@ pub struct Server {
     /// Dropped, it ends the tasks.
     close: watch::Sender<()>,
     tasks: Vec<JoinHandle<()>>,
+    gate: Gate,
     _asked: AbortOnDrop,
 }
 
@@ -168,7 +199,7 @@ impl Server {
         self.credentials.as_ref()
     }
 
-    /// Waits until the tree has ended and the last answers are written. The socket is gone then.
+    /// Waits until the tree has ended and the last answers and lines of the audit log are written. The socket is gone then.
     ///
     /// # Cancel safety
     /// Dropping the future ends serving at once.
@@ -177,6 +208,7 @@ impl Server {
             // A panic in it has been reported by the runtime.
             let _panicked = task.await;
         }
+        self.gate.flush().await;
     }
 
     /// Ends serving and waits until the last answers are written; the tree goes on.
@@ -184,11 +216,12 @@ impl Server {
     /// # Cancel safety
     /// Dropping the future ends serving at once.
     pub async fn close(self) {
-        let Self { close, tasks, .. } = self;
+        let Self { close, tasks, gate, .. } = self;
         drop(close);
         for task in tasks {
             let _panicked = task.await;
         }
+        gate.flush().await;
     }
 }
 
@@ -200,7 +233,11 @@ impl Server {
 /// # Cancel safety
 /// Cancel safe: what was bound is released.
 pub async fn serve(root: Supervisor, options: ServeOptions) -> Result<Server, ServeError> {
-    let ServeOptions { socket, program, processes, logs, registry, permits_shutdown, http } = options;
+    let ServeOptions { socket, program, processes, logs, registry, permits_shutdown, permissions, http } =
+        options;
+    if let Some(records) = &permissions.records {
+        private_directory(records)?;
+    }
     let listener = Listener::bind(&socket)?;
     let http = match http {
         Some(HttpPlace { address, token, state_dir }) => {
@@ -211,10 +248,11 @@ pub async fn serve(root: Supervisor, options: ServeOptions) -> Result<Server, Se
     };
     let program = program.unwrap_or_else(executable);
     let (asks, asked) = mpsc::channel(4);
-    let embedding = Embedding { program, registry, permits_shutdown };
+    let embedding = Embedding { program, registry, permits_shutdown, permissions };
     let logs = logs.unwrap_or_else(|| LogHub::new(None));
     let control = Arc::new(Control::around(root.clone(), processes, logs, asks, embedding));
 
+    let gate = control.gate_of().clone();
     let (close, closing) = watch::channel(());
     let closed = || {
         let (mut closing, root) = (closing.clone(), root.clone());
@@ -231,7 +269,7 @@ pub async fn serve(root: Supervisor, options: ServeOptions) -> Result<Server, Se
     let mut tasks = vec![tokio::spawn(rpc::serve(listener, Arc::clone(&control), closed()))];
     tasks.extend(http.map(|http| tokio::spawn(http::serve(http, control, closed()))));
     let _asked = AbortOnDrop(tokio::spawn(obey(root, asked)).abort_handle());
-    Ok(Server { socket, base_url, credentials, close, tasks, _asked })
+    Ok(Server { socket, base_url, credentials, close, tasks, gate, _asked })
 }
 
 /// Does what clients ask of the program itself.

@@ -16,6 +16,7 @@ pub mod grants;
 pub mod rules;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +82,12 @@ impl Caller {
         Self { surface, client: plain(client), ..self }
     }
 
+    /// Returns the same caller in another session.
+    #[must_use]
+    pub fn in_session(self, session: impl Into<String>) -> Self {
+        Self { session: session.into(), ..self }
+    }
+
     /// Returns what it calls itself.
     pub fn client(&self) -> &str {
         &self.client
@@ -135,6 +142,16 @@ pub trait PermissionPolicy: fmt::Debug + Send + Sync + 'static {
     /// Returns whether it allows everything, so that nothing needs to be looked up.
     fn is_open(&self) -> bool {
         false
+    }
+}
+
+impl PermissionPolicy for Arc<dyn PermissionPolicy> {
+    fn decide(&self, request: &PermissionRequest<'_>) -> Decision {
+        (**self).decide(request)
+    }
+
+    fn is_open(&self) -> bool {
+        (**self).is_open()
     }
 }
 

@@ -122,7 +122,8 @@ impl Registry {
         Self::default()
     }
 
-    /// Registers a method; `description` is one sentence. A name has a dot, which no method of a daemon has.
+    /// Registers a method; `description` is one sentence. A name has a dot, which no method of a daemon has. For permissions
+    /// and the audit log it is one that changes something.
     ///
     /// A panic in it is answered as an internal error and harms nothing else. It is dropped when serving ends before it is
     /// done.
@@ -137,14 +138,23 @@ impl Registry {
         F: Fn(M::Params) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<M::Result, RpcError>> + Send + 'static,
     {
-        let description = RegisteredMethod {
-            name: M::NAME.to_owned(),
-            kind: MethodKind::Method,
-            description: description.into(),
-            params: schema::of_params::<M::Params>(),
-            result: schema::of_result::<M::Result>(),
-        };
-        self.enter(description, run)
+        self.enter(described::<M>(MethodKind::Method, description.into()), run)
+    }
+
+    /// Registers a method that only tells something: permissions take it for one that reads. Else like
+    /// [`method`](Self::method).
+    ///
+    /// # Errors
+    /// See [`RegisterError`].
+    pub fn query<M, F, Fut>(self, description: impl Into<String>, run: F) -> Result<Self, RegisterError>
+    where
+        M: Method,
+        M::Params: JsonSchema,
+        M::Result: JsonSchema,
+        F: Fn(M::Params) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<M::Result, RpcError>> + Send + 'static,
+    {
+        self.enter(described::<M>(MethodKind::Query, description.into()), run)
     }
 
     /// Registers a catalog: a list that can only be read, as `{"items": [..]}`.
@@ -216,6 +226,20 @@ impl Registry {
             Ok(answering) => answering.await,
             Err(error) => Err(error),
         })
+    }
+}
+
+fn described<M: Method>(kind: MethodKind, description: String) -> RegisteredMethod
+where
+    M::Params: JsonSchema,
+    M::Result: JsonSchema,
+{
+    RegisteredMethod {
+        name: M::NAME.to_owned(),
+        kind,
+        description,
+        params: schema::of_params::<M::Params>(),
+        result: schema::of_result::<M::Result>(),
     }
 }
 

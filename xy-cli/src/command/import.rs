@@ -158,15 +158,33 @@ impl Import {
 
 /// Runs the command.
 pub(super) fn run(args: &ImportArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
-    let (text, origin) = read(&args.file)?;
+    // The parser of arguments asks for at least one.
+    let Some((file, over)) = args.files.split_first() else { return Ok(exit_code::USAGE) };
+    if let Some(second) = over.first()
+        && args.flavor != ImportFlavor::ProcessCompose
+    {
+        let shown = second.display();
+        return Err(CommandError::Usage(format!(
+            "`{shown}` is one file too many: only those of process-compose go over each other"
+        )));
+    }
+    let (text, origin) = read(file)?;
+    let over =
+        over.iter().map(|file| Ok((file.clone(), read(file)?))).collect::<Result<Vec<_>, ImportError>>()?;
+    let unreadable = |path: &Path, message| ImportError::Unreadable { path: path.to_owned(), message };
     let parsed = match args.flavor {
-        ImportFlavor::Mcp => mcp::read(&text, &origin),
-        ImportFlavor::Procfile => procfile::read(&text, &origin),
-        ImportFlavor::Supervisord => supervisord::read(&text, &origin),
-        ImportFlavor::ProcessCompose => process_compose::read(&text, &origin),
+        ImportFlavor::Mcp => mcp::read(&text, &origin).map_err(|message| unreadable(file, message)),
+        ImportFlavor::Procfile => procfile::read(&text, &origin).map_err(|message| unreadable(file, message)),
+        ImportFlavor::Supervisord => {
+            supervisord::read(&text, &origin).map_err(|message| unreadable(file, message))
+        }
+        ImportFlavor::ProcessCompose => {
+            let over: Vec<_> = over.iter().map(|(_, (text, origin))| (text.as_str(), origin)).collect();
+            process_compose::read(&text, &origin, &over)
+                .map_err(|(index, message)| unreadable(&args.files[index], message))
+        }
     };
-    let mut import =
-        parsed.map_err(|message| ImportError::Unreadable { path: args.file.clone(), message })?;
+    let mut import = parsed?;
     import.settle();
     let directory = match &args.into {
         Some(directory) => directory.clone(),

@@ -1,6 +1,7 @@
 //! `xyctl` as a process: standard output, standard error and exit code, against a daemon whose answers are scripted, and
 //! against a real one with real servers.
 
+mod agent_host;
 mod catalog;
 mod daemon;
 mod embedded;

@@ -39,9 +39,9 @@ use crate::permission::{Caller, Surface};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::message::Request as MethodCall;
 use crate::protocol::method::{
-    Add, AddParams, LogLine, Logs, MethodKind, Notification, OperationParams, Reload, ReloadParams, Remove,
-    RemoveParams, Shutdown, ShutdownParams, Signal, SignalParams, Upgrade, UpgradeParams, VersionParams,
-    VersionResult,
+    Add, AddParams, Forget, LogLine, Logs, MethodKind, Notification, OperationParams, Reload, ReloadParams,
+    Remove, RemoveParams, Shutdown, ShutdownParams, Signal, SignalParams, Upgrade, UpgradeParams,
+    VersionParams, VersionResult,
 };
 use crate::protocol::{Method, json as strict_json};
 use crate::registry::Registry;
@@ -269,6 +269,11 @@ impl<S: Service> Shared<S> {
                 let params = Map::from_iter([("name".to_owned(), server.clone().into())]);
                 self.operate(caller, method, Some(server), params, is_waiting(&query)).await
             }
+            Endpoint::Decide(method) => {
+                let mut params = body_members(&body, &["id"])?;
+                params.insert("id".to_owned(), argument.unwrap_or_default().into());
+                self.ask(caller, method, params).await.map_err(|problem| unknown_id(method, problem))
+            }
             Endpoint::Registered => {
                 let params = body_members(&body, &[])?;
                 self.ask_program(caller, argument, params, None).await
@@ -327,7 +332,8 @@ impl<S: Service> Shared<S> {
             },
         };
         let (id, known) = session.unzip();
-        let session = id.unwrap_or_else(|| caller.session.clone());
+        // An assistant without a session is not the operator who has the same token.
+        let session = id.unwrap_or_else(|| format!("mcp-{}", caller.session));
         let caller = Caller::new(Surface::Mcp, caller.client(), session);
         let backend = mcp::InDaemon { service: Arc::clone(&self.service), caller };
         let is_read_only = query.get("read_only") == Some(&Value::Bool(true));
@@ -558,7 +564,21 @@ fn caller(headers: &HeaderMap, token: u64) -> Caller {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let agent = || text(&USER_AGENT).and_then(|agent| agent.split(['/', ' ']).next());
     let client = text(&CLIENT).or_else(agent).unwrap_or("http");
-    Caller::new(Surface::Http, client, format!("http-{token}"))
+    let caller = Caller::new(Surface::Http, client, "");
+    // Clients share a token; an operator's is not the session of the robot that asks.
+    let session = format!("http-{token}-{}", caller.client());
+    caller.in_session(session)
+}
+
+/// What is named by the path and is not there is not found, as with servers.
+fn unknown_id(method: &str, problem: Problem) -> Problem {
+    let kind = if method == Forget::NAME { "grant_not_found" } else { "approval_not_found" };
+    match problem.parameter.as_deref() {
+        Some("id") if problem.status == StatusCode::BAD_REQUEST => {
+            Problem::new(StatusCode::NOT_FOUND, kind, problem.message)
+        }
+        _ => problem,
+    }
 }
 
 /// A task that ended without a result: the runtime is ending.

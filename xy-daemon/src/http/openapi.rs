@@ -161,6 +161,17 @@ fn body_of(route: &Route, book: &Book) -> Value {
             }
             schema
         }
+        Endpoint::Decide(name) => {
+            let mut schema = book.method(name).params.clone();
+            if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+                properties.retain(|name, _| name != "id");
+            }
+            // The path says the only one that is required.
+            if let Some(schema) = schema.as_object_mut() {
+                schema.remove("required");
+            }
+            schema
+        }
         Endpoint::Rpc => json_rpc(),
         Endpoint::Mcp => json!({ "type": "object" }),
         _ => nothing,
@@ -176,7 +187,7 @@ fn responses(route: &Route, book: &mut Book) -> Value {
     match route.endpoint {
         Endpoint::Health => put("200", book.of::<Health>("it answers")),
         Endpoint::Status => put("200", book.of::<DaemonStatus>("the daemon in short")),
-        Endpoint::Query(name) | Endpoint::Server(name) | Endpoint::Ask(name) => {
+        Endpoint::Query(name) | Endpoint::Server(name) | Endpoint::Ask(name) | Endpoint::Decide(name) => {
             put("200", result(book, name))
         }
         Endpoint::Operate(name) | Endpoint::Administer(name) | Endpoint::Remove(name) => {

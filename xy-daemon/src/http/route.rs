@@ -100,6 +100,8 @@ pub enum Endpoint {
     Administer(&'static str),
     /// Performs a method that takes one server away.
     Remove(&'static str),
+    /// Answers a request that waits for an operator, or forgets such an answer.
+    Decide(&'static str),
     /// Shows or follows a server's output.
     Logs,
     /// Follows the events.
@@ -206,7 +208,11 @@ impl Route {
                 StatusCode::SERVICE_UNAVAILABLE,
             ]),
             Endpoint::Registered | Endpoint::Catalog => statuses.push(StatusCode::UNPROCESSABLE_ENTITY),
-            Endpoint::Health | Endpoint::RotateToken | Endpoint::Operations | Endpoint::Operation => {}
+            Endpoint::Decide(_)
+            | Endpoint::Health
+            | Endpoint::RotateToken
+            | Endpoint::Operations
+            | Endpoint::Operation => {}
             _ => statuses.push(StatusCode::SERVICE_UNAVAILABLE),
         }
         statuses
@@ -214,7 +220,7 @@ impl Route {
 }
 
 /// Every endpoint.
-pub static ROUTES: [Route; 40] = [
+pub static ROUTES: [Route; 45] = [
     Route { access: Access::Open, ..get("/v1/health", Endpoint::Health, "says that the daemon answers") },
     get("/v1/status", Endpoint::Status, "the daemon in short: version, process id, servers by state"),
     get("/v1/servers", Endpoint::Query("list"), "every server (`list`)"),
@@ -292,6 +298,24 @@ pub static ROUTES: [Route; 40] = [
         "ends every server and the daemon (`shutdown`)",
     ),
     Route { query: &[], ..post("/v1/admin/rotate-token", Endpoint::RotateToken, "makes a new token") },
+    get("/v1/approvals", Endpoint::Query("approvals"), "the requests that wait for an answer (`approvals`)"),
+    Route {
+        query: &[],
+        ..post(
+            "/v1/approvals/{id}/approve",
+            Endpoint::Decide("approve"),
+            "lets a request through (`approve`)",
+        )
+    },
+    Route {
+        query: &[],
+        ..post("/v1/approvals/{id}/deny", Endpoint::Decide("deny"), "refuses a request (`deny`)")
+    },
+    get("/v1/grants", Endpoint::Query("grants"), "what was allowed for longer than once (`grants`)"),
+    Route {
+        query: &[],
+        ..delete("/v1/grants/{id}", Endpoint::Decide("forget"), "forgets what was allowed (`forget`)")
+    },
     get("/v1/version", Endpoint::Query("version"), "which daemon answers (`version`)"),
     get("/v1/diagnostics", Endpoint::Diagnostics, "what the daemon stands on, without secrets"),
     get("/v1/capabilities", Endpoint::Capabilities, "every method and every endpoint"),
@@ -393,6 +417,7 @@ mod tests {
                     | Endpoint::Ask(_)
                     | Endpoint::Administer(_)
                     | Endpoint::Remove(_)
+                    | Endpoint::Decide(_)
                     | Endpoint::Registered
                     | Endpoint::RotateToken
                     | Endpoint::Rpc
@@ -422,7 +447,8 @@ mod tests {
             | Endpoint::Ask(name)
             | Endpoint::Operate(name)
             | Endpoint::Administer(name)
-            | Endpoint::Remove(name) = route.endpoint
+            | Endpoint::Remove(name)
+            | Endpoint::Decide(name) = route.endpoint
             {
                 assert!(METHODS.contains(&name), "{name}");
             }

@@ -22,7 +22,7 @@ use crate::protocol::message::Request;
 use crate::protocol::method::{
     Approval, Approvals, ApprovalsParams, ApprovalsResult, Approve, ApproveParams, ApproveResult, Deny,
     DenyParams, DenyResult, Forget, ForgetParams, ForgetResult, Grant, GrantScope, Grants, GrantsParams,
-    GrantsResult, Reload, Targets,
+    GrantsResult, MethodKind, Reload, Targets,
 };
 use crate::rpc::Service;
 
@@ -152,8 +152,19 @@ impl Gate {
     ///
     /// Blocking.
     pub fn new(policy: impl PermissionPolicy, options: GateOptions<'_>) -> Self {
+        Self::with_timeout(policy, ASK_TIMEOUT, options)
+    }
+
+    /// Creates a gate with a policy of the program's own, and the time that an operator has to answer.
+    ///
+    /// Blocking.
+    pub fn with_timeout(
+        policy: impl PermissionPolicy,
+        ask_timeout: Duration,
+        options: GateOptions<'_>,
+    ) -> Self {
         let settings = PermissionSettings::default();
-        Self::of(InForce { policy: Arc::new(policy), settings, ask_timeout: ASK_TIMEOUT }, options)
+        Self::of(InForce { policy: Arc::new(policy), settings, ask_timeout }, options)
     }
 
     fn of(in_force: InForce, options: GateOptions<'_>) -> Self {
@@ -209,7 +220,12 @@ impl Gate {
         let action = request.method.as_str();
         // What cannot be read is refused by the method itself.
         let aimed: Aimed = request.params().unwrap_or_default();
-        let changes = !(is_reading(action) || action == Reload::NAME && aimed.dry_run);
+        let is_registered_reading = || {
+            let registered = service.registry().and_then(|registry| registry.description(action));
+            registered.is_some_and(|method| matches!(method.kind, MethodKind::Catalog | MethodKind::Query))
+        };
+        let changes =
+            !(is_reading(action) || action == Reload::NAME && aimed.dry_run || is_registered_reading());
         let (policy, ask_timeout) = {
             let rules = self.0.rules.read().unwrap_or_else(PoisonError::into_inner);
             (Arc::clone(&rules.policy), rules.ask_timeout)

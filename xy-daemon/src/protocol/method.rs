@@ -940,6 +940,8 @@ pub struct RegisteredMethod {
 pub enum MethodKind {
     /// It takes parameters and answers a result.
     Method,
+    /// It takes parameters, answers a result, and changes nothing.
+    Query,
     /// It takes none, changes nothing, and answers `{"items": [..]}`.
     Catalog,
     /// A kind that this version does not know. Never sent.

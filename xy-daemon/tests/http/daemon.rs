@@ -126,7 +126,8 @@ impl Drop for World {
     }
 }
 
-async fn ask(connection: &Connection, method: &str, target: &str) -> Answer {
+/// Asks without a body.
+pub(crate) async fn ask(connection: &Connection, method: &str, target: &str) -> Answer {
     let address = connection.base_url["http://".len()..].parse().expect("an address");
     let token = connection.token.expose();
     let mut wire = Wire::connect(address).await;

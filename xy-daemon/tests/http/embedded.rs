@@ -1,6 +1,8 @@
 //! A program's own tree over HTTP, with what the program has registered.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use xy_actors::supervisor::Supervisor;
 use xy_daemon::client::{Client, ClientError};
 use xy_daemon::http::connection_file::{CONNECTION_FILE, Connection};
 use xy_daemon::http::credentials::TokenOptions;
+use xy_daemon::permission::{Decision, PermissionPolicy, PermissionRequest};
 use xy_daemon::protocol::Method;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 use xy_daemon::protocol::method::{Capabilities, CapabilitiesParams, METHODS, MethodKind};
@@ -39,6 +42,15 @@ impl Method for Quote {
     type Result = Price;
 }
 
+/// The same as a query.
+enum Look {}
+
+impl Method for Look {
+    const NAME: &'static str = "shop.look";
+    type Params = QuoteParams;
+    type Result = Price;
+}
+
 fn registry() -> Registry {
     let quoted = Registry::new().method::<Quote, _, _>("Says what an item costs.", |params| async move {
         match params.item.as_str() {
@@ -48,7 +60,13 @@ fn registry() -> Registry {
         }
     });
     let items = || async { Ok(vec!["tea".to_owned()]) };
-    quoted.and_then(|one| one.catalog("shop.items", "What is sold.", items)).expect("good names")
+    let read = quoted.and_then(|one| one.catalog("shop.items", "What is sold.", items));
+    let looked = read.and_then(|one| {
+        one.query::<Look, _, _>("Says what an item costs, and notes nothing.", |_| async {
+            Ok(Price { cents: 1 })
+        })
+    });
+    looked.expect("good names")
 }
 
 struct Program {
@@ -59,6 +77,10 @@ struct Program {
 
 impl Program {
     async fn start() -> Self {
+        Self::start_with(|options, _| options).await
+    }
+
+    async fn start_with(change: impl FnOnce(ServeOptions, &Path) -> ServeOptions) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let idle = task(|context| async move {
             context.stopped().await;
@@ -71,6 +93,7 @@ impl Program {
             .program("shop")
             .registry(registry())
             .http(address, TokenOptions::default(), directory.path().join("state"));
+        let options = change(options, directory.path());
         let server = xy_daemon::serve(tree.clone(), options).await.expect("it can be served");
         Self { directory, tree, server }
     }
@@ -146,8 +169,9 @@ async fn what_is_registered_is_described_by_its_types() {
     let program = Program::start().await;
     let told = program.client().await.call::<Capabilities>(CapabilitiesParams {}).await.expect("told");
     assert_eq!(told.methods, METHODS);
-    let [items, quote] = &told.registered[..] else { panic!("{told:?}") };
+    let [items, look, quote] = &told.registered[..] else { panic!("{told:?}") };
     assert_eq!((items.name.as_str(), items.kind), ("shop.items", MethodKind::Catalog));
+    assert_eq!((look.name.as_str(), look.kind), ("shop.look", MethodKind::Query));
     assert_eq!((quote.name.as_str(), quote.kind), ("shop.quote", MethodKind::Method));
     assert_eq!(quote.params["properties"]["item"]["description"], "What is to be bought.");
     let over_http = program.send("GET", "/v1/capabilities", "").await.json();
@@ -190,4 +214,51 @@ async fn serving_ends_with_the_tree_or_before_it_and_leaves_no_file() {
     assert!(!socket.exists());
     let gone = client.call::<Capabilities>(CapabilitiesParams {}).await;
     assert!(matches!(gone, Err(ClientError::Closed)), "{gone:?}");
+}
+
+/// A policy of the program's own: who closes the shop is asked about, and whoever else changes something is not let.
+#[derive(Debug)]
+struct Closing;
+
+impl PermissionPolicy for Closing {
+    fn decide(&self, request: &PermissionRequest<'_>) -> Decision {
+        match (request.changes, request.action, request.server) {
+            (false, ..) | (true, "approve", _) => Decision::Allow,
+            (true, "stop", Some("clock")) => Decision::Ask,
+            (true, ..) => Decision::Deny,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_program_decides_itself_who_may_ask_for_what_and_what_only_reads_is_known_as_such() {
+    let program = Program::start_with(|options, directory| {
+        options
+            .permissions(Closing)
+            .permission_timeout(Duration::from_millis(50))
+            .records(directory.join("records"))
+    })
+    .await;
+    let tea = r#"{"item": "tea"}"#;
+    for (method, target, body, status) in [
+        ("GET", "/v1/catalogs/shop.items", "", 200),
+        ("POST", "/v1/methods/shop.items", "", 200),
+        ("POST", "/v1/methods/shop.look", tea, 200),
+        ("POST", "/v1/methods/shop.quote", tea, 403),
+        ("POST", "/v1/servers/clock/restart?wait=true", "", 403),
+        ("POST", "/v1/servers/clock/stop?wait=true", "", 403),
+    ] {
+        let answer = program.send(method, target, body).await;
+        assert_eq!(answer.status, status, "{target}: {answer:?}");
+    }
+    let Program { directory, tree, server } = program;
+    tree.shutdown().await;
+    server.ended().await;
+    let records = directory.path().join("records");
+    let text = std::fs::read_to_string(records.join("audit.log")).expect("there is one");
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let rows: Vec<[String; 2]> = lines
+        .map(|line| ["action", "decision"].map(|key| line[key].as_str().unwrap_or_default().to_owned()))
+        .collect();
+    assert_eq!(rows, [["shop.quote", "denied"], ["restart", "denied"], ["stop", "timed_out"]]);
 }

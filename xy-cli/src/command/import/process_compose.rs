@@ -30,10 +30,11 @@ const MOST_REPLICAS: u64 = 100;
 /// Programs that have others hold their ports.
 const ENGINES: [&str; 5] = ["docker", "docker-compose", "podman", "podman-compose", "nerdctl"];
 
-/// Reads the processes of a file, of what it extends and of its override.
-pub(super) fn read(text: &str, origin: &Origin) -> Result<Import, String> {
+/// Reads the processes of a file, of what it extends, and of its override or of the files that are to go over it. An error
+/// comes with the index of the file that it is about.
+pub(super) fn read(text: &str, origin: &Origin, over: &[(&str, &Origin)]) -> Result<Import, (usize, String)> {
     let mut import = Import::default();
-    let project = Project::read(text, origin, &mut import)?;
+    let project = Project::read(text, origin, over, &mut import)?;
     for (name, process) in &project.processes {
         match process.as_object() {
             Some(process) => read_process(name, process, &project, &mut import),

@@ -234,7 +234,7 @@ processes:
       timeout_seconds: 12
     is_daemon: true
 "#;
-    let import = process_compose::read(text, &origin()).expect("understood");
+    let import = process_compose::read(text, &origin(), &[]).expect("understood");
     let texts: Vec<_> = import.servers.iter().map(Server::to_ron).collect();
     let find = |name: &str| {
         let index = import.servers.iter().position(|server| server.name == name).expect("is there");
@@ -257,8 +257,8 @@ processes:
     assert!(find("migrate").contains("restart: (policy: Never)"));
     let left: Vec<_> = import.left.iter().map(|left| left.what.as_str()).collect();
     assert_eq!(left.len(), 3, "{left:#?}");
-    process_compose::read("processes: [", &origin()).expect_err("no YAML");
-    process_compose::read("services: {}", &origin()).expect_err("no processes");
+    process_compose::read("processes: [", &origin(), &[]).expect_err("no YAML");
+    process_compose::read("services: {}", &origin(), &[]).expect_err("no processes");
 }
 
 #[test]
@@ -277,7 +277,7 @@ processes:
     readiness_probe: {exec: {command: look}}
     liveness_probe: {http_get: {port: "8080"}}
 "#;
-    let (servers, left) = both(process_compose::read(text, &origin()));
+    let (servers, left) = both(process_compose::read(text, &origin(), &[]).map_err(|(_, message)| message));
     assert!(
         servers[0].contains("port: 8080") && servers[0].contains("Http(path: \"/health\")"),
         "{servers:?}"
@@ -308,7 +308,7 @@ processes:
     command: d
     depends_on: {Web App: {condition: process_healthy}, web-app: {}, pair: {condition: process_started}}
 "#;
-    let (servers, _) = both(process_compose::read(text, &origin()));
+    let (servers, _) = both(process_compose::read(text, &origin(), &[]).map_err(|(_, message)| message));
     let last = servers.iter().find(|server| server.starts_with("last:")).expect("is there");
     let expected =
         r#"depends_on: {"web-app": Healthy, "pair-0": Started, "pair-1": Started, "web-app-2": Started}"#;
@@ -356,4 +356,43 @@ fn an_env_file_that_is_named_is_one_that_the_daemon_reads() {
     assert_eq!(config.servers["a"].process.settings.env_files[0].path, env);
     let warnings = check_commands(&config, "/usr/bin:/bin".as_ref());
     assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn of_several_files_of_process_compose_the_later_goes_over_the_earlier() {
+    let base = r#"
+version: "0.5"
+environment: ["LEVEL=info", "PLACE=base"]
+processes:
+  web:
+    command: "serve --all"
+    working_dir: www
+    availability: {restart: always}
+  db: {command: "db"}
+"#;
+    let local = r#"
+environment: ["LEVEL=debug"]
+processes:
+  web: {command: "serve --one"}
+  mail: {command: "mail", depends_on: {db: {condition: process_started}}}
+"#;
+    let top = "processes: {mail: {disabled: true}}";
+    let elsewhere = Origin { directory: PathBuf::from("/elsewhere"), file: None };
+    let over = [(local, &elsewhere), (top, &elsewhere)];
+    let (servers, left) = both(process_compose::read(base, &origin(), &over).map_err(|(_, message)| message));
+    assert_eq!(left, Vec::<String>::new());
+    assert_eq!(servers.len(), 3, "{servers:#?}");
+    let server = |name: &str| {
+        let begin = format!("{name}: ");
+        servers.iter().find(|server| server.starts_with(&begin)).expect("it is there").as_str()
+    };
+    let web = server("web");
+    for part in ["\"--one\"", "/srv/app/www", "\"LEVEL\": \"debug\"", "\"PLACE\": \"base\""] {
+        assert!(web.contains(part), "{part} is not in {web}");
+    }
+    assert!(server("mail").contains("autostart: false"), "{}", server("mail"));
+    let (index, _) =
+        process_compose::read(base, &origin(), &[(local, &elsewhere), ("processes: [", &elsewhere)])
+            .expect_err("no YAML");
+    assert_eq!(index, 2);
 }

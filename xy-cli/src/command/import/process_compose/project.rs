@@ -38,22 +38,33 @@ pub(super) struct Project<'a> {
 }
 
 impl<'a> Project<'a> {
-    /// Reads a project.
+    /// Reads a project: a file, and others that go over it, the last one on top. Paths are meant from the first one, and
+    /// the override beside it counts only where no others are named.
     ///
     /// # Errors
-    /// If the file, or one that it extends, is no YAML or has no processes.
-    pub(super) fn read(text: &str, origin: &'a Origin, import: &mut Import) -> Result<Self, String> {
-        let mut root = yaml(text, import)?;
-        extend(&mut root, &origin.directory, import, 0)?;
-        if origin.file.as_deref().and_then(|file| file.to_str()).is_some_and(|file| NAMES.contains(&file)) {
+    /// If a file, or one that it extends, is no YAML, or there are no processes; with the index of the file.
+    pub(super) fn read(
+        text: &str,
+        origin: &'a Origin,
+        over: &[(&str, &Origin)],
+        import: &mut Import,
+    ) -> Result<Self, (usize, String)> {
+        let mut root = whole(text, origin, import).map_err(|message| (0, message))?;
+        for (index, (text, origin)) in over.iter().enumerate() {
+            merge(&mut root, whole(text, origin, import).map_err(|message| (index + 1, message))?);
+        }
+        let first = |message: &str| (0, message.to_owned());
+        if over.is_empty()
+            && origin.file.as_deref().and_then(|file| file.to_str()).is_some_and(|file| NAMES.contains(&file))
+        {
             let found = OVERRIDES.iter().find_map(|name| text_of(&origin.directory.join(name)).ok());
             if let Some(text) = found {
-                merge(&mut root, yaml(&text, import)?);
+                merge(&mut root, yaml(&text, import).map_err(|message| (0, message))?);
             }
         }
-        let Value::Object(mut root) = root else { return Err("expected a map with `processes`".to_owned()) };
+        let Value::Object(mut root) = root else { return Err(first("expected a map with `processes`")) };
         let Some(Value::Object(processes)) = root.remove("processes") else {
-            return Err("there are no `processes` in it".to_owned());
+            return Err(first("there are no `processes` in it"));
         };
         let shell = root.get("shell").and_then(Value::as_object);
         let shell_text = |key: &str, usual: &str| {
@@ -124,6 +135,13 @@ fn yaml(text: &str, import: &mut Import) -> Result<Value, String> {
     let key = key.split_once(", ").map_or(key, |(key, _)| key);
     import.left_of_file(format!("the first of two keys of one name, `{key}`; the last one counts"));
     Ok(value)
+}
+
+/// Reads a file with what it extends.
+fn whole(text: &str, origin: &Origin, import: &mut Import) -> Result<Value, String> {
+    let mut root = yaml(text, import)?;
+    extend(&mut root, &origin.directory, import, 0)?;
+    Ok(root)
 }
 
 /// Puts a file over the one that it extends.
