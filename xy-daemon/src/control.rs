@@ -79,6 +79,9 @@ const NOTING_TIME: Duration = Duration::from_secs(1);
 const STDERR_SEARCHED: usize = 400;
 const STDERR_SHOWN: usize = 10;
 
+/// How many requests about the whole tree run at a time, so that the turn of short ones comes in between.
+const LONG_AT_A_TIME: usize = 4;
+
 /// The operations of one daemon. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Control(Arc<Inner>);
@@ -99,6 +102,8 @@ struct Inner {
     noting: Mutex<Option<JoinHandle<()>>>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
+    /// For requests about the whole tree. Never closed.
+    long: Semaphore,
     asks: mpsc::Sender<Asked>,
     started_at_unix_ms: u64,
     place: Place,
@@ -298,6 +303,7 @@ impl Control {
             source,
             in_force: Mutex::new(in_force),
             reloading: tokio::sync::Mutex::new(()),
+            long: Semaphore::new(LONG_AT_A_TIME),
             asks,
             started_at_unix_ms: unix_ms(),
             place,
@@ -696,6 +702,7 @@ impl Service for Control {
     }
 
     async fn list(&self, _params: ListParams) -> Result<ListResult, RpcError> {
+        let _turn = self.0.long.acquire().await;
         Ok(ListResult { servers: self.rows().await.map_err(gone)? })
     }
 
@@ -857,6 +864,7 @@ impl Service for Control {
 
     async fn usage(&self, _params: UsageParams) -> Result<UsageResult, RpcError> {
         let Some(host) = self.0.host.clone() else { return Ok(UsageResult::default()) };
+        let _turn = self.0.long.acquire().await;
         // It reads many files.
         let usage = tokio::task::spawn_blocking(move || host.usage()).await.unwrap_or_default();
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -305,7 +305,8 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
     while connections.join_next().await.is_some() {}
 }
 
-/// Closes the connection that has waited for its client longest; returns whether there was one.
+/// Closes the connection that has waited for its client longest, first of those that never asked anything; returns whether
+/// there was one.
 fn make_room(open: &mut Vec<Weak<Pace>>) -> bool {
     let waiting = open.iter().enumerate().filter_map(|(index, pace)| {
         let pace = pace.upgrade()?;

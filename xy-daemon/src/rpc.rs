@@ -9,15 +9,15 @@ use std::future::{Future, poll_fn};
 use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::timeout;
 use xy_actors::process::settings::is_reserved;
@@ -52,7 +52,7 @@ pub const MAX_IN_FLIGHT: usize = 32;
 /// The most subscriptions of one connection.
 pub const MAX_SUBSCRIPTIONS: usize = 64;
 
-/// The most connections; beyond, the one that has been idle longest makes room.
+/// The most connections; beyond, the one that has been idle longest makes room, first of those that never asked anything.
 pub const MAX_CONNECTIONS: usize = 1024;
 
 /// The most bytes of long requests in flight on all connections together.
@@ -66,6 +66,13 @@ pub const WRITE_STALL: Duration = Duration::from_secs(10);
 
 /// How long requests in flight have when the daemon stops serving.
 pub const DRAIN: Duration = Duration::from_secs(2);
+
+/// The most bytes of answers and notifications that wait for clients to read them, on all connections together. Beyond, the
+/// connection with the most of them is closed.
+pub const MAX_UNSENT: usize = 16 << 20;
+
+/// The methods with answers as long as the tree is large. None of them waits for a server.
+const LONG: [&str; 2] = [List::NAME, Usage::NAME];
 
 /// How many pieces of output wait for the writer of one connection.
 const QUEUE: usize = 8;
@@ -218,7 +225,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
     let mut open: Vec<Arc<Activity>> = Vec::new();
     let mut sessions: u64 = 0;
     let clock = Arc::new(AtomicU64::new(0));
-    let bytes = Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT));
+    let budget = Arc::new(Budget::new());
     let mut shutdown = pin!(shutdown);
     loop {
         let stream = tokio::select! {
@@ -233,11 +240,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
         open.retain(|activity| Arc::strong_count(activity) > 1);
         let is_scarce = is_reserved(stream.as_fd());
         if open.len() >= MAX_CONNECTIONS || is_scarce {
-            match open
-                .iter()
-                .enumerate()
-                .filter(|(_, one)| one.is_idle())
-                .min_by_key(|(_, one)| one.last_used())
+            match open.iter().enumerate().filter(|(_, one)| one.is_idle()).min_by_key(|(_, one)| one.worth())
             {
                 Some((oldest, _)) => open.swap_remove(oldest).evict.notify_one(),
                 // These are what the last descriptors are for.
@@ -249,6 +252,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
             }
         }
         let activity = Arc::new(Activity::new(Arc::clone(&clock)));
+        budget.join(&activity);
         open.push(Arc::clone(&activity));
         sessions += 1;
         let session = format!("socket-{sessions}");
@@ -256,7 +260,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
         let (reader, writer) = stream.into_split();
         let presence = service.arrive();
         let shared =
-            Shared { service: Arc::clone(&service), bytes: Arc::clone(&bytes), close: close.clone() };
+            Shared { service: Arc::clone(&service), budget: Arc::clone(&budget), close: close.clone() };
         let connection = serve_connection(reader, writer, shared, activity, caller);
         connections.spawn(async move {
             connection.await;
@@ -273,10 +277,79 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
 pub(crate) async fn serve_alone<S: Service>(stream: tokio::io::DuplexStream, service: Arc<S>) {
     let (reader, writer) = tokio::io::split(stream);
     let (_closing, close) = watch::channel(false);
-    let shared = Shared { service, bytes: Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT)), close };
+    let shared = Shared { service, budget: Arc::new(Budget::new()), close };
     let activity = Arc::new(Activity::new(Arc::default()));
     let caller = Caller::new(Surface::Socket, "alone", "alone");
     serve_connection(reader, writer, shared, activity, caller).await;
+}
+
+/// What all connections have together.
+#[derive(Debug)]
+struct Budget {
+    /// Of long requests in flight.
+    bytes: Arc<Semaphore>,
+    /// Bytes that wait for clients to read them.
+    unsent: AtomicUsize,
+    open: Mutex<Vec<Weak<Activity>>>,
+}
+
+impl Budget {
+    fn new() -> Self {
+        Self {
+            bytes: Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT)),
+            unsent: AtomicUsize::new(0),
+            open: Mutex::default(),
+        }
+    }
+
+    fn join(&self, activity: &Arc<Activity>) {
+        let mut open = lock(&self.open);
+        open.retain(|one| one.strong_count() > 0);
+        open.push(Arc::downgrade(activity));
+    }
+
+    /// Counts bytes as unsent until the value is dropped. If there are too many, whoever has the most of them is closed.
+    fn hold(self: &Arc<Self>, activity: &Arc<Activity>, bytes: usize) -> Unsent {
+        activity.unsent.fetch_add(bytes, Ordering::Relaxed);
+        if self.unsent.fetch_add(bytes, Ordering::Relaxed) + bytes > MAX_UNSENT {
+            let mut open: Vec<_> = lock(&self.open).iter().filter_map(Weak::upgrade).collect();
+            // What those have who are given up already is about to be free.
+            open.retain(|one| !one.is_given_up.load(Ordering::Relaxed));
+            let unsent = |one: &Arc<Activity>| one.unsent.load(Ordering::Relaxed);
+            let is_short = open.iter().map(unsent).sum::<usize>() > MAX_UNSENT;
+            if let Some(most) = open.iter().max_by_key(|one| unsent(one)).filter(|_| is_short) {
+                tracing::warn!(
+                    "a connection was closed: its client does not read, and others need the memory"
+                );
+                most.is_given_up.store(true, Ordering::Relaxed);
+                most.give_up.notify_one();
+            }
+        }
+        Unsent { budget: Arc::clone(self), activity: Arc::clone(activity), bytes }
+    }
+}
+
+/// Bytes that wait for a client to read them.
+#[derive(Debug)]
+struct Unsent {
+    budget: Arc<Budget>,
+    activity: Arc<Activity>,
+    bytes: usize,
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.budget.unsent.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.activity.unsent.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Output that waits for its turn, with what is given back once it is written.
+#[derive(Debug)]
+struct Piece {
+    bytes: Vec<u8>,
+    _unsent: Unsent,
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Who may be closed to make room.
@@ -285,23 +358,40 @@ struct Activity {
     /// Requests in flight and subscriptions.
     busy: AtomicUsize,
     last_used: AtomicU64,
+    has_asked: AtomicBool,
     /// Counts what happens on all connections; an order is all that is needed.
     clock: Arc<AtomicU64>,
     evict: Notify,
+    /// Bytes that wait for the client to read them.
+    unsent: AtomicUsize,
+    /// Told when those are more than others can spare.
+    give_up: Notify,
+    is_given_up: AtomicBool,
 }
 
 impl Activity {
     fn new(clock: Arc<AtomicU64>) -> Self {
         let now = clock.fetch_add(1, Ordering::Relaxed);
-        Self { busy: AtomicUsize::new(0), last_used: AtomicU64::new(now), clock, evict: Notify::new() }
+        let (busy, last_used) = (AtomicUsize::new(0), AtomicU64::new(now));
+        Self {
+            busy,
+            last_used,
+            has_asked: AtomicBool::new(false),
+            clock,
+            evict: Notify::new(),
+            unsent: AtomicUsize::new(0),
+            give_up: Notify::new(),
+            is_given_up: AtomicBool::new(false),
+        }
     }
 
     fn is_idle(&self) -> bool {
         self.busy.load(Ordering::Relaxed) == 0
     }
 
-    fn last_used(&self) -> u64 {
-        self.last_used.load(Ordering::Relaxed)
+    /// Orders the idle ones: who has been answered before is worth more than who has only connected, however lately.
+    fn worth(&self) -> (bool, u64) {
+        (self.has_asked.load(Ordering::Relaxed), self.last_used.load(Ordering::Relaxed))
     }
 
     /// Counts as busy until the guard is dropped.
@@ -317,6 +407,7 @@ struct Busy(Arc<Activity>);
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.last_used.store(self.0.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        self.0.has_asked.store(true, Ordering::Relaxed);
         self.0.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -324,17 +415,19 @@ impl Drop for Busy {
 /// What all connections share.
 struct Shared<S> {
     service: Arc<S>,
-    bytes: Arc<Semaphore>,
+    budget: Arc<Budget>,
     close: watch::Receiver<bool>,
 }
 
 /// What the requests of one connection share.
 struct Connection<S> {
     service: Arc<S>,
-    output: mpsc::Sender<Vec<u8>>,
+    output: mpsc::Sender<Piece>,
     slots: Arc<Semaphore>,
+    /// The turn of requests with long answers: the next one when the last one's is written.
+    long: Arc<Semaphore>,
     /// Shared by all connections.
-    bytes: Arc<Semaphore>,
+    budget: Arc<Budget>,
     subscriptions: Mutex<Subscriptions>,
     activity: Arc<Activity>,
     peer: Mutex<Peer>,
@@ -383,7 +476,7 @@ async fn serve_connection<S: Service>(
     activity: Arc<Activity>,
     caller: Caller,
 ) {
-    let Shared { service, bytes, mut close } = shared;
+    let Shared { service, budget, mut close } = shared;
     let ending = EndSession { service: Arc::clone(&service), session: caller.session.clone() };
     let (output, queue) = mpsc::channel(QUEUE);
     let mut writing = tokio::spawn(write_queue(writer, queue));
@@ -392,7 +485,8 @@ async fn serve_connection<S: Service>(
         service,
         output,
         slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
-        bytes,
+        long: Arc::new(Semaphore::new(1)),
+        budget,
         subscriptions: Mutex::default(),
         activity,
         peer: Mutex::new(Peer { caller, is_identified: false }),
@@ -405,6 +499,10 @@ async fn serve_connection<S: Service>(
             _ = &mut writing => End::Output,
             _ = close.wait_for(|closing| *closing) => End::Closing,
             () = connection.activity.evict.notified() => End::Input,
+            () = connection.activity.give_up.notified() => {
+                writing.abort();
+                End::Output
+            }
         }
     };
     connection.end_subscriptions();
@@ -458,7 +556,7 @@ async fn read_requests<S: Service>(
             Ok(Some(line)) => {
                 // A line is far shorter than the bound of the type.
                 let weight = if line.len() > SHORT_LINE { line.len() as u32 } else { 0 };
-                let Ok(bytes) = Arc::clone(&connection.bytes).acquire_many_owned(weight).await else {
+                let Ok(bytes) = Arc::clone(&connection.budget.bytes).acquire_many_owned(weight).await else {
                     return;
                 };
                 let connection = Arc::clone(connection);
@@ -471,7 +569,7 @@ async fn read_requests<S: Service>(
             Ok(None) => return,
             Err(error @ (FrameError::TooLong | FrameError::Incomplete)) => {
                 let error = RpcError::new(ErrorKind::InvalidRequest, error.to_string());
-                connection.answer(&Refused { id: Id::null(), error }.into()).await;
+                connection.answer(&Refused { id: Id::null(), error }.into(), None).await;
                 return;
             }
             Err(FrameError::Io(error)) => {
@@ -483,13 +581,18 @@ async fn read_requests<S: Service>(
 }
 
 /// Writes what is queued, until the queue is closed or the client does not read.
-async fn write_queue(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Vec<u8>>) {
+async fn write_queue(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Piece>) {
     let mut pieces = Vec::with_capacity(QUEUE);
     while queue.recv_many(&mut pieces, QUEUE).await > 0 {
         // Small pieces travel together: one system call instead of many.
-        let bytes = if pieces.len() == 1 { pieces.remove(0) } else { pieces.concat() };
-        pieces.clear();
-        let mut rest = &bytes[..];
+        let whole;
+        let mut rest = match &pieces[..] {
+            [piece] => &piece.bytes[..],
+            several => {
+                whole = several.iter().map(|piece| &piece.bytes[..]).collect::<Vec<_>>().concat();
+                &whole[..]
+            }
+        };
         while !rest.is_empty() {
             match timeout(WRITE_STALL, writer.write(rest)).await {
                 Ok(Ok(0)) => return,
@@ -504,6 +607,7 @@ async fn write_queue(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Recei
                 }
             }
         }
+        pieces.clear();
     }
 }
 
@@ -512,11 +616,21 @@ impl<S: Service> Connection<S> {
     async fn handle(self: &Arc<Self>, line: Vec<u8>) {
         let incoming = Incoming::parse(&line);
         drop(line);
+        let is_long =
+            matches!(&incoming, Incoming::Single(Ok(request)) if LONG.contains(&request.method.as_str()));
+        let turn = match is_long {
+            // It fails only once it is closed, which it never is.
+            true => Arc::clone(&self.long).acquire_owned().await.ok(),
+            false => None,
+        };
+        if is_long && self.output.is_closed() {
+            return;
+        }
         match incoming {
             Incoming::Single(request) => {
                 let (response, opened) = self.run(request).await;
                 if let Some(response) = response {
-                    self.answer(&response).await;
+                    self.answer(&response, turn).await;
                 }
                 Self::begin(opened);
             }
@@ -721,7 +835,7 @@ impl<S: Service> Connection<S> {
     }
 
     /// Queues an answer.
-    async fn answer(&self, response: &Response) {
+    async fn answer(&self, response: &Response, turn: Option<OwnedSemaphorePermit>) {
         let mut text = response.to_json();
         if text.len() > MAX_LINE {
             let message = format!("the answer has {} bytes, more than {MAX_LINE}", text.len());
@@ -729,12 +843,17 @@ impl<S: Service> Connection<S> {
             text = Response::new::<()>(response.id().clone(), Err(error)).to_json();
         }
         text.push('\n');
-        self.write(text.into_bytes()).await;
+        self.queue(text.into_bytes(), turn).await;
     }
 
     /// Waits for room and queues bytes; returns whether somebody still writes them.
     async fn write(&self, bytes: Vec<u8>) -> bool {
-        self.output.send(bytes).await.is_ok()
+        self.queue(bytes, None).await
+    }
+
+    async fn queue(&self, bytes: Vec<u8>, turn: Option<OwnedSemaphorePermit>) -> bool {
+        let unsent = self.budget.hold(&self.activity, bytes.len());
+        self.output.send(Piece { bytes, _unsent: unsent, _turn: turn }).await.is_ok()
     }
 }
 
@@ -1030,5 +1149,31 @@ struct AbortOnDrop(AbortHandle);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_memory_is_short_whoever_leaves_most_unread_is_given_up_and_nobody_else() {
+        let budget = Arc::new(Budget::new());
+        let [modest, greedy, later] = [(); 3].map(|()| Arc::new(Activity::new(Arc::default())));
+        for one in [&modest, &greedy, &later] {
+            budget.join(one);
+        }
+        let is_given_up = |one: &Arc<Activity>| one.is_given_up.load(Ordering::Relaxed);
+        let third = MAX_UNSENT / 3;
+        let held = [budget.hold(&modest, third), budget.hold(&greedy, 2 * third)];
+        assert!(![&modest, &greedy].map(is_given_up).contains(&true), "there is room for this");
+        let small = budget.hold(&later, 10);
+        assert_eq!([&modest, &greedy, &later].map(is_given_up), [false, true, false]);
+        // Until its memory is free it does not cost a second one its connection.
+        let more = budget.hold(&later, third);
+        assert_eq!([&modest, &greedy, &later].map(is_given_up), [false, true, false]);
+        drop((held, small, more));
+        assert_eq!(budget.unsent.load(Ordering::Relaxed), 0);
+        assert_eq!(greedy.unsent.load(Ordering::Relaxed), 0);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub(super) struct Pace {
     state: Mutex<(Phase, Instant)>,
     /// Who waits for more to read.
     reader: Mutex<Option<Waker>>,
+    /// A request was answered before.
+    has_asked: AtomicBool,
     evict: Notify,
 }
 
@@ -36,6 +39,7 @@ impl Pace {
         Arc::new(Self {
             state: Mutex::new((Phase::Head, now)),
             reader: Mutex::default(),
+            has_asked: AtomicBool::new(false),
             evict: Notify::new(),
         })
     }
@@ -48,10 +52,11 @@ impl Pace {
         (Serving(Arc::clone(self)), began)
     }
 
-    /// Returns since when the connection waits for its client, if it does.
-    pub(super) fn waiting_since(&self) -> Option<Instant> {
+    /// Returns whether its client was answered before and since when the connection waits for it, if it does. Of all that
+    /// wait, the one for which this is least makes room.
+    pub(super) fn waiting_since(&self) -> Option<(bool, Instant)> {
         let (phase, since) = *self.state();
-        (phase != Phase::Serving).then_some(since)
+        (phase != Phase::Serving).then_some((self.has_asked.load(Ordering::Relaxed), since))
     }
 
     /// Closes the connection to make room for another one.
@@ -77,6 +82,7 @@ impl Pace {
     }
 
     fn rest(&self) {
+        self.has_asked.store(true, Ordering::Relaxed);
         *self.state() = (Phase::Idle, Instant::now());
         if let Some(reader) = self.reader().take() {
             reader.wake();

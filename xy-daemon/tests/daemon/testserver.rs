@@ -9,6 +9,8 @@
 //! | `sleep-forever` | waits until it is killed (ten minutes at most, then exit code 98) |
 //! | `lines COUNT` | writes `line 0` to `line COUNT-1` |
 //! | `touch PATH` | creates a file |
+//! | `dial PATH TEXT` | writes a line to a socket and prints what comes back until its end |
+//! | `read PATH` | prints a file |
 //! | `notify-until PATH TEXT` | sends a datagram every 100 ms until a file exists |
 //! | `newline DESCRIPTOR` | writes a newline to a descriptor that it was given |
 //! | `wait-for PATH` | waits until a file exists |
@@ -25,7 +27,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -72,6 +75,14 @@ fn run(step: &str, steps: &mut impl Iterator<Item = String>) -> io::Result<Optio
             out.flush()?;
         }
         "touch" => drop(File::create(text()?)?),
+        "dial" => {
+            let mut stream = UnixStream::connect(text()?)?;
+            // These fail where nobody reads, and then there is no answer either.
+            _ = stream.write_all(format!("{}\n", text()?).as_bytes());
+            _ = stream.shutdown(Shutdown::Write);
+            _ = io::copy(&mut stream, &mut io::stdout());
+        }
+        "read" => drop(io::copy(&mut File::open(text()?)?, &mut io::stdout())?),
         "notify" => notify(&text()?)?,
         "notify-until" => {
             let (path, what) = (text()?, text()?);

@@ -181,7 +181,7 @@ async fn an_answer_that_is_too_long_becomes_an_error() {
 }
 
 #[tokio::test]
-async fn at_the_limit_the_connection_idle_longest_makes_room() {
+async fn at_the_limit_who_never_asked_makes_room_and_then_who_has_been_idle_longest() {
     raise_descriptor_limit();
     let server = Server::start();
     let mut busy = server.raw().await;
@@ -190,12 +190,19 @@ async fn at_the_limit_the_connection_idle_longest_makes_room() {
     let mut oldest = server.raw().await;
     oldest.assert_alive().await;
     let mut others = Vec::new();
-    for _ in 2..MAX_CONNECTIONS {
-        others.push(server.raw().await);
+    for index in 2..MAX_CONNECTIONS {
+        let mut other = server.raw().await;
+        if index != 500 {
+            other.assert_alive().await;
+        }
+        others.push(other);
     }
-    others.last_mut().expect("many").assert_alive().await;
+    let mut silent = others.remove(498);
     let mut late = server.raw().await;
     late.assert_alive().await;
+    assert_eq!(silent.line().await, None, "who never asked was closed, although others were idle for longer");
+    let mut later = server.raw().await;
+    later.assert_alive().await;
     assert_eq!(oldest.line().await, None, "the oldest idle one was closed");
     others[0].assert_alive().await;
     server.script.gate.add_permits(1);
