@@ -658,8 +658,10 @@ impl ActorState {
 
     fn on_tree_ended(&mut self, myself: &ActorRef<ProcessMessage>, killed: KillReport) {
         self.finisher = None;
+        let is_killed = |exit| exit == ProcessExit::Signal { signal: libc::SIGKILL, core_dumped: false };
         // Asked before the reap, which removes who counts.
-        let oom_kills = self.process.oom_kills();
+        let is_by_kernel =
+            self.exit.is_some_and(is_killed) && !self.is_kill_asked && self.process.oom_kills() > 0;
         let exit = self.process.reap().or(self.exit).unwrap_or(ProcessExit::Code(-1));
         let mut report = ExitReport::of_process(
             exit,
@@ -667,9 +669,6 @@ impl ActorState {
             self.is_kill_asked,
             self.spec.stop_signal.number(),
         );
-        let is_by_kernel = exit == (ProcessExit::Signal { signal: libc::SIGKILL, core_dumped: false })
-            && !self.is_kill_asked
-            && oom_kills > 0;
         if is_by_kernel {
             report.cause = Cause::OutOfMemory;
         }
@@ -678,7 +677,7 @@ impl ActorState {
         }
         report.killed = killed.killed.into_iter().map(reference).collect();
         report.left = killed.left.into_iter().map(reference).collect();
-        if self.is_kill_asked && exit == (ProcessExit::Signal { signal: libc::SIGKILL, core_dumped: false }) {
+        if self.is_kill_asked && is_killed(exit) {
             let main = ProcessRef { pid: self.process.pid(), command: self.spec.command.clone() };
             report.killed.insert(0, main);
         }

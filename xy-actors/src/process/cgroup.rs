@@ -11,7 +11,7 @@
 //! group is used if it can be written to.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +29,7 @@ const PREFIX: &str = "xy-";
 pub(super) struct Groups {
     base: PathBuf,
     is_usable: AtomicBool,
+    counts_oom_kills: bool,
     stock: Mutex<Stock>,
 }
 
@@ -98,7 +99,11 @@ impl Groups {
         }
         // With it, the kernel counts for each leaf whom it killed for want of memory.
         let _not_delegated = set(&base.join("cgroup.subtree_control"), "+memory");
-        Some(Self { base, is_usable: AtomicBool::new(true), stock: Mutex::default() })
+        // If that cannot be read, each leaf is asked.
+        let controllers = read(&base.join("cgroup.subtree_control"));
+        let counts_oom_kills =
+            controllers.map_or(true, |names| names.split_ascii_whitespace().any(|name| name == "memory"));
+        Some(Self { base, is_usable: AtomicBool::new(true), counts_oom_kills, stock: Mutex::default() })
     }
 
     /// Returns the directory of leaves.
@@ -109,6 +114,11 @@ impl Groups {
     /// Returns whether leaves can be made, as far as is known.
     pub(super) fn is_usable(&self) -> bool {
         self.is_usable.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the kernel counts for each leaf whom it killed for want of memory.
+    pub(super) fn counts_oom_kills(&self) -> bool {
+        self.counts_oom_kills
     }
 
     /// Makes the leaf of a tree. `None` if there is none; the tree is owned by other means then.
@@ -215,7 +225,7 @@ impl Leaf {
 
     /// Returns whether it or a group below it has a process that runs.
     pub(super) fn is_populated(&self) -> bool {
-        fs::read_to_string(self.path.join("cgroup.events")).map_or_else(
+        read(&self.path.join("cgroup.events")).map_or_else(
             // Not to be seen is not to be empty.
             |error| tree::could_not_look(&error),
             |text| count(&text, "populated") == 1,
@@ -224,7 +234,7 @@ impl Leaf {
 
     /// Returns whether the kernel says that nobody runs in it or below it; not if nothing can be read.
     pub(super) fn is_empty(&self) -> bool {
-        fs::read_to_string(self.path.join("cgroup.events")).is_ok_and(|text| text.contains("populated 0"))
+        read(&self.path.join("cgroup.events")).is_ok_and(|text| text.contains("populated 0"))
     }
 
     /// Kills every process in it and below it, those that are being forked included.
@@ -234,7 +244,7 @@ impl Leaf {
 
     /// Returns how many of its processes the kernel killed for want of memory; 0 if nobody counts.
     pub(super) fn oom_kills(&self) -> u64 {
-        fs::read_to_string(self.path.join("memory.events")).map_or(0, |text| count(&text, "oom_kill"))
+        read(&self.path.join("memory.events")).map_or(0, |text| count(&text, "oom_kill"))
     }
 
     /// Removes it; one with processes in it stays.
@@ -261,6 +271,16 @@ impl Leaf {
         }
         Ok(directories)
     }
+}
+
+/// More than any file that is read here can hold, which are a few numbers with their names.
+const READ_LIMIT: usize = 1024;
+
+/// Reads a small file of the kernel's, which gives all of it at once.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = [0; READ_LIMIT];
+    let length = File::open(path)?.read(&mut text)?;
+    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
 }
 
 /// Kills what is in the leaves of a directory that an earlier host left, removes them, and returns whom, by marker, with

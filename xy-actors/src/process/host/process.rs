@@ -12,7 +12,7 @@ use tokio::time::{Duration, Instant};
 
 use super::spawner::Job;
 use super::{Host, LiveProcess, lock};
-use crate::process::cgroup::Leaf;
+use crate::process::cgroup::{Groups, Leaf};
 use crate::process::settings::masked;
 use crate::process::sys;
 use crate::process::tree::{Identity, Reach, Scope, Stat, scan};
@@ -277,6 +277,23 @@ impl Main {
         self.leaf.as_ref().is_some_and(|leaf| leaf.is_empty())
     }
 
+    /// Returns whether nobody of the tree runs, where that is plain without a walk.
+    ///
+    /// Whoever descends from a main process that has ended is, or descends from, an orphan that came to us; so if none of
+    /// those is this tree's, there is nobody. As with [`has_empty_leaf`](Self::has_empty_leaf), the kernel has the last word.
+    fn is_plainly_gone(&self, reach: Reach) -> io::Result<bool> {
+        if reach != Reach::Children || self.leaf.is_none() {
+            return Ok(false);
+        }
+        let has_ended = self.peek(&mut lock(&self.state)).is_some();
+        let is_alone = has_ended && {
+            let mut kin = lock(&self.host.spawner.kin);
+            kin.look()?;
+            kin.known(self.marker()).is_empty() && kin.orphans_of(self.marker()).is_empty()
+        };
+        Ok(is_alone && self.has_empty_leaf())
+    }
+
     /// Kills what is there and returns whether nothing was.
     pub(super) fn kill_pass(&self) -> bool {
         self.kill(self.host.reach()).is_ok_and(|found| found.is_empty())
@@ -519,6 +536,10 @@ impl OsProcess {
         let mut seen = BTreeSet::new();
         let mut empty_passes = 0;
         let left: Vec<Stat> = loop {
+            // As after most crashes.
+            if main.is_plainly_gone(reach).unwrap_or(false) {
+                break Vec::new();
+            }
             let found = match main.kill(reach) {
                 Ok(found) => found,
                 // Without a look nobody can say that nobody is left, so whoever asks must not take it for the end.
@@ -565,7 +586,9 @@ impl OsProcess {
     /// Returns how many processes of the tree the kernel killed for want of memory; 0 if nobody counts, because the tree
     /// has no control group with a memory controller.
     pub fn oom_kills(&self) -> u64 {
-        self.main().leaf.as_ref().map_or(0, Leaf::oom_kills)
+        let main = self.main();
+        let is_counted = main.host.groups.as_ref().is_some_and(Groups::counts_oom_kills);
+        main.leaf.as_ref().filter(|_| is_counted).map_or(0, Leaf::oom_kills)
     }
 
     /// Reaps the ended main process and strikes it from the ledger; `None` if it has not ended.
