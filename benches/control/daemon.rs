@@ -55,7 +55,7 @@ impl Daemon {
                 return daemon;
             }
             assert!(Instant::now() < deadline, "the servers are not up: {}", daemon.said());
-            std::thread::sleep(Duration::from_millis(50));
+            pause(Duration::from_millis(50));
         }
     }
 
@@ -99,11 +99,20 @@ impl Drop for Daemon {
         _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let deadline = Instant::now() + Duration::from_secs(30);
         while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(20));
+            pause(Duration::from_millis(20));
         }
         _ = self.child.kill();
         _ = self.child.wait();
     }
+}
+
+/// Waits before the next look at a process of which no event is heard.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a bench looks at another process from outside, and has no runtime there"
+)]
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// A blocking connection to the socket.

@@ -111,7 +111,7 @@ pub(crate) fn run(daemon: &Daemon, connections: usize) {
         );
         let deadline = Instant::now() + Duration::from_secs(20);
         while daemon.descriptors() > descriptors + 2 && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(100));
+            super::daemon::pause(Duration::from_millis(100));
         }
         println!(
             "  after    RSS {:>5} MB, {} descriptors",
