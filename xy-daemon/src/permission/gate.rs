@@ -32,6 +32,9 @@ pub const ASKED: &str = "permission_asked";
 /// The event that tells what became of it.
 pub const ANSWERED: &str = "permission_answered";
 
+/// The longest name and the longest reason in the audit log, in bytes; longer ones are cut.
+const LONGEST_NOTED: usize = 256;
+
 /// Where a gate keeps and tells things.
 #[derive(Debug, Default)]
 pub struct GateOptions<'a> {
@@ -113,6 +116,7 @@ impl Passage {
     fn write(&mut self, outcome: &str, failed: Vec<String>) {
         if let Some((audit, line, began)) = self.noted.take() {
             let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let failed = failed.iter().map(|name| brief(name)).collect();
             audit.write(&AuditLine { outcome: outcome.to_owned(), failed, took_ms, ..line });
         }
     }
@@ -122,6 +126,15 @@ impl Drop for Passage {
     fn drop(&mut self) {
         self.write("abandoned", Vec::new());
     }
+}
+
+/// Cuts what no name and no reason needs, so that few requests cannot push the others out of the log.
+fn brief(text: &str) -> String {
+    if text.len() <= LONGEST_NOTED {
+        return text.to_owned();
+    }
+    let cut = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= LONGEST_NOTED).last().unwrap_or(0);
+    format!("{}...", &text[..cut])
 }
 
 fn failed_rows(result: &RawValue) -> Vec<String> {
@@ -262,8 +275,8 @@ impl Gate {
             session: caller.session.clone(),
             action: action.to_owned(),
             tool: tool.map(ToOwned::to_owned),
-            targets: targets.clone(),
-            reason: aimed.reason.clone(),
+            targets: targets.iter().map(|target| brief(target)).collect(),
+            reason: aimed.reason.as_deref().map(brief),
             decision,
             by,
             outcome: outcome.to_owned(),
