@@ -16,7 +16,7 @@ impl TreePath {
     }
 
     /// Returns the path that was written as this text.
-    #[cfg(feature = "process")]
+    #[cfg(feature = "runtime")]
     pub(crate) fn of(text: &str) -> Self {
         Self(Arc::from(text))
     }
