@@ -239,10 +239,10 @@ fn an_environment_file_that_cannot_be_used_is_told_without_a_rejection_and_witho
 #[test]
 fn secrets_are_sources_whose_paths_start_where_others_do() {
     let source = |text: &str| {
-        settings(&format!("working_dir: \"work\", secrets: {{\"KEY\": {text}}}")).secrets["KEY"].clone()
+        settings(&format!("working_dir: \"files\", secrets: {{\"KEY\": {text}}}")).secrets["KEY"].clone()
     };
     assert_eq!(source("Env(\"NAME\")"), SecretSource::Env("NAME".to_owned()));
-    assert_eq!(source("File(\"a\")"), SecretSource::File("/home/somebody/work/a".into()));
+    assert_eq!(source("File(\"a\")"), SecretSource::File("/home/somebody/files/a".into()));
     assert_eq!(source("File(\"~/a\")"), SecretSource::File("/home/somebody/a".into()));
     let words = ["pass", "show", "x"].map(str::to_owned);
     assert_eq!(source("Command([\"pass\", \"show\", \"x\"])"), SecretSource::Command(words.into()));
