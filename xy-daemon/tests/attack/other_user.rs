@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use xy_daemon::protocol::method::{List, ListParams};
+use xy_daemon::protocol::method::{List, ListParams, OperationParams, Stop};
 
 use crate::support::{SERVER, World, ready, script, within};
 
@@ -80,6 +80,8 @@ async fn no_file_of_the_daemon_tells_another_user_anything() {
     let Some(program) = program(&world) else { return };
     let client = world.boot().await;
     ready(&client, "web").await;
+    // Its output is in its file when its end is told, and not before.
+    within("stop", client.call::<Stop>(OperationParams::named("web"))).await.expect("answered");
     let files: Vec<_> =
         [world.path("state/xy"), world.path("run/xy")].iter().flat_map(|path| files_below(path)).collect();
     let has = |name: &str| files.iter().any(|file| file.ends_with(name));

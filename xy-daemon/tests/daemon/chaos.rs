@@ -133,6 +133,7 @@ impl Chaos {
                 ports.insert(number, port);
                 let check = format!(
                     "port: {port}, ready: Http(path: \"/\"), \
+                     start_timeout: \"10s\", \
                      liveness: (probe: Http(path: \"/\"), interval: \"100ms\", timeout: \"1s\", failures: 2), "
                 );
                 (format!("spawn 2 serve {port}"), check)
@@ -250,7 +251,7 @@ impl Chaos {
                     victim = Victim::DaemonHeldBack;
                 }
             }
-            // It is replaced because it does not answer; nobody helps it.
+            // It is replaced because it does not answer, before it is ready or after; nobody helps it.
             Victim::Suspended => until_gone(pid).await,
             Victim::Paused => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
