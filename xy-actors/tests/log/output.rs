@@ -93,6 +93,8 @@ async fn many_small_rotations_neither_tear_nor_drop_nor_reorder() {
         assert!(!soon(attachment.drain(DRAIN_GRACE)).await.held);
         from = to;
     }
+    let health = log.health();
+    assert_eq!((health.lines, health.dropped_lines, health.last_error), (2 * LINES, 0, None));
     let lines = read_files(root.path(), "web");
     for stream in [Stream::Out, Stream::Err] {
         let numbers = lines.iter().filter(|line| line.stream == stream).map(number);

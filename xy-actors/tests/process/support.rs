@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use xy_actors::process::{HostOptions, OsProcess, ProcessExit, ProcessHost, ProcessOutput, ProcessSpec};
 
 /// Nothing here takes longer, on a busy machine, unless it is broken.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Names the scenario that [`host_process`](crate::host_process::host_process) runs.
 pub(crate) const SCENARIO: &str = "XY_TEST_SCENARIO";

@@ -80,7 +80,7 @@ async fn a_guard_reports_each_way_of_ending_once() {
         orders.send(order).expect("runs");
         let stopped = tree.wait_for("thread", |child| child.state == State::Stopped);
         let child =
-            tokio::time::timeout(Duration::from_secs(20), stopped).await.expect("in time").expect("child");
+            tokio::time::timeout(Duration::from_secs(60), stopped).await.expect("in time").expect("child");
         let report = child.last_exit.expect("an exit").report;
         assert_eq!((report.exit, &report.cause), (exit, &cause));
         let (_, history) = tree.which_child_with_history("thread").await.expect("a child");

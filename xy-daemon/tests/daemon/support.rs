@@ -18,7 +18,7 @@ use xy_daemon::protocol::method::{
 };
 
 /// How long anything may take before a test fails.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The scripted server.
 pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_xy-testserver");

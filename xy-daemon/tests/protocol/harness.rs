@@ -27,7 +27,7 @@ use xy_daemon::rpc::{Service, Subscription, serve};
 use xy_daemon::socket::Listener;
 
 /// How long anything may take before a test fails.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Fails the test if `future` takes too long.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
