@@ -1,6 +1,11 @@
 //! `xyctl events`: what happened to the servers, by number.
 
-use xy_daemon::protocol::method::{Event, Events, EventsParams, Notification, Version, VersionParams};
+use std::collections::BTreeSet;
+
+use xy_daemon::client::Client;
+use xy_daemon::protocol::method::{
+    Event, Events, EventsParams, List, ListParams, Notification, Version, VersionParams,
+};
 use xy_daemon::protocol::pattern;
 
 use super::logs::{End, Tagged, follow, skipped};
@@ -8,7 +13,7 @@ use crate::args::EventsArgs;
 use crate::error::{CommandError, exit_code};
 use crate::output::time::Clock;
 use crate::output::{Output, event};
-use crate::session::Session;
+use crate::session::{Selection, Session, nearest};
 
 /// The number of the first event there ever is.
 pub(super) const FIRST: u64 = 1;
@@ -19,8 +24,8 @@ pub(super) async fn run(args: &EventsArgs, session: &mut Session<'_>) -> Result<
     // What is asked for of the past is looked for from its beginning.
     let from = if args.follow && args.since.is_none() { args.from } else { Some(args.from.unwrap_or(FIRST)) };
     let mut events = client.subscribe::<Events>(EventsParams { from, follow: args.follow }).await?;
+    let wanted = Wanted::new(args.since, &args.names, &client).await?;
     let output = &mut *session.output;
-    let wanted = Wanted { since: args.since, names: args.names.clone() };
     let mut printer = Printer { clock: Clock::local(), is_asked_for: args.from.is_some(), wanted };
     let end =
         follow(&mut events, output, args.follow, |notification, output| printer.print(notification, output))
@@ -31,7 +36,15 @@ pub(super) async fn run(args: &EventsArgs, session: &mut Session<'_>) -> Result<
         client.call::<Version>(VersionParams::default()).await?;
         output.note("the events have ended: the daemon is stopping");
     }
-    Ok(exit_code::SUCCESS)
+    let mut code = exit_code::SUCCESS;
+    // Who follows may wait for a server that is still to come.
+    let unknown = if args.follow { BTreeSet::new() } else { printer.wanted.unknown };
+    for name in unknown {
+        let nearest = nearest(&client, &name).await;
+        output.error(&CommandError::ServerNotFound { name, nearest });
+        code = exit_code::FAILED;
+    }
+    Ok(code)
 }
 
 /// Writes events as lines for people or objects for programs.
@@ -47,18 +60,37 @@ struct Printer {
 #[derive(Debug)]
 struct Wanted {
     since: Option<u64>,
+    /// Names and patterns as they were given, for servers of the past.
     names: Vec<String>,
+    /// The servers of the present that are meant, by tags and files as well.
+    servers: BTreeSet<String>,
+    /// The names that have meant nothing so far.
+    unknown: BTreeSet<String>,
 }
 
 impl Wanted {
-    fn has(&self, event: &Event) -> bool {
+    async fn new(since: Option<u64>, names: &[String], client: &Client) -> Result<Self, CommandError> {
+        let (mut servers, mut unknown) = (BTreeSet::new(), BTreeSet::new());
+        if !names.is_empty() {
+            let listed = client.call::<List>(ListParams {}).await?.servers;
+            let selection = Selection::of(names);
+            unknown.extend(selection.missing(&listed));
+            let meant = listed.into_iter().filter(|server| selection.means(server));
+            servers.extend(meant.map(|server| server.name));
+        }
+        Ok(Self { since, names: names.to_vec(), servers, unknown })
+    }
+
+    fn has(&mut self, event: &Event) -> bool {
         let is_meant = |name: &String| {
             let below = event.path.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('/'));
-            // An event does not say the tags of its server.
             below || pattern::matches(name, &event.path, &[])
         };
+        self.unknown.retain(|name| !is_meant(name));
         self.since.is_none_or(|since| event.at_unix_ms >= since)
-            && (self.names.is_empty() || self.names.iter().any(is_meant))
+            && (self.names.is_empty()
+                || self.servers.contains(&event.path)
+                || self.names.iter().any(is_meant))
     }
 }
 

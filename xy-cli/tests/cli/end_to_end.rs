@@ -187,6 +187,11 @@ fn events_begin_at_a_number_or_a_time_and_can_be_of_some_servers() {
     let of_api = lines(&["events", "api"]);
     assert!(of_api > 0 && of_api < all, "{of_api} of {all}");
     assert_eq!(lines(&["events", "a*"]), of_api);
+    assert_eq!(lines(&["events", "@blue"]), of_api + lines(&["events", "web"]));
+    let unknown = daemon.xyctl(&["events", "api", "apo", "@none"]);
+    assert_eq!((unknown.code, unknown.text().lines().count()), (Some(1), of_api), "{unknown:?}");
+    assert!(unknown.stderr.contains("`apo`") && unknown.stderr.contains("`api`?"), "{unknown:?}");
+    assert!(unknown.stderr.contains("@none"), "{unknown:?}");
 }
 
 #[test]
