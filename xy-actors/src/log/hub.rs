@@ -243,7 +243,7 @@ impl LogHub {
         }
         let memory = if state.has_memory { descriptors.pop() } else { None };
         let mut pipes: Vec<Option<OwnedFd>> = descriptors.into_iter().map(Some).collect();
-        let inherited = memory.map(Inherited::new).transpose().map_err(LogError::Memory)?;
+        let inherited = memory.map(Inherited::new);
         let pool = Arc::new(inherited.as_ref().map(Inherited::pool).unwrap_or_default());
         let hub = Self::with_pool(directory, Arc::clone(&pool));
         let mut watched = Vec::new();

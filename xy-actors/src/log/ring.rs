@@ -59,7 +59,7 @@ impl Pool {
 #[derive(Debug)]
 pub(super) struct Inherited {
     file: File,
-    /// `None` if that program is a part of this one: then it is copied.
+    /// `None` if that program is a part of this one, or the system refuses: then it is copied.
     memory: Option<Arc<SharedMemory>>,
 }
 
@@ -67,9 +67,12 @@ impl Inherited {
     /// Goes on with it.
     ///
     /// Until its pool is [let go](Pool::let_go), nothing of it is given back, so that the other program could go on too.
-    pub(super) fn new(file: OwnedFd) -> io::Result<Self> {
-        let memory = SharedMemory::adopt(file.try_clone()?)?;
-        Ok(Self { file: file.into(), memory })
+    pub(super) fn new(file: OwnedFd) -> Self {
+        let memory = SharedMemory::adopt(file.as_fd()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the memory of the logs is copied");
+            None
+        });
+        Self { file: file.into(), memory }
     }
 
     /// Returns a pool that goes on with it.

@@ -66,9 +66,9 @@ impl SharedMemory {
     ///
     /// # Errors
     /// If the system refuses.
-    pub(crate) fn adopt(file: OwnedFd) -> io::Result<Option<Arc<Self>>> {
-        let size = system::size(&file)?;
-        let memory = Self::of(file, size)?;
+    pub(crate) fn adopt(file: BorrowedFd<'_>) -> io::Result<Option<Arc<Self>>> {
+        let size = system::size(file)?;
+        let memory = Self::of(file.try_clone_to_owned()?, size)?;
         if let Some(memory) = &memory {
             let mut claims = memory.claims();
             (claims.holds, claims.is_swept) = (1, false);
@@ -215,7 +215,7 @@ fn rounded(length: usize) -> u64 {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io;
-    use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+    use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
     use std::ptr::{self, NonNull};
 
     /// As much as is never used up, at some bytes of bookkeeping for what is.
@@ -244,7 +244,7 @@ mod linux {
     }
 
     /// Returns the size of a file that nobody can make shorter, and refuses any other.
-    pub(super) fn size(file: &OwnedFd) -> io::Result<u64> {
+    pub(super) fn size(file: BorrowedFd<'_>) -> io::Result<u64> {
         // SAFETY: a call on an open descriptor.
         let seals = checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) })?;
         if seals & libc::F_SEAL_SHRINK == 0 {
@@ -312,7 +312,7 @@ mod linux {
 #[cfg(not(target_os = "linux"))]
 mod unsupported {
     use std::io;
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{BorrowedFd, OwnedFd};
     use std::ptr::NonNull;
 
     fn unsupported<T>() -> io::Result<T> {
@@ -323,7 +323,7 @@ mod unsupported {
         unsupported()
     }
 
-    pub(super) fn size(_file: &OwnedFd) -> io::Result<u64> {
+    pub(super) fn size(_file: BorrowedFd<'_>) -> io::Result<u64> {
         unsupported()
     }
 
@@ -393,14 +393,14 @@ mod tests {
         area[LENGTH - 1] = 7;
         memory.hold();
         let file = memory.as_fd().try_clone_to_owned().unwrap();
-        assert!(SharedMemory::adopt(file.try_clone().unwrap()).unwrap().is_none());
+        assert!(SharedMemory::adopt(file.as_fd()).unwrap().is_none());
         let offset = area.offset();
         drop((area, forgotten, memory));
         // One that fails to go on changes nothing for the next one.
-        let failed = SharedMemory::adopt(file.try_clone().unwrap()).unwrap().unwrap();
+        let failed = SharedMemory::adopt(file.as_fd()).unwrap().unwrap();
         drop(failed.map(offset, LENGTH).unwrap());
         drop(failed);
-        let memory = SharedMemory::adopt(file).unwrap().unwrap();
+        let memory = SharedMemory::adopt(file.as_fd()).unwrap().unwrap();
         let area = memory.map(offset, LENGTH).unwrap();
         assert_eq!(area[LENGTH - 1], 7);
         assert_eq!(taken(&memory), 2 * LENGTH);
@@ -433,7 +433,7 @@ mod tests {
 
     #[test]
     fn a_file_that_could_become_shorter_is_refused() {
-        let refused = SharedMemory::adopt(tempfile::tempfile().unwrap().into());
+        let refused = SharedMemory::adopt(tempfile::tempfile().unwrap().as_fd());
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }
