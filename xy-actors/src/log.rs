@@ -61,6 +61,7 @@ mod pump;
 mod query;
 mod reader;
 mod record;
+mod ring;
 mod rotation;
 mod sink;
 mod watch;

@@ -215,9 +215,9 @@ impl Upgrade<'_> {
                 number
             };
             kept.extend(tree.take_descriptors());
-            let mut pipes = Vec::with_capacity(logs.pipes().len());
-            for pipe in logs.pipes() {
-                pipes.push(keep(&mut kept, pipe.try_clone()?));
+            let mut of_logs = Vec::with_capacity(logs.descriptors().len());
+            for descriptor in logs.descriptors() {
+                of_logs.push(keep(&mut kept, descriptor.try_clone()?));
             }
             let http = self.http_socket.map(|socket| socket.try_clone()).transpose()?;
             let descriptors = Descriptors {
@@ -227,7 +227,7 @@ impl Upgrade<'_> {
                 is_listener_inherited: self.listener.is_inherited(),
                 http: http.map(|socket| keep(&mut kept, socket.into())),
                 old_program: keep(&mut kept, this_program()?),
-                pipes,
+                pipes: of_logs,
                 all: kept.iter().map(|fd| fd.as_raw_fd()).collect(),
             };
             let handoff = Handoff {

@@ -1,17 +1,25 @@
 //! What a hub knows, as plain data: for another program that goes on with the same pipes; pure.
+//!
+//! What memory holds is not part of it, but for little of it: it stays where it is, and goes along by one descriptor.
 
 use std::time::Duration;
 
 use super::LogSettings;
-use super::buffer::{Buffer, Run};
+use super::buffer::{BufferState, Run};
 use super::record::Stream;
+use super::ring::RingState;
 
 /// The first bytes of an encoded state; the last one is the version of the format.
-const MAGIC: &[u8; 8] = b"xy-logs\x01";
+const MAGIC: &[u8; 8] = b"xy-logs\x02";
+
+/// Those of the version before, which held all lines itself.
+const MAGIC_OF_COPIES: &[u8; 8] = b"xy-logs\x01";
 
 /// Everything a hub knows beside its pipes and files, made by [`LogHub::hand_over`](super::LogHub::hand_over).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HubState {
+    /// Whether there is memory that stays where it is; its descriptor comes after the pipes.
+    pub(super) has_memory: bool,
     pub(super) logs: Vec<LogState>,
 }
 
@@ -20,10 +28,7 @@ pub struct HubState {
 pub(super) struct LogState {
     pub(super) name: String,
     pub(super) settings: LogSettings,
-    pub(super) end: u64,
-    pub(super) next: u64,
-    pub(super) runs: Vec<Run>,
-    pub(super) bytes: Vec<u8>,
+    pub(super) buffer: BufferState,
     pub(super) dropped_lines: u64,
     pub(super) complete_from: u64,
     pub(super) last_error: Option<String>,
@@ -63,7 +68,7 @@ pub enum StateError {
 impl HubState {
     /// Returns how many descriptors belong to it.
     pub fn descriptors(&self) -> usize {
-        self.pipes().count()
+        self.pipes().count() + usize::from(self.has_memory)
     }
 
     fn pipes(&self) -> impl Iterator<Item = &PipeState> {
@@ -73,6 +78,7 @@ impl HubState {
     /// Writes it as bytes, for a file that survives the exchange of the program.
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer(MAGIC.to_vec());
+        writer.number(u64::from(self.has_memory));
         writer.number(self.logs.len() as u64);
         for log in &self.logs {
             let LogSettings { max_size, max_age, keep, buffer } = log.settings;
@@ -83,17 +89,10 @@ impl HubState {
             });
             writer.number(u64::from(keep));
             writer.number(buffer as u64);
-            writer.number(log.end);
-            writer.number(log.next);
-            writer.number(log.runs.len() as u64);
-            for run in &log.runs {
-                writer.number(run.start);
-                writer.number(run.first);
-                writer.number(run.unix_ms.cast_unsigned());
-                writer.stream(run.stream);
-                writer.number(u64::from(run.partial));
-            }
-            writer.bytes(&log.bytes);
+            writer.number(log.buffer.end);
+            writer.number(log.buffer.next);
+            writer.ring(&log.buffer.runs);
+            writer.ring(&log.buffer.bytes);
             writer.number(log.dropped_lines);
             writer.number(log.complete_from);
             writer.option(log.last_error.as_deref(), |writer, error| writer.bytes(error.as_bytes()));
@@ -121,26 +120,24 @@ impl HubState {
     ///
     /// [`StateError::Format`] if another version wrote it, [`StateError::Damaged`] if it is not whole or makes no sense.
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
-        let mut reader = Reader(bytes.strip_prefix(MAGIC).ok_or(StateError::Format)?);
+        let (rest, are_copied) = match bytes.split_first_chunk() {
+            Some((MAGIC, rest)) => (rest, false),
+            Some((MAGIC_OF_COPIES, rest)) => (rest, true),
+            _ => return Err(StateError::Format),
+        };
+        let mut reader = Reader { rest, are_copied };
         let state = reader.hub().ok_or(StateError::Damaged)?;
-        if !reader.0.is_empty() || state.pipes().any(|pipe| pipe.carry.len() > super::MAX_LINE) {
+        if !reader.rest.is_empty() || state.pipes().any(|pipe| pipe.carry.len() > super::MAX_LINE) {
             return Err(StateError::Damaged);
         }
         let mut used: Vec<u64> = state.pipes().map(|pipe| pipe.descriptor).collect();
         used.sort_unstable();
         if !used.iter().copied().eq(0..used.len() as u64)
-            || state.logs.iter().any(|log| log.buffer().is_none())
+            || state.logs.iter().any(|log| !log.buffer.is_sound())
         {
             return Err(StateError::Damaged);
         }
         Ok(state)
-    }
-}
-
-impl LogState {
-    /// Restores what memory held; `None` if the parts contradict each other.
-    pub(super) fn buffer(&self) -> Option<Buffer> {
-        Buffer::restored(self.settings.buffer, self.end, self.next, self.runs.clone(), self.bytes.clone())
     }
 }
 
@@ -164,6 +161,19 @@ impl Writer {
         });
     }
 
+    fn ring(&mut self, ring: &RingState) {
+        match *ring {
+            RingState::Copied(ref bytes) => {
+                self.number(0);
+                self.bytes(bytes);
+            }
+            RingState::Shared { offset, capacity, start, length } => {
+                self.number(1);
+                [offset, capacity, start, length].into_iter().for_each(|number| self.number(number));
+            }
+        }
+    }
+
     fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         self.number(u64::from(value.is_some()));
         if let Some(value) = value {
@@ -172,19 +182,23 @@ impl Writer {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+struct Reader<'a> {
+    rest: &'a [u8],
+    /// Whether it is of the version that held all lines itself.
+    are_copied: bool,
+}
 
 impl Reader<'_> {
     fn number(&mut self) -> Option<u64> {
-        let (number, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
+        let (number, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
         Some(u64::from_le_bytes(*number))
     }
 
     fn bytes(&mut self) -> Option<Vec<u8>> {
         let length = usize::try_from(self.number()?).ok()?;
-        let (bytes, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
+        let (bytes, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
         Some(bytes.to_vec())
     }
 
@@ -219,7 +233,8 @@ impl Reader<'_> {
     }
 
     fn hub(&mut self) -> Option<HubState> {
-        Some(HubState { logs: self.many(Self::log)? })
+        let has_memory = !self.are_copied && self.flag()?;
+        Some(HubState { has_memory, logs: self.many(Self::log)? })
     }
 
     fn log(&mut self) -> Option<LogState> {
@@ -234,15 +249,34 @@ impl Reader<'_> {
         Some(LogState {
             name,
             settings,
-            end: self.number()?,
-            next: self.number()?,
-            runs: self.many(Self::run)?,
-            bytes: self.bytes()?,
+            buffer: self.buffer()?,
             dropped_lines: self.number()?,
             complete_from: self.number()?,
             last_error: self.option(Self::text)?,
             loss: self.option(|reader| Some((reader.number()?, reader.text()?)))?,
             attachments: self.many(Self::attachment)?,
+        })
+    }
+
+    fn buffer(&mut self) -> Option<BufferState> {
+        let (end, next) = (self.number()?, self.number()?);
+        if self.are_copied {
+            let runs = self.many(Self::run)?;
+            let runs = RingState::Copied(runs.into_iter().flat_map(Run::to_bytes).collect());
+            return Some(BufferState { end, next, runs, bytes: RingState::Copied(self.bytes()?) });
+        }
+        Some(BufferState { end, next, runs: self.ring()?, bytes: self.ring()? })
+    }
+
+    fn ring(&mut self) -> Option<RingState> {
+        if !self.flag()? {
+            return Some(RingState::Copied(self.bytes()?));
+        }
+        Some(RingState::Shared {
+            offset: self.number()?,
+            capacity: self.number()?,
+            start: self.number()?,
+            length: self.number()?,
         })
     }
 
@@ -267,21 +301,35 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::buffer::Buffer;
     use super::*;
 
+    /// What the first version wrote of [`state`].
+    const FIRST: &[u8] = include_bytes!("../../tests/log/hub-state-1.bin");
+
+    /// The same with a log whose lines stay in memory.
+    fn with_memory() -> HubState {
+        let mut state = state();
+        let mut loud = state.logs[1].clone();
+        loud.name = "loud".into();
+        let ring = |offset, length| RingState::Shared { offset, capacity: 1 << 20, start: 64, length };
+        loud.buffer = BufferState { end: 1 << 40, next: 7, runs: ring(0, 96), bytes: ring(1 << 20, 1 << 20) };
+        state.logs.push(loud);
+        state.has_memory = true;
+        state
+    }
+
     fn state() -> HubState {
-        let mut buffer = Buffer::new(1 << 20);
+        let mut buffer = Buffer::new(1 << 20, &Arc::default());
         buffer.push_lines(Stream::Out, -5, b"a\n\xff\0\n", 2);
         buffer.push_part(Stream::Err, 7, b"half");
-        let (end, next, runs, bytes) = buffer.contents();
         let pipe = |stream, descriptor| PipeState { stream, descriptor, carry: b"begin".to_vec() };
         let log = LogState {
             name: "group/web".into(),
             settings: LogSettings { max_age: Some(Duration::from_secs(60)), ..LogSettings::default() },
-            end,
-            next,
-            runs,
-            bytes,
+            buffer: buffer.state(),
             dropped_lines: 3,
             complete_from: 2,
             last_error: Some("disk full".into()),
@@ -298,29 +346,55 @@ mod tests {
             attachments: vec![],
             ..log.clone()
         };
-        HubState { logs: vec![log, idle] }
+        HubState { has_memory: false, logs: vec![log, idle] }
     }
 
     #[test]
     fn a_state_reads_back_as_it_was() {
         assert_eq!(HubState::decode(&state().encode()), Ok(state()));
+        assert_eq!(HubState::decode(&with_memory().encode()), Ok(with_memory()));
         assert_eq!(HubState::decode(&HubState::default().encode()), Ok(HubState::default()));
+    }
+
+    #[test]
+    fn what_the_first_version_wrote_is_understood() {
+        assert_eq!(HubState::decode(FIRST), Ok(state()));
+    }
+
+    #[test]
+    fn a_buffer_that_cannot_be_is_refused() {
+        let shared = |offset, capacity, start, length| RingState::Shared { offset, capacity, start, length };
+        for (runs, bytes) in [
+            (shared(0, 64, 0, 96), shared(0, 64, 0, 64)),
+            (shared(0, 96, 96, 32), shared(0, 64, 0, 64)),
+            (shared(0, 96, 16, 32), shared(0, 64, 0, 64)),
+            (shared(0, 80, 0, 32), shared(0, 64, 0, 64)),
+            (shared(0, 96, 0, 48), shared(0, 64, 0, 64)),
+            (shared(0, 96, 0, 32), shared(0, 64, 0, 65)),
+            (shared(0, 96, 0, 32), shared(0, u64::MAX, 0, 64)),
+            (shared(0, 96, 0, 32), shared(0, 200, 0, 150)),
+            (RingState::Copied(vec![0; 33]), shared(0, 64, 0, 64)),
+        ] {
+            let mut damaged = with_memory();
+            damaged.logs[2].buffer = BufferState { end: 100, next: 7, runs, bytes };
+            assert_eq!(HubState::decode(&damaged.encode()), Err(StateError::Damaged), "{damaged:?}");
+        }
     }
 
     #[test]
     fn the_format_of_a_state_is_fixed() {
         // Another version of this program reads it: a change of the format needs a change of its version.
-        let encoded = state().encode();
+        let encoded = with_memory().encode();
         let sum = encoded.iter().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(*byte)));
         assert_eq!((encoded.len(), sum), (FORMAT_LENGTH, FORMAT_SUM));
     }
 
-    const FORMAT_LENGTH: usize = 565;
-    const FORMAT_SUM: u32 = 3_785_754_323;
+    const FORMAT_LENGTH: usize = 761;
+    const FORMAT_SUM: u32 = 2_947_874_929;
 
     #[test]
     fn a_damaged_state_is_refused_and_never_panics() {
-        let encoded = state().encode();
+        let encoded = with_memory().encode();
         for end in 0..encoded.len() {
             assert!(HubState::decode(&encoded[..end]).is_err(), "cut at {end}");
         }
@@ -335,7 +409,7 @@ mod tests {
         }
         assert!(refused > encoded.len() / 2, "only {refused} of {}", 2 * encoded.len());
         let mut newer = encoded;
-        newer[7] = 2;
+        newer[7] = 3;
         assert_eq!(HubState::decode(&newer), Err(StateError::Format));
     }
 
@@ -344,6 +418,6 @@ mod tests {
         let mut twice = state();
         twice.logs[0].attachments[0].pipes[0].descriptor = 0;
         assert_eq!(HubState::decode(&twice.encode()), Err(StateError::Damaged));
-        assert_eq!(state().descriptors(), 2);
+        assert_eq!((state().descriptors(), with_memory().descriptors()), (2, 3));
     }
 }

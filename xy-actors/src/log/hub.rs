@@ -19,10 +19,11 @@ use super::handover::{AttachmentState, HubState, LogState, StateError};
 use super::holder::{self, PipeHolder};
 use super::marker::Marker;
 use super::name::{self, NameFault};
-use super::pump::{Command, Pump};
+use super::pump::{Command, Pump, Watched};
 use super::query::LogQuery;
 use super::reader::LogReader;
 use super::record::{LogLine, Stream};
+use super::ring::{Inherited, Pool};
 use super::watch::LineWatch;
 
 /// The usual limit for [`Attachment::drain`].
@@ -68,6 +69,9 @@ pub enum LogError {
     /// What was handed over cannot be taken up.
     #[error("the logs were not taken up")]
     State(#[source] StateError),
+    /// The memory with the recent lines cannot be passed on, or not be taken up.
+    #[error("passing on the memory of the logs failed")]
+    Memory(#[source] io::Error),
     /// The log thread has ended, because its logs were handed over.
     #[error("the log thread has ended")]
     Gone,
@@ -91,6 +95,8 @@ struct HubInner {
 #[derive(Debug)]
 struct Engine {
     directory: Option<Arc<Root>>,
+    /// Where the recent lines are.
+    pool: Arc<Pool>,
     pump: Mutex<Option<Arc<Pump>>>,
 }
 
@@ -117,8 +123,12 @@ impl LogHub {
     ///
     /// The directory is created when it is needed, readable by this user only.
     pub fn new(directory: Option<PathBuf>) -> Self {
+        Self::with_pool(directory, Arc::default())
+    }
+
+    fn with_pool(directory: Option<PathBuf>, pool: Arc<Pool>) -> Self {
         let directory = directory.as_deref().map(Root::new);
-        let engine = Arc::new(Engine { directory, pump: Mutex::new(None) });
+        let engine = Arc::new(Engine { directory, pool, pump: Mutex::new(None) });
         Self { inner: Arc::new(HubInner { engine, logs: Mutex::new(BTreeMap::new()) }) }
     }
 
@@ -138,7 +148,8 @@ impl LogHub {
             log.set_settings(settings);
             return Ok(log.clone());
         }
-        let log = self.log(name, State::new(settings));
+        let buffer = Buffer::new(settings.buffer, &self.inner.engine.pool);
+        let log = self.log(name, State::new(settings, buffer));
         logs.insert(name.to_owned(), log.clone());
         Ok(log)
     }
@@ -169,7 +180,8 @@ impl LogHub {
     /// # Errors
     ///
     /// [`LogError::Start`] if there is no thread yet and it cannot be started, [`LogError::Duplicate`] if a pipe cannot be
-    /// duplicated, and [`LogError::Gone`] if the thread has ended.
+    /// duplicated, [`LogError::Memory`] if the memory of the recent lines cannot, and [`LogError::Gone`] if the thread has
+    /// ended.
     ///
     /// # Cancel safety
     ///
@@ -180,24 +192,23 @@ impl LogHub {
         let (verdict, awaited) = std::sync::mpsc::sync_channel(1);
         pump.send(Command::HandOver { reply, verdict: awaited }).map_err(|_| LogError::Gone)?;
         let parts = parts.await.map_err(|_| LogError::Gone)?.map_err(LogError::Duplicate)?;
+        // Settings may change meanwhile, and with them where the lines are: not so what the state tells of.
+        let memory = self.inner.engine.pool.hold().map_err(LogError::Memory)?;
+        let held = Held(Some(Arc::clone(&self.inner.engine.pool)));
         // The logs that were never written to are not known to the thread.
         let mut shares: BTreeMap<String, Arc<Shared>> = BTreeMap::new();
         for (name, log) in &*locked(&self.inner.logs) {
             shares.insert(name.clone(), Arc::clone(&log.inner.shared));
         }
         shares.extend(parts.logs.iter().map(|part| (part.shared.name.clone(), Arc::clone(&part.shared))));
-        let mut state = HubState::default();
+        let mut state = HubState { has_memory: memory.is_some(), ..HubState::default() };
         for (name, shared) in &shares {
             let part = parts.logs.iter().find(|part| Arc::ptr_eq(&part.shared, shared));
             let known = shared.lock();
-            let (end, next, runs, bytes) = known.buffer.contents();
             state.logs.push(LogState {
                 name: name.clone(),
                 settings: known.settings,
-                end,
-                next,
-                runs,
-                bytes,
+                buffer: known.buffer.state(),
                 dropped_lines: known.dropped_lines,
                 complete_from: known.complete_from,
                 last_error: known.last_error.clone(),
@@ -205,35 +216,40 @@ impl LogHub {
                 attachments: part.map(|part| part.attachments.clone()).unwrap_or_default(),
             });
         }
-        Ok(HandOver { state, pipes: parts.pipes, shares: shares.into_values().collect(), verdict })
+        let mut descriptors = parts.pipes;
+        descriptors.extend(memory);
+        Ok(HandOver { state, descriptors, shares: shares.into_values().collect(), verdict, held })
     }
 
     /// Creates a hub that goes on where another one stopped, with the same line numbers and what memory held; reading
-    /// goes on at once.
+    /// goes on at once. If it fails, nothing was read.
     ///
-    /// The pipes are those of [`HandOver::into_parts`], in the same order. A follower of the other hub goes on with
+    /// The descriptors are those of [`HandOver::into_parts`], in the same order. A follower of the other hub goes on with
     /// [`Cursor::At`] its position. Each attachment that still had a pipe is returned; its log says its name. Notes and
     /// line watches of the other hub are not part of the state, see [`Attachment::watch`].
     ///
     /// # Errors
     ///
-    /// [`LogError::State`] if the number of pipes is not that of the state or the state contradicts itself; else as
-    /// [`Log::attach`].
+    /// [`LogError::State`] if the number of descriptors is not that of the state or the state contradicts itself,
+    /// [`LogError::Memory`] if the recent lines are not in the memory that it tells of; else as [`Log::attach`].
     pub fn take_up(
         directory: Option<PathBuf>,
         state: HubState,
-        pipes: Vec<OwnedFd>,
+        mut descriptors: Vec<OwnedFd>,
     ) -> Result<(Self, Vec<Attachment>), LogError> {
         let damaged = || LogError::State(StateError::Damaged);
-        if pipes.len() != state.descriptors() {
+        if descriptors.len() != state.descriptors() || state.logs.iter().any(|log| !log.buffer.is_sound()) {
             return Err(damaged());
         }
-        let mut pipes: Vec<Option<OwnedFd>> = pipes.into_iter().map(Some).collect();
-        let hub = Self::new(directory);
-        let mut attachments = Vec::new();
+        let memory = if state.has_memory { descriptors.pop() } else { None };
+        let mut pipes: Vec<Option<OwnedFd>> = descriptors.into_iter().map(Some).collect();
+        let inherited = memory.map(Inherited::new);
+        let pool = Arc::new(inherited.as_ref().map(Inherited::pool).unwrap_or_default());
+        let hub = Self::with_pool(directory, Arc::clone(&pool));
+        let mut watched = Vec::new();
         for known in state.logs {
-            let mut state = State::new(known.settings);
-            state.buffer = known.buffer().ok_or_else(damaged)?;
+            let buffer = Buffer::restored(known.settings.buffer, known.buffer, &pool, inherited.as_ref());
+            let mut state = State::new(known.settings, buffer.map_err(LogError::Memory)?);
             state.dropped_lines = known.dropped_lines;
             state.complete_from = known.complete_from;
             state.last_error = known.last_error;
@@ -249,9 +265,14 @@ impl LogHub {
                     let pipe = index.and_then(|index| pipes.get_mut(index)?.take()).ok_or_else(damaged)?;
                     inherited.push((part.stream, pipe, part.carry));
                 }
-                attachments.push(log.attach_pipes(incarnation, inherited, None)?);
+                watched.push((incarnation, log.watch_pipes(inherited)?, log.clone()));
             }
         }
+        // What can fail is done: nothing was read or changed before, so that the other one could go on.
+        pool.let_go();
+        let attach =
+            |(incarnation, watched, log): (_, _, Log)| log.attach_watched_pipes(incarnation, watched, None);
+        let attachments = watched.into_iter().map(attach).collect::<Result<_, _>>()?;
         Ok((hub, attachments))
     }
 
@@ -292,9 +313,22 @@ impl LogHub {
 #[must_use = "the hub stands still as long as this is held"]
 pub struct HandOver {
     state: HubState,
-    pipes: Vec<OwnedFd>,
+    descriptors: Vec<OwnedFd>,
     shares: Vec<Arc<Shared>>,
     verdict: SyncSender<()>,
+    held: Held,
+}
+
+/// The memory of the recent lines stays as it is for as long as this is not dropped.
+#[derive(Debug)]
+struct Held(Option<Arc<Pool>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.0 {
+            pool.let_go();
+        }
+    }
 }
 
 impl HandOver {
@@ -303,18 +337,21 @@ impl HandOver {
         &self.state
     }
 
-    /// Returns duplicates of the pipes, closed on exec like all descriptors, in the order that the state refers to.
-    pub fn pipes(&self) -> &[OwnedFd] {
-        &self.pipes
+    /// Returns duplicates of the pipes, and a descriptor of the memory with the recent lines, closed on exec like all
+    /// descriptors, in the order that the state refers to.
+    pub fn descriptors(&self) -> &[OwnedFd] {
+        &self.descriptors
     }
 
     /// Ends the hub, whose logs are closed, and leaves everything to another one.
-    pub fn into_parts(self) -> (HubState, Vec<OwnedFd>) {
+    pub fn into_parts(mut self) -> (HubState, Vec<OwnedFd>) {
+        // For good: what this one no longer needs, the other one does.
+        self.held.0 = None;
         // Before the thread hears of it: nothing may be added from here on.
         self.shares.iter().for_each(|shared| shared.close());
         // A thread that has ended keeps nothing either.
         let _ = self.verdict.send(());
-        (self.state, self.pipes)
+        (self.state, self.descriptors)
     }
 }
 
@@ -365,9 +402,9 @@ pub(super) struct State {
 }
 
 impl State {
-    fn new(settings: LogSettings) -> Self {
+    fn new(settings: LogSettings, buffer: Buffer) -> Self {
         Self {
-            buffer: Buffer::new(settings.buffer),
+            buffer,
             settings,
             dropped_lines: 0,
             last_error: None,
@@ -480,15 +517,28 @@ impl Log {
         pipes: Vec<(Stream, OwnedFd, Vec<u8>)>,
         watch: Option<LineWatch>,
     ) -> Result<Attachment, LogError> {
+        self.attach_watched_pipes(incarnation, self.watch_pipes(pipes)?, watch)
+    }
+
+    /// Does the part of [`Log::attach`] that the system can refuse.
+    fn watch_pipes(&self, pipes: Vec<(Stream, OwnedFd, Vec<u8>)>) -> Result<Watched, LogError> {
         let shared = &self.inner.shared;
         if shared.lock().closed {
             return Err(LogError::Closed { name: shared.name.clone() });
         }
+        let watched = self.inner.engine.pump()?.watch_all(pipes);
+        watched.map_err(|source| LogError::Watch { name: shared.name.clone(), source })
+    }
+
+    fn attach_watched_pipes(
+        &self,
+        incarnation: u64,
+        watched: Watched,
+        watch: Option<LineWatch>,
+    ) -> Result<Attachment, LogError> {
         let pump = self.inner.engine.pump()?;
-        let (id, has_ended) = pump
-            .attach(shared, incarnation, pipes, watch)
-            .map_err(|source| LogError::Watch { name: shared.name.clone(), source })?
-            .ok_or(LogError::Gone)?;
+        let attached = pump.attach(&self.inner.shared, incarnation, watched, watch);
+        let (id, has_ended) = attached.ok_or(LogError::Gone)?;
         Ok(Attachment { log: self.clone(), pump, id, incarnation, has_ended })
     }
 

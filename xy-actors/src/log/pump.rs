@@ -114,6 +114,13 @@ pub(super) struct Incoming {
     carry: Vec<u8>,
 }
 
+/// The pipes of one attachment, which are watched.
+#[derive(Debug)]
+pub(super) struct Watched {
+    id: u64,
+    pipes: Vec<Incoming>,
+}
+
 /// What the thread knows of the logs it serves.
 #[derive(Debug)]
 pub(super) struct Parts {
@@ -196,14 +203,8 @@ impl Pump {
         room && self.send(Command::Note { shared, text }).is_ok()
     }
 
-    /// Watches pipes and hands them to the thread; returns the id of the attachment unless the thread has ended.
-    pub(super) fn attach(
-        &self,
-        shared: &Arc<Shared>,
-        incarnation: u64,
-        pipes: Vec<(Stream, OwnedFd, Vec<u8>)>,
-        watch: Option<LineWatch>,
-    ) -> io::Result<Option<(u64, Arc<AtomicBool>)>> {
+    /// Watches the pipes of one attachment, of which nothing is read yet.
+    pub(super) fn watch_all(&self, pipes: Vec<(Stream, OwnedFd, Vec<u8>)>) -> io::Result<Watched> {
         let id = self.next_token.fetch_add(1 + pipes.len(), Ordering::Relaxed);
         let mut watched: Vec<Incoming> = Vec::with_capacity(pipes.len());
         for (token, (stream, pipe, carry)) in (id + 1..).map(Token).zip(pipes) {
@@ -214,13 +215,22 @@ impl Pump {
             }
             watched.push(pipe);
         }
-        let (id, shared) = (id as u64, Arc::clone(shared));
+        Ok(Watched { id: id as u64, pipes: watched })
+    }
+
+    /// Hands pipes to the thread; returns the id of the attachment unless the thread has ended.
+    pub(super) fn attach(
+        &self,
+        shared: &Arc<Shared>,
+        incarnation: u64,
+        Watched { id, pipes }: Watched,
+        watch: Option<LineWatch>,
+    ) -> Option<(u64, Arc<AtomicBool>)> {
+        let shared = Arc::clone(shared);
         let has_ended = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&has_ended);
-        match self.send(Command::Attach { id, shared, incarnation, pipes: watched, watch, has_ended: ends }) {
-            Ok(()) => Ok(Some((id, has_ended))),
-            Err(_) => Ok(None),
-        }
+        let sent = self.send(Command::Attach { id, shared, incarnation, pipes, watch, has_ended: ends });
+        sent.is_ok().then_some((id, has_ended))
     }
 
     fn watch(&self, pipe: &Incoming) -> io::Result<()> {

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 pub use super::host::spawner::{lead, settle};
 use super::settings::ResourceLimit;
+pub(crate) use super::sys::{Area, SharedMemory};
 use super::{LiveProcess, sys};
 
 /// What a process host knows beside its options.

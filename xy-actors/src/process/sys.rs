@@ -20,8 +20,10 @@ use tokio::io::unix::AsyncFd;
 use super::ProcessExit;
 
 mod settings;
+mod shared;
 
 pub(super) use settings::{ChildSettings, Credentials, OomScore, REGAINABLE, SET_GID, SET_GROUPS, SET_UID};
+pub(crate) use shared::{Area, SharedMemory};
 
 /// What the child needs before it becomes another program; all of it allocated beforehand.
 ///

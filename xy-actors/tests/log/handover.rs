@@ -10,7 +10,7 @@ use xy_actors::log::{
     StateError, Stream,
 };
 
-use crate::{ample, attach, number, read_files, soon, text};
+use crate::{DEADLINE, ample, attach, number, read_files, soon, text};
 
 /// Writes the numbers of a range as lines, in pieces that end anywhere within them; the last piece when `go` is dropped.
 fn write_in_pieces(
@@ -146,7 +146,7 @@ async fn a_hub_whose_successor_does_not_come_goes_on() {
     let (attachment, mut out, err) = attach(&log, 1);
     drop(err);
     let standing = soon(hub.hand_over()).await.unwrap();
-    assert_eq!(standing.pipes().len(), standing.state().descriptors());
+    assert_eq!(standing.descriptors().len(), standing.state().descriptors());
     out.write_all(b"meanwhile\n").unwrap();
     log.note("noted meanwhile");
     drop(standing);
@@ -186,4 +186,109 @@ async fn a_state_without_its_pipes_is_refused() {
     pipes.pop();
     let refused = LogHub::take_up(None, state, pipes);
     assert!(matches!(refused, Err(LogError::State(StateError::Damaged))));
+}
+
+/// Fills the memory of a log with numbered lines, each with a time of its own; returns how many there were.
+async fn fill(hub: &LogHub, log: &Log, begin: u64) -> u64 {
+    let (attachment, mut out, err) = attach(log, 1);
+    drop(err);
+    let end = begin + 200_000;
+    let writer = thread::spawn(move || {
+        let lines: String = (begin..end).map(|number| format!("{number}\n")).collect();
+        lines.as_bytes().chunks(1_000).for_each(|piece| out.write_all(piece).unwrap());
+    });
+    assert!(!soon(attachment.drain(DEADLINE)).await.held);
+    writer.join().unwrap();
+    hub.flush().await;
+    end
+}
+
+/// Checks that a log holds numbered lines up to an end, as many as its memory is expected to.
+fn assert_held(log: &Log, end: u64, settings: LogSettings) {
+    let lines = log.tail(usize::MAX);
+    let first = end - lines.len() as u64;
+    assert!(lines.iter().map(|line| (line.number, number(line))).eq((first..end).map(|line| (line, line))));
+    let bytes: usize = lines.iter().map(|line| line.bytes.len() + 1).sum();
+    assert!(bytes > settings.buffer / 2, "{bytes} of {}", settings.buffer);
+}
+
+#[tokio::test]
+async fn the_lines_in_memory_stay_where_they_are() {
+    let settings = LogSettings::default();
+    let mut hub = LogHub::new(None);
+    let mut end = 0;
+    for _ in 0..3 {
+        let log = hub.open("web", settings).unwrap();
+        end = fill(&hub, &log, end).await;
+        drop(log);
+        let (state, descriptors) = soon(hub.hand_over()).await.unwrap().into_parts();
+        drop(hub);
+        let state = state.encode();
+        // Where memory does not outlive the program, they are copied.
+        assert!(cfg!(not(target_os = "linux")) || state.len() < 1_000, "{} bytes are copied", state.len());
+        (hub, _) = LogHub::take_up(None, HubState::decode(&state).unwrap(), descriptors).unwrap();
+        assert_held(&hub.open("web", settings).unwrap(), end, settings);
+    }
+}
+
+#[tokio::test]
+async fn whoever_reads_the_old_one_and_whoever_reads_the_new_one_get_the_same() {
+    let settings = LogSettings::default();
+    let hub = LogHub::new(None);
+    let old = hub.open("web", settings).unwrap();
+    let end = fill(&hub, &old, 0).await;
+    let (hub, _) = exchange(hub, None).await;
+    let new = hub.open("web", settings).unwrap();
+    assert_held(&new, end, settings);
+    assert_eq!(old.tail(usize::MAX), new.tail(usize::MAX));
+    let before = old.tail(usize::MAX);
+    fill(&hub, &new, end).await;
+    assert_eq!(old.tail(usize::MAX), before);
+}
+
+#[tokio::test]
+async fn what_was_said_stays_true_when_settings_change_meanwhile() {
+    let settings = LogSettings::default();
+    let hub = LogHub::new(None);
+    let log = hub.open("web", settings).unwrap();
+    let end = fill(&hub, &log, 0).await;
+    let standing = soon(hub.hand_over()).await.unwrap();
+    log.set_settings(LogSettings { buffer: 1_000, ..settings });
+    assert!(log.tail(usize::MAX).len() < 1_000);
+    let (state, descriptors) = standing.into_parts();
+    drop((hub, log));
+    let (hub, _) = LogHub::take_up(None, state, descriptors).unwrap();
+    assert_held(&hub.open("web", settings).unwrap(), end, settings);
+}
+
+#[tokio::test]
+async fn a_successor_that_fails_leaves_everything_to_the_next_one() {
+    let settings = LogSettings::default();
+    let hub = LogHub::new(None);
+    let log = hub.open("a", settings).unwrap();
+    let end = fill(&hub, &log, 0).await;
+    let last = hub.open("z", settings).unwrap();
+    let (attachment, mut out, err) = attach(&last, 1);
+    let (state, descriptors) = soon(hub.hand_over()).await.unwrap().into_parts();
+    drop((hub, log, last, attachment));
+    out.write_all(b"unread\n").unwrap();
+    let copy = |descriptors: &[std::os::fd::OwnedFd]| -> Vec<_> {
+        descriptors.iter().map(|descriptor| descriptor.try_clone().unwrap()).collect()
+    };
+    // A file cannot be watched: it fails at the last pipe.
+    let mut wrong = copy(&descriptors);
+    wrong[1] = tempfile::tempfile().unwrap().into();
+    let refused = LogHub::take_up(None, state.clone(), wrong);
+    assert!(matches!(refused, Err(LogError::Watch { .. })), "{refused:?}");
+    if cfg!(target_os = "linux") {
+        let mut wrong = copy(&descriptors);
+        wrong[2] = tempfile::tempfile().unwrap().into();
+        let refused = LogHub::take_up(None, state.clone(), wrong);
+        assert!(matches!(refused, Err(LogError::Memory(_))), "{refused:?}");
+    }
+    let (hub, mut attachments) = LogHub::take_up(None, state, descriptors).unwrap();
+    assert_held(&hub.open("a", settings).unwrap(), end, settings);
+    drop((out, err));
+    assert!(!soon(attachments.pop().unwrap().drain(DEADLINE)).await.held);
+    assert_eq!(text(&hub.open("z", settings).unwrap().tail(1)[0]), "unread");
 }

@@ -71,7 +71,7 @@ pub(crate) struct Descriptors {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) http: Option<RawFd>,
     pub(super) old_program: RawFd,
-    /// The output of the servers, in the order of the logs.
+    /// The output of the servers, and the memory with their recent lines, in the order of the logs.
     pub(crate) pipes: Vec<RawFd>,
     pub(super) all: Vec<RawFd>,
 }

@@ -234,6 +234,54 @@ async fn under_load_no_request_fails_and_no_line_is_lost_or_repeated() {
     assert_eq!((failed, lost, repeated), (0, 0, 0));
 }
 
+/// Returns what a daemon has open: its descriptors by what they refer to, and the sizes of the memory among them.
+fn open_files(pid: u32) -> (Vec<String>, Vec<u64>) {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten();
+    let (mut names, mut sizes) = (Vec::new(), Vec::new());
+    for path in descriptors.map(|descriptor| descriptor.path()) {
+        // One that was closed meanwhile is none.
+        let Ok(name) = fs::read_link(&path) else { continue };
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("/memfd:xy-logs")
+            && let Ok(file) = fs::metadata(&path)
+        {
+            sizes.push(std::os::unix::fs::MetadataExt::blocks(&file) * 512);
+        }
+        // A number says which of its kind it is.
+        names.push(name.trim_end_matches(|letter: char| !letter.is_alphabetic()).to_owned());
+    }
+    names.sort();
+    (names, sizes)
+}
+
+#[tokio::test]
+async fn recent_lines_stay_where_they_are_and_upgrades_leave_nothing_open() {
+    let mut world = World::with(&[("a", script("sleep-forever", ""))]);
+    const SERVERS: usize = 4;
+    for server in 0..SERVERS {
+        let done = world.path(&format!("done{server}"));
+        let steps = format!("lines 30000 touch {} sleep-forever", done.display());
+        world.write(&format!("s{server}"), &script(&steps, r#"log: (buffer: "256KiB")"#));
+    }
+    let mut client = world.boot().await;
+    for server in 0..SERVERS {
+        ready(&client, &format!("s{server}")).await;
+        until("the last line", || async { world.path(&format!("done{server}")).exists().then_some(()) })
+            .await;
+    }
+    let pid = world.daemon_pid().expect("it runs");
+    client = upgrade(&world, client).await;
+    let before = open_files(pid);
+    assert!(before.1[0] >= (SERVERS as u64) << 17, "the lines are there: {before:?}");
+    for _ in 0..3 {
+        client = upgrade(&world, client).await;
+    }
+    // What came up needs a moment to close what it no longer needs.
+    until("what was open before", || async { (open_files(pid) == before).then_some(()) }).await;
+    assert_eq!(before.1.len(), 2, "one to pass on, and one with its lock");
+    ready(&client, "a").await;
+}
+
 /// Returns the highest number among the lines of a log on standard error, which is written last.
 fn newest_line(world: &World, name: &str) -> u64 {
     let text = fs::read_to_string(world.path(&format!("state/xy/logs/{name}.log"))).expect("a log");
