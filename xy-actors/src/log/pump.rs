@@ -45,6 +45,10 @@ const MAX_NOTES: usize = 4_096;
 /// A reader that wakes for every short write is slower itself and makes the writer wake it each time.
 const REST: Duration = Duration::from_micros(500);
 
+/// How long it stays half awake after output has ended: within this time comes the marker of the exit, and after a crash the
+/// next start, and neither is to pay for waking it.
+const EPILOGUE: Duration = Duration::from_millis(2);
+
 /// From how many bytes on a pipe was full: a write that does not fit into the rest of a page begins the next one, so that
 /// lines leave gaps, of at most half of it.
 const FULL: usize = READ_SIZE / 2;
@@ -157,6 +161,10 @@ struct Queue {
 struct QueueState {
     commands: Vec<Command>,
     notes: usize,
+    /// The thread was woken for what is queued.
+    is_woken: bool,
+    /// The thread looks here soon without being woken.
+    looks_soon: bool,
     /// All handles are gone.
     released: bool,
     /// The thread has ended.
@@ -186,11 +194,13 @@ impl Pump {
         if state.dead {
             return Err(command);
         }
-        state.notes += usize::from(matches!(command, Command::Note { .. }));
+        let is_note = matches!(command, Command::Note { .. });
+        state.notes += usize::from(is_note);
         state.commands.push(command);
-        let first = state.commands.len() == 1;
+        let wakes = !state.is_woken && !(is_note && state.looks_soon);
+        state.is_woken |= wakes;
         drop(state);
-        if first {
+        if wakes {
             self.wake();
         }
         Ok(())
@@ -371,6 +381,8 @@ struct Worker {
     draining: usize,
     /// How many pipes were enlarged.
     enlarged: usize,
+    /// Whether output has ended since it last looked at what is asked.
+    is_epilogue: bool,
     /// One for all pipes.
     buffer: Box<[u8]>,
     /// One for all files.
@@ -389,6 +401,7 @@ impl Worker {
             ready: VecDeque::new(),
             draining: 0,
             enlarged: 0,
+            is_epilogue: false,
             buffer: vec![0; READ_SIZE].into(),
             records: Vec::new(),
         }
@@ -438,7 +451,10 @@ impl Worker {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        self.deadlines.first().map(|(deadline, _)| deadline.saturating_duration_since(Instant::now()))
+        let deadline = self.deadlines.first();
+        let deadline = deadline.map(|(deadline, _)| deadline.saturating_duration_since(Instant::now()));
+        let epilogue = self.is_epilogue.then_some(EPILOGUE);
+        deadline.into_iter().chain(epilogue).min()
     }
 
     /// Handles what was asked; returns whether all handles are gone.
@@ -446,6 +462,7 @@ impl Worker {
         let mut state = locked(&self.queue.state);
         let commands = std::mem::take(&mut state.commands);
         state.notes = 0;
+        (state.is_woken, state.looks_soon, self.is_epilogue) = (false, false, false);
         let mut released = state.released;
         drop(state);
         for command in commands {
@@ -767,6 +784,9 @@ impl Worker {
             if let Some(deadline) = attached.deadline {
                 self.deadlines.remove(&(deadline, attachment));
             }
+            self.is_epilogue = true;
+            // Before anybody hears of the end.
+            locked(&self.queue.state).looks_soon = true;
             if attached.held.is_empty() {
                 attached.has_ended.store(true, Ordering::Release);
             }

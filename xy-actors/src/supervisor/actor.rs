@@ -103,6 +103,7 @@ pub(crate) struct SupervisorState {
     /// Empty between messages; kept for their memory.
     actions: Vec<Action>,
     inputs: VecDeque<Input>,
+    remarks: Vec<Remark>,
     clock: Clock,
     alike: Alike,
     end: EndGuard,
@@ -274,6 +275,7 @@ impl SupervisorState {
             last_report: None,
             actions: Vec::new(),
             inputs: VecDeque::new(),
+            remarks: Vec::new(),
             clock: Clock::new(),
             alike: Alike::default(),
             end: EndGuard {
@@ -624,10 +626,18 @@ impl SupervisorState {
                 self.clock.read();
             }
         }
+        self.write_remarks();
         // What one large step needed is not kept for the many small ones.
+        self.remarks.shrink_to(KEPT_ACTIONS);
         actions.shrink_to(KEPT_ACTIONS);
         self.inputs.shrink_to(KEPT_ACTIONS);
         self.actions = actions;
+    }
+
+    fn write_remarks(&mut self) {
+        for remark in self.remarks.drain(..) {
+            remark.write(&self.path);
+        }
     }
 
     fn perform(&mut self, myself: &ActorRef<SupervisorMessage>, action: Action) -> Option<Input> {
@@ -878,7 +888,10 @@ impl SupervisorState {
             _ => record.exit_of(report),
         };
         let pid = record.pid();
-        log_report(&self.path, &record.path, incarnation, report, exit.as_deref());
+        if Remark::is_heard() {
+            let (child, exit) = (record.path.clone(), exit.clone());
+            self.remarks.push(Remark { child, incarnation, report, exit });
+        }
         let noted = ending.then(|| (record.path.clone(), exit.clone()));
         let kind = EventKind::Child { incarnation, report, exit, pid };
         self.tree.events.publish(&mut record.label, &record.path, self.clock.unix_ms, kind);
@@ -891,6 +904,7 @@ impl SupervisorState {
         if report == SupervisorReport::AutoShutdown {
             self.end.reason = Some("auto_shutdown: its significant children ended".to_owned());
         }
+        self.write_remarks();
         match report {
             SupervisorReport::LimitReached => tracing::error!(
                 supervisor = %Named(&self.path),
@@ -1109,6 +1123,26 @@ async fn finish_start(
         }
     })
     .await
+}
+
+/// What is to be said about a child once everything that follows from it was begun: whoever reads it may be slow, and a
+/// restart does not wait for that.
+struct Remark {
+    child: TreePath,
+    incarnation: Incarnation,
+    report: ChildReport,
+    exit: Option<Arc<ExitReport>>,
+}
+
+impl Remark {
+    /// Returns whether anybody may listen.
+    fn is_heard() -> bool {
+        tracing::level_filters::LevelFilter::current() != tracing::level_filters::LevelFilter::OFF
+    }
+
+    fn write(&self, supervisor: &TreePath) {
+        log_report(supervisor, &self.child, self.incarnation, self.report, self.exit.as_deref());
+    }
 }
 
 /// Writes OTP's report: supervisor, context, reason, offender.

@@ -34,6 +34,19 @@ async fn a_pipe_that_somebody_else_holds_is_read_for_the_grace_and_closed() {
     assert_eq!(holder.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
 }
 
+#[tokio::test]
+async fn the_marker_of_an_exit_is_added_by_itself_though_it_wakes_nobody() {
+    let log = in_memory(LogSettings::default());
+    for incarnation in 1..=20 {
+        let (attachment, out, err) = attach(&log, incarnation);
+        drop((out, err));
+        assert!(!soon(attachment.drain(DRAIN_GRACE)).await.held);
+        log.mark_exit(incarnation, 7, "exit code 0");
+        // Nothing else happens that the log thread could hear of.
+        until("the marker is there", || log.health().lines == incarnation).await;
+    }
+}
+
 /// Only Linux says who holds a pipe.
 #[cfg(target_os = "linux")]
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
@@ -313,6 +314,20 @@ impl Main {
         self.host.strike(self.live.pid, &self.live.marker);
         state.exit
     }
+
+    /// Has its control group removed when there is time: not before whoever waits for this end has had a turn, since that
+    /// is most often a restart, which would be held up by the spawner thread's waking for this.
+    fn tidy_later(&self) {
+        let (spawner, host) = (self.host.spawner.clone(), self.host());
+        let Ok(runtime) = Handle::try_current() else {
+            spawner.send(Job::Tidy { host });
+            return;
+        };
+        runtime.spawn(async move {
+            tokio::task::yield_now().await;
+            spawner.send(Job::Tidy { host });
+        });
+    }
 }
 
 /// Owns a process until it is reaped: dropped before, it kills the tree and leaves the reaping to the spawner thread.
@@ -348,8 +363,10 @@ impl Guard {
         let main = self.main();
         let exit = main.reap()?;
         if !self.is_done.swap(true, Ordering::AcqRel) {
-            let (host, pid, marker) = (main.host(), main.live.pid, main.live.marker.clone());
-            main.host.spawner.send(Job::Forget { host, pid, marker });
+            lock(&main.host.spawner.kin).forget(main.live.pid, &main.live.marker);
+            if main.leaf.is_some() {
+                main.tidy_later();
+            }
         }
         Some(exit)
     }

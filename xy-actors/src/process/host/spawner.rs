@@ -41,8 +41,8 @@ pub(super) enum Job {
     },
     /// Kill what is left of a tree and reap its main process.
     Bury { main: Box<Main>, done: Option<oneshot::Sender<()>> },
-    /// The process was reaped elsewhere; its pid may come back.
-    Forget { host: Weak<Host>, pid: u32, marker: String },
+    /// A process of this host was reaped elsewhere, and its control group is to be removed.
+    Tidy { host: Weak<Host> },
     /// Reap adopted orphans that have ended.
     ReapOrphans,
     /// Exchange the program of this process. What comes back is why that failed.
@@ -257,10 +257,7 @@ impl State {
                 let _ = reply.send(self.spawn(host, label, incarnation, &command, spare));
             }
             Job::Bury { main, done } => self.burials.push(Burial { main, done, empty_passes: 0 }),
-            Job::Forget { host, pid, marker } => {
-                lock(&self.kin).forget(pid, &marker);
-                self.is_untidy(host);
-            }
+            Job::Tidy { host } => self.is_untidy(host),
             Job::Exchange { exchange, failed } => {
                 let error = exchange.execute();
                 let _nobody_waits = failed.send(error);
