@@ -40,11 +40,19 @@ use crate::error::CommandError;
 use crate::output::Output;
 use crate::session::Session;
 
+/// Runs a command that asks once and is answered at once, and returns the exit code; `None` leaves it to [`run`].
+///
+/// A runtime takes longer to begin and to end than such a question.
+pub(crate) fn run_at_once(cli: &Cli, output: &mut Output) -> Option<Result<u8, CommandError>> {
+    match &cli.command {
+        Command::List(args) => list::run_at_once(args, &mut session(cli, output)),
+        _ => None,
+    }
+}
+
 /// Runs a command and returns the exit code.
 pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandError> {
-    // What is about the daemon itself does not bring one up by the way.
-    let starts = cli.global.start && !matches!(cli.command, Command::Daemon(_) | Command::Shutdown(_));
-    let session = &mut Session::new(cli.global.socket.as_deref(), starts, output);
+    let session = &mut session(cli, output);
     match &cli.command {
         Command::List(args) => list::run(args, session).await,
         Command::Status(args) => status::run(args, session).await,
@@ -86,4 +94,10 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandErr
         Command::Completions(args) => completions::run(args, session.output),
         Command::Man(args) => man::run(args, session.output),
     }
+}
+
+fn session<'a>(cli: &'a Cli, output: &'a mut Output) -> Session<'a> {
+    // What is about the daemon itself does not bring one up by the way.
+    let starts = cli.global.start && !matches!(cli.command, Command::Daemon(_) | Command::Shutdown(_));
+    Session::new(cli.global.socket.as_deref(), starts, output)
 }

@@ -34,6 +34,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &args::Cli, output: &mut Output) -> Result<u8, CommandError> {
+    if let Some(outcome) = command::run_at_once(cli, output) {
+        return outcome;
+    }
     // One thread is all that a client needs, and the fastest to start.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CommandError::Runtime)?;

@@ -164,7 +164,8 @@ pub(crate) async fn nearest(client: &Client, name: &str) -> Option<String> {
     nearest_of(name, list.servers.into_iter().map(|server| server.name))
 }
 
-fn nearest_of(name: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
+/// Returns the candidate that is nearest to a misspelt name, if one is near.
+pub(crate) fn nearest_of(name: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
     // A third of the letters may be wrong, and one in a short name.
     let allowed = (name.chars().count() / 3).max(1);
     let lower = name.to_lowercase();

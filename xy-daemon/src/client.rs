@@ -42,6 +42,10 @@ use crate::protocol::method::{
 };
 use crate::protocol::{Method, PROTOCOL_VERSION};
 
+mod batch;
+
+pub use self::batch::{Answer, Answers, Batch};
+
 /// How many bytes of notifications wait for a slow reader of a subscription; beyond, they become a gap.
 pub const MAX_BACKLOG: usize = 16 << 20;
 

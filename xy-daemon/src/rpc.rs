@@ -684,9 +684,15 @@ impl<S: Service> Connection<S> {
         let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
         answers.sort_by_key(|(index, _)| *index);
         let (responses, opened): (Vec<_>, Vec<_>) = answers.into_iter().map(|(_, answer)| answer).unzip();
-        let texts: Vec<String> = responses.iter().flatten().map(Response::to_json).collect();
-        if !texts.is_empty() {
-            self.write(format!("[{}]\n", texts.join(",")).into_bytes()).await;
+        let mut text = String::new();
+        for response in responses.iter().flatten() {
+            text.push(if text.is_empty() { '[' } else { ',' });
+            response.write_json(&mut text);
+        }
+        drop(responses);
+        if !text.is_empty() {
+            text.push_str("]\n");
+            self.write(text.into_bytes()).await;
         }
         opened.into_iter().for_each(Self::begin);
     }

@@ -154,6 +154,8 @@ struct Host {
     has_others: bool,
     /// By pid.
     live: Mutex<BTreeMap<u32, LiveProcess>>,
+    /// What was read of processes when somebody asked last.
+    readings: Mutex<usage::Readings>,
     /// Reaps adopted orphans; begun by the first use inside a runtime.
     adoption: OnceLock<adoption::Task>,
     /// What an earlier program of this process left for the children of this one.
@@ -240,6 +242,7 @@ impl ProcessHost {
             groups,
             has_others,
             live: Mutex::new(BTreeMap::new()),
+            readings: Mutex::default(),
             adoption: OnceLock::new(),
             inherited: Mutex::default(),
             secrets: Mutex::default(),

@@ -708,6 +708,22 @@ pub(super) fn monotonic() -> std::time::Duration {
     std::time::Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned() as u32)
 }
 
+/// Returns how much processor time the threads of a process have used, those that have ended included, to the nanosecond;
+/// `None` if there is no such process, or the system has no such clock.
+pub(super) fn processor_time_of(pid: u32) -> Option<std::time::Duration> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    // The kernel's name of a process's scheduler clock. `clock_getcpuclockid` makes the same with one more system call.
+    let clock = (!pid.cast_signed() << 3) | 2;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place for the result, and a clock that does not exist is an error.
+    if unsafe { libc::clock_gettime(clock as libc::clockid_t, &raw mut time) } == -1 {
+        return None;
+    }
+    Some(std::time::Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned() as u32))
+}
+
 /// Ends this process by a signal in its default meaning. Returns if the signal does not end it, as with process 1.
 pub(super) fn end_by_signal(signal: c_int) {
     // SAFETY: the default disposition runs no code of ours; raise takes a number.

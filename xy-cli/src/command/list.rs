@@ -1,13 +1,19 @@
 //! `xyctl list`: servers in one table, once or live.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::path::Path;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::signal::unix::{SignalKind, signal};
-use xy_daemon::client::Client;
+use xy_daemon::client::{Answer as Part, Batch, Client, ClientError};
 use xy_daemon::protocol::method::{
-    Events, EventsParams, List, ListParams, ListResult, ServerSummary, ServerUsage, State, Usage, UsageParams,
+    Events, EventsParams, List, ListParams, ListResult, ServerSummary, ServerUsage, State, Usage,
+    UsageParams, UsageResult,
 };
 
 use crate::args::ListArgs;
@@ -15,13 +21,24 @@ use crate::error::{CommandError, exit_code};
 use crate::output::table::{Align, Table};
 use crate::output::text::bytes;
 use crate::output::{Output, Style, reader_gone, time};
-use crate::session::{Answer, Selection, Session, call, nearest};
+use crate::session::{Answer, Selection, Session, call, nearest_of};
 
 /// How often the table is shown again on a terminal; events bring it forward.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Events that come within this time are shown together.
 const TOGETHER: Duration = Duration::from_millis(50);
+
+/// Runs the command without a runtime, if it is done with one answer; `None` where that is not so, or went wrong.
+pub(super) fn run_at_once(args: &ListArgs, session: &mut Session<'_>) -> Option<Result<u8, CommandError>> {
+    if args.watch {
+        return None;
+    }
+    // What goes wrong is found again by a client that can say more of it, and start a daemon.
+    let socket = session.socket().ok()?;
+    let view = View::ask(args, &socket, session.output.is_json()).ok()?;
+    Some(view.write(session.output).map(|()| view.missing(session.output)))
+}
 
 /// Runs the command.
 pub(super) async fn run(args: &ListArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
@@ -31,21 +48,30 @@ pub(super) async fn run(args: &ListArgs, session: &mut Session<'_>) -> Result<u8
     }
     let view = View::read(args, &client, None).await?;
     view.write(session.output)?;
-    view.missing(&client, session.output).await
+    Ok(view.missing(session.output))
 }
 
 /// What is shown at one moment.
 struct View {
-    list: Answer<ListResult>,
+    servers: Vec<ServerSummary>,
+    /// What the daemon said, where it is shown to programs.
+    text: Option<Box<RawValue>>,
     usage: BTreeMap<String, Load>,
     selection: Selection,
 }
 
 /// What a server uses.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub(super) struct Load {
-    usage: ServerUsage,
+    /// Of the main process, which tells one start from the next.
+    #[serde(skip)]
+    pid: u32,
+    cpu_ms: u64,
+    memory_bytes: u64,
+    processes: u32,
+    age_ms: u64,
     /// The share of one processor in percent.
+    #[serde(skip)]
     pub(super) cpu: f64,
 }
 
@@ -55,16 +81,16 @@ pub(super) fn loads(
     before: Option<&BTreeMap<String, Load>>,
 ) -> BTreeMap<String, Load> {
     let load = |usage: ServerUsage| {
-        let earlier = before.and_then(|before| before.get(&usage.name)).map(|load| &load.usage);
+        let ServerUsage { name, pid, cpu_ms, memory_bytes, processes, age_ms } = usage;
+        let earlier = before.and_then(|before| before.get(&name));
         // Of another start, or read by somebody else at the same moment, what was before says nothing.
-        let (cpu, time) =
-            match earlier.filter(|earlier| earlier.pid == usage.pid && earlier.age_ms < usage.age_ms) {
-                Some(earlier) => (usage.cpu_ms.saturating_sub(earlier.cpu_ms), usage.age_ms - earlier.age_ms),
-                None => (usage.cpu_ms, usage.age_ms),
-            };
+        let (used, time) = match earlier.filter(|earlier| earlier.pid == pid && earlier.age_ms < age_ms) {
+            Some(earlier) => (cpu_ms.saturating_sub(earlier.cpu_ms), age_ms - earlier.age_ms),
+            None => (cpu_ms, age_ms),
+        };
         #[expect(clippy::cast_precision_loss, reason = "these are milliseconds of a share that is rounded")]
-        let cpu = if time == 0 { 0.0 } else { cpu as f64 * 100.0 / time as f64 };
-        (usage.name.clone(), Load { usage, cpu })
+        let cpu = if time == 0 { 0.0 } else { used as f64 * 100.0 / time as f64 };
+        (name, Load { pid, cpu_ms, memory_bytes, processes, age_ms, cpu })
     };
     servers.into_iter().map(load).collect()
 }
@@ -77,7 +103,7 @@ impl Load {
 
     /// Writes the resident memory.
     pub(super) fn memory_text(&self) -> String {
-        bytes(self.usage.memory_bytes)
+        bytes(self.memory_bytes)
     }
 }
 
@@ -97,61 +123,100 @@ impl View {
             }
         };
         let (list, usage) = tokio::join!(call::<List>(client, ListParams {}), usage);
-        Ok(Self { list: list?, usage: loads(usage, before), selection: Selection::of(&args.names) })
+        let Answer { text, result } = list?;
+        Ok(Self {
+            servers: result.servers,
+            text: Some(text),
+            usage: loads(usage, before),
+            selection: Selection::of(&args.names),
+        })
+    }
+
+    /// Reads the same once, with one message there and one back.
+    fn ask(args: &ListArgs, socket: &Path, is_json: bool) -> Result<Self, ClientError> {
+        let batch = Batch::default().with::<List>(&ListParams {});
+        let batch = if args.no_usage { batch } else { batch.with::<Usage>(&UsageParams {}) };
+        let answers = batch.ask(socket)?;
+        let no_usage = UsageResult::default();
+        let (servers, text, usage) = match (is_json, args.no_usage) {
+            (false, false) => {
+                let (list, usage): (Part<ListResult>, Part<UsageResult>) = answers.read()?;
+                (list.outcome()?.servers, None, usage.outcome().unwrap_or_default())
+            }
+            (false, true) => {
+                let (list,): (Part<ListResult>,) = answers.read()?;
+                (list.outcome()?.servers, None, no_usage)
+            }
+            (true, false) => {
+                let (list, usage): (Part<&RawValue>, Part<UsageResult>) = answers.read()?;
+                let (servers, text) = with_text(list)?;
+                (servers, Some(text), usage.outcome().unwrap_or_default())
+            }
+            (true, true) => {
+                let (list,): (Part<&RawValue>,) = answers.read()?;
+                let (servers, text) = with_text(list)?;
+                (servers, Some(text), no_usage)
+            }
+        };
+        let selection = Selection::of(&args.names);
+        Ok(Self { servers, text, usage: loads(usage.servers, None), selection })
     }
 
     fn write(&self, output: &mut Output) -> Result<(), CommandError> {
-        if output.is_json() {
-            return self.write_json(output);
+        if let Some(text) = self.text.as_deref().filter(|_| output.is_json()) {
+            return self.write_json(text, output);
         }
-        let servers: Vec<ServerSummary> =
-            self.list.result.servers.iter().filter(|server| self.selection.means(server)).cloned().collect();
-        if self.list.result.servers.is_empty() {
+        let meant: Cow<'_, [ServerSummary]> = match self.selection.is_all() {
+            true => (&self.servers).into(),
+            false => self.servers.iter().filter(|server| self.selection.means(server)).cloned().collect(),
+        };
+        if self.servers.is_empty() {
             output.note("no servers are configured; `xyctl add NAME -- COMMAND` adds one");
-        } else if !servers.is_empty() {
-            table("", &servers, Some(&self.usage), output)?;
+        } else if !meant.is_empty() {
+            table("", &meant, Some(&self.usage), output)?;
         }
         Ok(())
     }
 
     /// Writes the daemon's result, each server with its `usage`.
-    fn write_json(&self, output: &mut Output) -> Result<(), CommandError> {
+    fn write_json(&self, text: &RawValue, output: &mut Output) -> Result<(), CommandError> {
         if self.usage.is_empty() && self.selection.is_all() {
-            return output.verbatim(&self.list.text);
+            return output.verbatim(text);
         }
-        let mut result: Value = serde_json::from_str(self.list.text.get())
+        let mut result: Value = serde_json::from_str(text.get())
             .map_err(|source| CommandError::Result { method: "list", source })?;
         let Some(servers) = result.get_mut("servers").and_then(Value::as_array_mut) else {
-            return output.verbatim(&self.list.text);
+            return output.verbatim(text);
         };
         // The typed result has the same servers in the same order.
-        let mut meant = self.list.result.servers.iter().map(|server| self.selection.means(server));
+        let mut meant = self.servers.iter().map(|server| self.selection.means(server));
         servers.retain(|_| meant.next().unwrap_or(true));
         for server in servers {
             let load = server.get("name").and_then(Value::as_str).and_then(|name| self.usage.get(name));
             if let (Some(load), Some(members)) = (load, server.as_object_mut()) {
-                let mut usage = serde_json::to_value(&load.usage).unwrap_or_default();
-                if let Some(usage) = usage.as_object_mut() {
-                    // Both are said of the server already.
-                    usage.remove("name");
-                    usage.remove("pid");
-                }
-                members.insert("usage".to_owned(), usage);
+                members.insert("usage".to_owned(), serde_json::to_value(load).unwrap_or_default());
             }
         }
         output.json(&result)
     }
 
-    /// Reports names and patterns that mean no server.
-    async fn missing(&self, client: &Client, output: &mut Output) -> Result<u8, CommandError> {
-        let missing = self.selection.missing(&self.list.result.servers);
+    /// Reports names and patterns that mean no server, and returns the exit code.
+    fn missing(&self, output: &mut Output) -> u8 {
+        let missing = self.selection.missing(&self.servers);
         for name in &missing {
-            let error =
-                CommandError::ServerNotFound { name: name.clone(), nearest: nearest(client, name).await };
-            output.error(&error);
+            let nearest = nearest_of(name, self.servers.iter().map(|server| server.name.clone()));
+            output.error(&CommandError::ServerNotFound { name: name.clone(), nearest });
         }
-        Ok(if missing.is_empty() { exit_code::SUCCESS } else { exit_code::FAILED })
+        if missing.is_empty() { exit_code::SUCCESS } else { exit_code::FAILED }
     }
+}
+
+/// Reads a list, and keeps its text.
+fn with_text(list: Part<&RawValue>) -> Result<(Vec<ServerSummary>, Box<RawValue>), ClientError> {
+    let text = list.outcome()?;
+    let list: ListResult =
+        serde_json::from_str(text.get()).map_err(|error| ClientError::Protocol(error.into()))?;
+    Ok((list.servers, text.to_owned()))
 }
 
 /// Shows the table whenever something changes.
@@ -228,37 +293,42 @@ pub(super) fn table(
     let mut table = Table::new(&columns);
     let names = names(servers, output.is_terminal());
     for (server, name) in servers.iter().zip(names) {
-        let plain = |text: Option<String>| (text.unwrap_or_default(), Style::Plain);
-        let load =
-            usage.and_then(|usage| usage.get(&server.name)).filter(|load| Some(load.usage.pid) == server.pid);
-        let cells = [
-            plain(Some(name)),
-            (server.state.to_string(), style(server.state, server.ready)),
-            plain(Some(if server.ready { "yes" } else { "no" }.to_owned())),
-            plain(server.pid.map(|pid| pid.to_string())),
-            // One word, so that each line has as many words as columns up to the last.
-            plain(server.uptime_secs.map(|seconds| time::span(seconds).replace(' ', ""))),
-            plain(Some(server.restart_count.to_string())),
-            plain(load.map(Load::cpu_text)),
-            plain(load.map(Load::memory_text)),
-            plain(server.port.map(|port| port.to_string())),
-            plain(next(server)),
-        ];
-        table.row(cells.into_iter().enumerate().filter(|(index, _)| is_shown(*index)).map(|(_, cell)| cell));
+        table.cell(name, Style::Plain);
+        table.cell(server.state.as_str(), style(server.state, server.ready));
+        let mut cell = |text: &dyn Display| table.cell(text, Style::Plain);
+        cell(&if server.ready { "yes" } else { "no" });
+        cell(&Optional(server.pid));
+        // One word, so that each line has as many words as columns up to the last.
+        cell(&Optional(server.uptime_secs.map(|seconds| time::span(seconds).replace(' ', ""))));
+        cell(&server.restart_count);
+        if let Some(usage) = usage {
+            let load = usage.get(&server.name).filter(|load| Some(load.pid) == server.pid);
+            cell(&Optional(load.map(Load::cpu_text)));
+            cell(&Optional(load.map(Load::memory_text)));
+        }
+        cell(&Optional(server.port));
+        cell(&Optional(next(server)));
     }
     table.write(indent, output)
 }
 
+/// A value, or nothing.
+struct Optional<T>(Option<T>);
+
+impl<T: Display> Display for Optional<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |value| value.fmt(f))
+    }
+}
+
 /// Returns the names as a tree where people look at it; else in full, so that each can be used as it stands there.
-pub(super) fn names(servers: &[ServerSummary], is_tree: bool) -> Vec<String> {
+pub(super) fn names<'a>(servers: &'a [ServerSummary], is_tree: bool) -> Vec<Cow<'a, str>> {
     let is_there = |path: &str| servers.iter().any(|server| server.name == path);
     let name = |(index, server): (usize, &ServerSummary)| {
-        let Some((parent, own)) = server.name.rsplit_once('/').filter(|_| is_tree) else {
-            return server.name.clone();
-        };
+        let (parent, own) = server.name.rsplit_once('/').filter(|_| is_tree)?;
         // A child whose group is not in the table keeps its whole name.
         if !is_there(parent) {
-            return server.name.clone();
+            return None;
         }
         // Whether the group at `path` has another child further down, so that its line goes on.
         let goes_on = |path: &str| {
@@ -272,9 +342,12 @@ pub(super) fn names(servers: &[ServerSummary], is_tree: bool) -> Vec<String> {
         let mut tree: String = ends.map(|end| if goes_on(&parent[..end]) { "│  " } else { "   " }).collect();
         tree.push_str(if goes_on(parent) { "├─ " } else { "└─ " });
         tree.push_str(own);
-        tree
+        Some(tree)
     };
-    servers.iter().enumerate().map(name).collect()
+    let shown = |(index, server): (usize, &'a ServerSummary)| {
+        name((index, server)).map_or(Cow::Borrowed(server.name.as_str()), Cow::Owned)
+    };
+    servers.iter().enumerate().map(shown).collect()
 }
 
 /// Returns how a state stands out; one that runs without being ready does not look well.

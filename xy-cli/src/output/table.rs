@@ -1,6 +1,7 @@
 //! Tables without lines, aligned by content; cut only at the edge of a terminal.
 
 use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
 
 use unicode_width::UnicodeWidthStr as _;
 
@@ -14,12 +15,21 @@ const EMPTY: &str = "-";
 /// Between two columns.
 const GAP: usize = 2;
 
-/// A table under construction.
+/// A table under construction. All its text is in one piece, which a thousand rows are not slowed down by.
 #[derive(Debug)]
 pub(crate) struct Table {
-    header: Vec<&'static str>,
-    right: Vec<bool>,
-    rows: Vec<Vec<(String, Style)>>,
+    columns: Vec<(&'static str, Align)>,
+    text: String,
+    /// Row after row.
+    cells: Vec<Cell>,
+}
+
+/// A cell, whose text begins where that of the one before ends.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    end: usize,
+    width: usize,
+    style: Style,
 }
 
 /// How a column is aligned.
@@ -34,65 +44,99 @@ pub(crate) enum Align {
 impl Table {
     /// Creates a table of these columns.
     pub(crate) fn new(columns: &[(&'static str, Align)]) -> Self {
-        Self {
-            header: columns.iter().map(|(title, _)| *title).collect(),
-            right: columns.iter().map(|(_, align)| *align == Align::Right).collect(),
-            rows: Vec::new(),
-        }
+        Self { columns: columns.to_vec(), text: String::new(), cells: Vec::new() }
     }
 
     /// Adds a row of as many cells as there are columns; control characters in them are neutralized, and spaces before
     /// them are kept.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = (String, Style)>) {
-        let cells = cells.into_iter().map(|(text, style)| {
-            let indent = text.len() - text.trim_start_matches(' ').len();
-            let shown = neutral(text.trim());
-            (if shown.is_empty() { EMPTY.to_owned() } else { " ".repeat(indent) + &shown }, style)
-        });
-        self.rows.push(cells.collect());
+        cells.into_iter().for_each(|(text, style)| self.cell(text, style));
+    }
+
+    /// Adds the next cell of a row, in the same way; the row ends with its last column.
+    pub(crate) fn cell(&mut self, text: impl Display, style: Style) {
+        let start = self.text.len();
+        // Writing to a string cannot fail.
+        _ = write!(self.text, "{text}");
+        let mut written = &self.text[start..];
+        let is_graphic = |byte: &u8| byte.is_ascii_graphic();
+        if written.is_empty() || !written.as_bytes().iter().all(is_graphic) {
+            let raw = self.text.split_off(start);
+            let indent = raw.len() - raw.trim_start_matches(' ').len();
+            let shown = neutral(raw.trim());
+            if shown.is_empty() {
+                self.text.push_str(EMPTY);
+            } else {
+                self.text.extend(std::iter::repeat_n(' ', indent));
+                self.text.push_str(&shown);
+            }
+            written = &self.text[start..];
+        }
+        // Nothing else is as wide as it is long.
+        let width = if written.is_ascii() { written.len() } else { written.width() };
+        self.cells.push(Cell { end: self.text.len(), width, style });
     }
 
     /// Writes the table, each line after `indent`.
     pub(crate) fn write(&self, indent: &str, output: &mut Output) -> Result<(), CommandError> {
-        let header = self.header.iter().map(|title| ((*title).to_owned(), Style::Bold)).collect();
         let width = output.width().map(|width| width.saturating_sub(indent.len()));
-        for (line, cells) in self.lines().iter().zip(std::iter::once(&header).chain(&self.rows)) {
-            let line = width.map_or(Cow::Borrowed(line.as_str()), |width| cut(line, width));
-            let painted = painted(&line, cells, output);
-            output.line(&format!("{indent}{painted}"))?;
+        self.lines(|line, cells| {
+            let line = width.map_or(Cow::Borrowed(line), |width| cut(line, width));
+            let line = if output.is_colored() { painted(&line, cells, output).into() } else { line };
+            if indent.is_empty() { output.line(&line) } else { output.line(&format!("{indent}{line}")) }
+        })
+    }
+
+    /// Lays out one line after the other, the header first, and hands on each with its cells.
+    fn lines<E>(&self, mut line: impl FnMut(&str, &[(&str, Style)]) -> Result<(), E>) -> Result<(), E> {
+        let widths = self.widths();
+        let mut laid_out = String::with_capacity(widths.iter().map(|width| width + GAP).sum());
+        let mut cells: Vec<_> = self.columns.iter().map(|(title, _)| (*title, Style::Bold)).collect();
+        let title_widths: Vec<usize> = cells.iter().map(|(title, _)| title.width()).collect();
+        self.lay_out(&mut laid_out, cells.iter().map(|cell| cell.0).zip(title_widths), &widths);
+        line(&laid_out, &cells)?;
+        let mut start = 0;
+        for row in self.cells.chunks(self.columns.len().max(1)) {
+            cells.clear();
+            for cell in row {
+                cells.push((&self.text[start..cell.end], cell.style));
+                start = cell.end;
+            }
+            laid_out.clear();
+            let texts = cells.iter().map(|cell| cell.0).zip(row.iter().map(|cell| cell.width));
+            self.lay_out(&mut laid_out, texts, &widths);
+            line(&laid_out, &cells)?;
         }
         Ok(())
     }
 
-    fn lines(&self) -> Vec<String> {
-        let header = || self.header.iter().copied();
-        let mut widths: Vec<usize> = header().map(|title| title.width()).collect();
-        for row in &self.rows {
-            for (widest, (text, _)) in widths.iter_mut().zip(row) {
-                *widest = text.width().max(*widest);
+    /// Returns how wide each column is.
+    fn widths(&self) -> Vec<usize> {
+        let mut widths: Vec<usize> = self.columns.iter().map(|(title, _)| title.width()).collect();
+        for row in self.cells.chunks(self.columns.len().max(1)) {
+            for (widest, cell) in widths.iter_mut().zip(row) {
+                *widest = cell.width.max(*widest);
             }
         }
-        let mut lines = Vec::with_capacity(1 + self.rows.len());
-        lines.push(self.line(header(), &widths));
-        lines.extend(
-            self.rows.iter().map(|row| self.line(row.iter().map(|(text, _)| text.as_str()), &widths)),
-        );
-        lines
+        widths
     }
 
-    /// Lays a line out in columns of these widths.
-    fn line<'a>(&self, cells: impl Iterator<Item = &'a str>, widths: &[usize]) -> String {
-        let mut line = String::with_capacity(widths.iter().map(|width| width + GAP).sum());
+    /// Lays a line of texts and their widths out in columns of these widths.
+    fn lay_out<'a>(
+        &self,
+        line: &mut String,
+        cells: impl Iterator<Item = (&'a str, usize)>,
+        widths: &[usize],
+    ) {
         let mut due = 0;
-        for ((text, width), is_right) in cells.zip(widths).zip(&self.right) {
-            let space = width.saturating_sub(text.width());
-            let (before, after) = if *is_right { (space, 0) } else { (0, space) };
+        for (((text, width), column), (_, align)) in cells.zip(widths).zip(&self.columns) {
+            let space = column.saturating_sub(width);
+            let (before, after) = if *align == Align::Right { (space, 0) } else { (0, space) };
             // Spaces are written before the next cell only, so that no line ends in any.
             line.extend(std::iter::repeat_n(' ', due + before));
             line.push_str(text);
             due = after + GAP;
         }
-        line
     }
 }
 
@@ -108,7 +152,7 @@ fn cut(line: &str, width: usize) -> Cow<'_, str> {
 }
 
 /// Styles the cells of a line that is already laid out, so that styling cannot disturb the widths.
-fn painted(line: &str, cells: &[(String, Style)], output: &Output) -> String {
+fn painted(line: &str, cells: &[(&str, Style)], output: &Output) -> String {
     let mut painted = String::with_capacity(line.len() + 16);
     let mut rest = line;
     for (text, style) in cells {
@@ -142,7 +186,13 @@ mod tests {
         table.row([plain("a"), plain("4242"), plain("")]);
         table.row([plain("longer\x1b"), plain(""), plain(&"x".repeat(200))]);
         table.row([plain("  inner"), plain(""), plain("")]);
-        let lines = table.lines();
+        let mut lines = Vec::new();
+        let collected: Result<(), ()> = table.lines(|line, cells| {
+            assert_eq!(cells.len(), 3, "{line}");
+            lines.push(line.to_owned());
+            Ok(())
+        });
+        collected.expect("nothing fails");
         assert_eq!(lines[0], "NAME         PID  NEXT");
         assert_eq!(lines[1], "a           4242  -");
         assert_eq!(lines[3], "  inner        -  -");

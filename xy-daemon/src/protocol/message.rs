@@ -14,6 +14,9 @@ use super::short::ControlMessage;
 /// The most requests in one batch.
 pub const MAX_BATCH: usize = 100;
 
+/// More than an answer has around its id and its result, a line feed included.
+const ENVELOPE: usize = 48;
+
 /// A request's id: the very text that the client wrote, so that an answer repeats it byte for byte.
 ///
 /// A string, a number or `null`. An *absent* id makes a notification, which is not the same as `null`.
@@ -304,15 +307,25 @@ impl Response {
 
     /// Returns the answer as JSON text without a line feed.
     pub fn to_json(&self) -> String {
+        let mut text = String::new();
+        self.write_json(&mut text);
+        text
+    }
+
+    /// Writes the answer as JSON text without a line feed. A long result is copied once.
+    pub fn write_json(&self, text: &mut String) {
+        let error;
+        let (member, outcome) = match &self.outcome {
+            Ok(result) => ("result", result.get()),
+            Err(refused) => {
+                // An error holds strings and a number, which always have a JSON form.
+                error = serde_json::to_string(refused).expect("an error is JSON");
+                ("error", error.as_str())
+            }
+        };
         let id = self.id.as_str();
-        match &self.outcome {
-            Ok(result) => format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{}}}"#, result.get()),
-            // An error holds strings and a number, which always have a JSON form.
-            Err(error) => format!(
-                r#"{{"jsonrpc":"2.0","id":{id},"error":{}}}"#,
-                serde_json::to_string(error).expect("an error is JSON")
-            ),
-        }
+        text.reserve(ENVELOPE + id.len() + outcome.len());
+        text.extend([r#"{"jsonrpc":"2.0","id":"#, id, ",\"", member, "\":", outcome, "}"]);
     }
 }
 

@@ -114,6 +114,7 @@ impl ProcessHost {
             groups,
             has_others: state.has_others,
             live: Mutex::new(live),
+            readings: Mutex::default(),
             adoption: OnceLock::new(),
             inherited: Mutex::new(Inherited { luggage, attachments: BTreeMap::new() }),
             secrets: Mutex::default(),

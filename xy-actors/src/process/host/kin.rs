@@ -82,6 +82,16 @@ impl Kin {
         self.orphans.values().filter(is_of).map(|orphan| orphan.identity).collect()
     }
 
+    /// Returns whoever is known to belong to a tree beside its main process, with the tree's marker.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&str, Identity)> {
+        let known = self.known.iter().flat_map(|(marker, known)| known.iter().map(move |one| (marker, *one)));
+        let orphans = self.orphans.values().filter_map(|orphan| match &orphan.owner {
+            Owner::Tree(marker) => Some((marker, orphan.identity)),
+            Owner::Unknown { .. } => None,
+        });
+        known.chain(orphans).map(|(marker, identity)| (marker.as_str(), identity))
+    }
+
     /// Returns the live orphans that belong to no tree there is.
     ///
     /// Those of a tree that has ended are among them: it ended without having known of them.
