@@ -137,6 +137,7 @@ pub struct SupervisorBuilder {
     spec: SupervisorSpec,
     children: Recipes,
     event_capacity: usize,
+    first_event: u64,
     seed: u64,
     earlier: BTreeMap<String, Vec<EarlierExit>>,
     #[cfg(feature = "process")]
@@ -165,6 +166,14 @@ impl SupervisorBuilder {
     #[must_use]
     pub fn event_capacity(mut self, events: usize) -> Self {
         self.event_capacity = events;
+        self
+    }
+
+    /// Gives the tree's first event this number instead of 1, for a program that goes on with the numbers of an earlier life.
+    /// A tree that is taken up has its own.
+    #[must_use]
+    pub fn first_event(mut self, seq: u64) -> Self {
+        self.first_event = seq;
         self
     }
 
@@ -208,6 +217,7 @@ impl SupervisorBuilder {
     pub async fn spawn(self) -> Result<Supervisor, SpawnTreeError> {
         #[cfg_attr(not(feature = "process"), expect(unused_mut, reason = "nothing to take up"))]
         let mut tree = Tree::new(self.event_capacity, self.earlier);
+        tree.events.begin_at(self.first_event);
         #[cfg(feature = "process")]
         if let Some(state) = self.state {
             let (root, events, now) = state.into_parts();
@@ -409,6 +419,7 @@ impl Supervisor {
             spec,
             children: Vec::new(),
             event_capacity: DEFAULT_EVENT_CAPACITY,
+            first_event: 1,
             seed: 0,
             earlier: BTreeMap::new(),
             #[cfg(feature = "process")]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use xy_actors::log::LogSettings;
 use xy_actors::process::ProcessSpec;
 use xy_actors::spec::{ChildSpec, Dependency, RestartType, SupervisorSpec};
@@ -66,6 +67,28 @@ pub struct Settings {
     pub http: Option<SocketAddr>,
     /// `idle_shutdown`: the time without running servers and clients after which the daemon ends, if it does.
     pub idle_shutdown: Option<Duration>,
+    /// `events`: what is kept of events beyond the life of the daemon. A change counts from its next start on.
+    pub events: EventSettings,
+}
+
+/// The window of events that outlive the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventSettings {
+    /// `keep`: how many of the latest are kept, 10,000 by default; with 0 none outlives the daemon.
+    pub keep: u32,
+    /// `age`: how long each is kept, a day by default.
+    pub age: Duration,
+}
+
+impl EventSettings {
+    /// The most events that may be kept.
+    pub const MOST: u32 = 1_000_000;
+}
+
+impl Default for EventSettings {
+    fn default() -> Self {
+        Self { keep: 10_000, age: Duration::from_secs(24 * 3600) }
+    }
 }
 
 impl Default for Settings {
@@ -76,6 +99,7 @@ impl Default for Settings {
             log: LogSettings::default(),
             http: None,
             idle_shutdown: None,
+            events: EventSettings::default(),
         }
     }
 }

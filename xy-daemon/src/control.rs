@@ -31,11 +31,12 @@ use xy_actors::spec::ChildType;
 use xy_actors::supervisor::{ChildInfo, LastExit, OperationError, SignalError, StopOutcome, Supervisor};
 
 use crate::audit::AuditLog;
-use crate::config::{Config, LoadError, LoadOptions, RejectedFile, ServerConfig};
+use crate::config::{Config, EventSettings, LoadError, LoadOptions, RejectedFile, ServerConfig};
 use crate::daemon::{Asked, DaemonSignal};
 use crate::history::History;
 use crate::idle::{Clients, Presence};
 use crate::intent::Intent;
+use crate::journal::{Journal, JournalState};
 use crate::permission::PermissionPolicy;
 use crate::permission::gate::{Gate, GateOptions};
 use crate::protocol::error::{ErrorKind, RpcError};
@@ -65,6 +66,7 @@ mod tree;
 mod why;
 mod words;
 
+pub(crate) use subscription::wire_event;
 pub(crate) use tree::{add_children, child_of, group_of};
 
 use subscription::{EventSubscription, LogSubscription};
@@ -98,8 +100,11 @@ struct Inner {
     /// The servers that were added for the daemon's life, which no file describes.
     adhoc: Mutex<BTreeMap<String, ServerConfig>>,
     history: History,
-    /// What keeps the history; taken by who waits for its end.
-    noting: Mutex<Option<JoinHandle<()>>>,
+    journal: Journal,
+    /// The number of the first event of this daemon.
+    first_event: u64,
+    /// What keeps the history and the journal; taken by who waits for their end.
+    noting: Mutex<Vec<JoinHandle<()>>>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
     /// For requests about the whole tree. Never closed.
@@ -121,9 +126,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // The tree may go on for long after nobody asks about it any more.
         let noting = self.noting.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(noting) = noting {
-            noting.abort();
-        }
+        noting.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -233,11 +236,10 @@ fn errors_of(file: &RejectedFile) -> String {
 impl Control {
     /// Creates the operations around a root supervisor that was made from the configuration in force.
     pub(crate) fn new(
-        root: Supervisor,
-        host: ProcessHost,
-        logs: LogHub,
+        (root, host, logs): (Supervisor, ProcessHost, LogHub),
         source: Source,
         in_force: InForce,
+        journal: Journal,
         asks: mpsc::Sender<Asked>,
         place: Place,
     ) -> Self {
@@ -247,6 +249,7 @@ impl Control {
             logs,
             source: Some(source),
             in_force,
+            journal,
             asks,
             place,
             embedding: None,
@@ -267,6 +270,7 @@ impl Control {
             logs,
             source: None,
             in_force: InForce::default(),
+            journal: Journal::open(None, EventSettings::default()),
             asks,
             place: Place::default(),
             embedding: Some(embedding),
@@ -274,7 +278,7 @@ impl Control {
     }
 
     fn of(parts: Parts) -> Self {
-        let Parts { root, host, logs, source, in_force, asks, place, embedding } = parts;
+        let Parts { root, host, logs, source, in_force, journal, asks, place, embedding } = parts;
         let state_dir = Some(place.state_dir.as_path()).filter(|path| !path.as_os_str().is_empty());
         let history = History::open(state_dir.map(|path| path.join("history")).as_deref());
         let permissions = embedding.as_ref().map(|embedding| &embedding.permissions);
@@ -292,11 +296,16 @@ impl Control {
             }
             None => Gate::of_settings(in_force.config.permissions.clone(), options),
         };
-        let noting = tokio::spawn(history.clone().follow(root.events(EventCursor::Seq(1))));
+        let noting = vec![
+            tokio::spawn(history.clone().follow(root.events(EventCursor::Seq(1)))),
+            tokio::spawn(journal.clone().keep(root.event_log().clone())),
+        ];
         Self(Arc::new(Inner {
             adhoc: Mutex::default(),
             history,
-            noting: Mutex::new(Some(noting)),
+            journal,
+            first_event: root.event_log().first(),
+            noting: Mutex::new(noting),
             root,
             host,
             logs,
@@ -332,10 +341,11 @@ impl Control {
     /// # Cancel safety
     /// Cancel safe, but a second call waits for nothing.
     pub(crate) async fn finish(&self) {
-        let noting = self.0.noting.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(noting) = noting {
+        let noting = std::mem::take(&mut *self.0.noting.lock().unwrap_or_else(PoisonError::into_inner));
+        let deadline = tokio::time::Instant::now() + NOTING_TIME;
+        for noting in noting {
             // A panic in it has been reported by the runtime. The end of the daemon is worth more than its notes.
-            let _panicked = tokio::time::timeout(NOTING_TIME, noting).await;
+            let _panicked = tokio::time::timeout_at(deadline, noting).await;
         }
         self.forget_adhoc();
         self.0.gate.flush().await;
@@ -344,6 +354,11 @@ impl Control {
     /// Returns what every request passes.
     pub(crate) fn gate_of(&self) -> &Gate {
         &self.0.gate
+    }
+
+    /// Returns what the journal's next keeper has to know.
+    pub(crate) fn journal_state(&self) -> JournalState {
+        self.0.journal.state()
     }
 
     /// Notes that a program that was to take over has handed the process back to this one.
@@ -622,6 +637,7 @@ struct Parts {
     logs: LogHub,
     source: Option<Source>,
     in_force: InForce,
+    journal: Journal,
     asks: mpsc::Sender<Asked>,
     place: Place,
     embedding: Option<Embedding>,
@@ -951,8 +967,26 @@ impl Service for Control {
     }
 
     async fn events(&self, params: EventsParams) -> Result<Box<dyn Subscription>, RpcError> {
-        let from = params.from.map_or(EventCursor::Now, EventCursor::Seq);
-        Ok(Box::new(EventSubscription::new(self.0.root.events(from), params.follow)))
+        let EventsParams { from, after, follow } = params;
+        let (log, journal) = (self.0.root.event_log(), &self.0.journal);
+        let from = match (from, after) {
+            (None, None) => EventCursor::Now,
+            // A number that comes yet is that of another event than was meant: the next one is as good.
+            (Some(from), None) => EventCursor::Seq(match from {
+                0 => self.0.first_event,
+                from => from.min(log.latest() + 1),
+            }),
+            (None, Some(id)) => match journal.number_of(&id, log.latest()) {
+                Some(seq) => EventCursor::Seq(seq + 1),
+                None => {
+                    return Err(RpcError::invalid_parameter("after", "is the id of no event that is known"));
+                }
+            },
+            (Some(_), Some(_)) => {
+                return Err(RpcError::invalid_parameter("after", "does not go with `from`"));
+            }
+        };
+        Ok(Box::new(EventSubscription::new(log.clone(), journal.clone(), from, follow)))
     }
 
     async fn version(&self, _params: VersionParams) -> Result<VersionResult, RpcError> {

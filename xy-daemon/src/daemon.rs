@@ -29,13 +29,14 @@ use xy_actors::spec::{ChildSpec, Order, SupervisorSpec};
 use xy_actors::supervisor::{EarlierExit, SpawnTreeError, Supervisor, SupervisorBuilder};
 
 use crate::activation::Activated;
-use crate::config::{Config, LoadError, LoadOptions, Trust};
+use crate::config::{Config, EventSettings, LoadError, LoadOptions, Trust};
 use crate::control::{Control, InForce, Place, Source, add_children, child_of, group_of, killed};
 use crate::http::credentials::{Credentials, TokenError};
 use crate::http::{self, HttpError, HttpOptions};
 use crate::idle::{IdleShutdown, until_idle};
 use crate::instance::{InstanceLock, LockError};
 use crate::intent::Intent;
+use crate::journal::{JOURNAL_FILE, Journal};
 use crate::protocol::method::Killed;
 use crate::rpc;
 use crate::service::ServiceManager;
@@ -281,7 +282,8 @@ pub async fn run_on(
     .await?;
     let swept = report_sweep(&sweep);
     let logs = LogHub::new(Some(options.state_dir.join("logs")));
-    let root = spawn_root(&config, &host, &logs, &sweep.lost).await?;
+    let journal = open_journal(&options, config.settings.events).await?;
+    let root = spawn_root(&config, &host, &logs, &sweep.lost, journal.first()).await?;
     let shared = listener.shared().map_err(RunError::Thread)?;
     let rejected = config.rejected.iter().map(|file| Rejected {
         name: file.name.clone(),
@@ -296,7 +298,7 @@ pub async fn run_on(
         is_taken_over: false,
     };
     let in_force = InForce::of(config);
-    let mut daemon = Daemon::new(options, (host, logs, root), source, in_force, (instance, shared));
+    let mut daemon = Daemon::new(options, (host, logs, root), source, in_force, journal, (instance, shared));
     daemon.http_socket = http_socket;
     daemon.serve(listener, http, signals, || listening(told)).await
 }
@@ -363,9 +365,16 @@ pub async fn take_up(
         swept: Vec::new(),
         is_taken_over: true,
     };
+    let journal = match handoff.journal {
+        Some(state) => {
+            let path = options.state_dir.join(JOURNAL_FILE);
+            blocking(move || Journal::take_up(&path, &state)).await?
+        }
+        None => open_journal(&options, config.settings.events).await?,
+    };
     let adhoc = handoff.configuration.adhoc;
     let in_force = InForce { config, rejected: handoff.configuration.rejected };
-    let mut daemon = Daemon::new(options, (host, logs, root), source, in_force, (instance, shared));
+    let mut daemon = Daemon::new(options, (host, logs, root), source, in_force, journal, (instance, shared));
     daemon.is_handed_back = is_handed_back;
     daemon.http_socket = http_socket;
     daemon.control.take_up_adhoc(&adhoc);
@@ -388,6 +397,11 @@ async fn listen_for_http_on(
     let own = socket.try_clone().and_then(tokio::net::TcpListener::from_std).map_err(HttpError::Socket)?;
     let limits = http::Limits::default();
     Ok(http::Listener::on(own, &options.http.token, &options.state_dir, limits).await?)
+}
+
+async fn open_journal(options: &RunOptions, settings: EventSettings) -> Result<Journal, RunError> {
+    let path = options.state_dir.join(JOURNAL_FILE);
+    blocking(move || Journal::open(Some(&path), settings)).await
 }
 
 /// Returns the path that a socket is bound to.
@@ -486,6 +500,7 @@ impl Daemon {
         (host, logs, root): (ProcessHost, LogHub, Supervisor),
         source: Source,
         in_force: InForce,
+        journal: Journal,
         (instance, shared): (InstanceLock, SharedListener),
     ) -> Self {
         let (own_signals, asked) = mpsc::channel(4);
@@ -493,8 +508,8 @@ impl Daemon {
         let shutdown_timeout = in_force.config.settings.shutdown_timeout;
         let idle_shutdown = in_force.config.settings.idle_shutdown;
         let in_short = in_short(&in_force.config);
-        let control =
-            Control::new(root.clone(), host.clone(), logs.clone(), source, in_force, own_signals, place);
+        let tree = (root.clone(), host.clone(), logs.clone());
+        let control = Control::new(tree, source, in_force, journal, own_signals, place);
         Self {
             options,
             host,
@@ -749,6 +764,7 @@ async fn spawn_root(
     host: &ProcessHost,
     logs: &LogHub,
     lost: &[LostIncarnation],
+    first_event: u64,
 ) -> Result<Supervisor, RunError> {
     let builder = lost.iter().fold(builder(config, host, logs), |builder, lost| {
         let exit = EarlierExit {
@@ -758,7 +774,7 @@ async fn spawn_root(
         };
         builder.earlier_exit(&lost.label, exit)
     });
-    Ok(builder.seed(unix_ms()).spawn().await?)
+    Ok(builder.seed(unix_ms()).first_event(first_event).spawn().await?)
 }
 
 fn builder(config: &Config, host: &ProcessHost, logs: &LogHub) -> SupervisorBuilder {

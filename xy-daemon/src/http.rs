@@ -432,7 +432,7 @@ async fn keep(credentials: Arc<Credentials>, rotate_every: Duration) {
 /// Counts the events of the tree for as long as it has some.
 async fn count_events<S: Service>(shared: Arc<Shared<S>>) {
     // From the first one on: most servers are started before HTTP answers.
-    let params = EventsParams { from: Some(1), follow: true };
+    let params = EventsParams::following(0);
     let Ok(mut source) = shared.service.events(params).await else { return };
     while let Some(batch) = source.next().await {
         for notification in batch {

@@ -36,6 +36,7 @@ pub mod idle;
 pub mod instance;
 #[cfg(feature = "server")]
 pub mod intent;
+mod journal;
 #[cfg(feature = "server")]
 pub mod mcp_server;
 #[cfg(feature = "client")]

@@ -21,13 +21,13 @@ use crate::protocol::method::{
     UpgradeResult, VersionParams, VersionResult,
 };
 use crate::rpc::{Service, Subscription, serve_alone};
-use crate::{activation, config, history, intent, protocol, upgrade};
+use crate::{activation, config, history, intent, journal, protocol, upgrade};
 
 /// A reader and its name.
 pub type Reader = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const READERS: [Reader; 12] = [
+pub const READERS: [Reader; 13] = [
     ("line", line),
     ("rpc", rpc),
     ("http", http),
@@ -38,6 +38,7 @@ pub const READERS: [Reader; 12] = [
     ("notification", xy_actors::process::readers::notification),
     ("ledger", xy_actors::process::readers::ledger),
     ("history", history),
+    ("journal", journal),
     ("intent", intent),
     ("handoff", handoff),
 ];
@@ -205,6 +206,10 @@ fn settings_file(bytes: &[u8]) {
 
 fn history(bytes: &[u8]) {
     history::read_twice(bytes);
+}
+
+fn journal(bytes: &[u8]) {
+    journal::read_twice(bytes);
 }
 
 fn intent(bytes: &[u8]) {

@@ -241,6 +241,7 @@ impl Upgrade<'_> {
                 http: self.http,
                 shutdown_timeout: self.shutdown_timeout,
                 idle_shutdown: self.idle_shutdown,
+                journal: Some(self.control.journal_state()),
                 permissions: self.control.gate_of().settings(),
                 logs: logs.state().clone(),
             };

@@ -109,7 +109,6 @@ impl Ring {
     }
 
     /// Gives the next event this number. Nothing was appended yet.
-    #[cfg(feature = "process")]
     pub(super) fn begin_at(&mut self, seq: u64) {
         self.next_seq = seq.max(1);
     }

@@ -58,7 +58,7 @@ pub(crate) use handover::EventLogState;
 /// One event of a tree.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Its number; the first event of a tree has 1, and no number is left out.
+    /// Its number; the first event of a tree has 1 unless its program says otherwise, and no number is left out.
     pub seq: u64,
     /// When, in milliseconds since the Unix epoch.
     pub at_unix_ms: u64,
@@ -226,6 +226,16 @@ impl EventLog {
             EventCursor::Seq(seq) => seq.max(1),
         };
         EventStream { log: self.clone(), next }
+    }
+
+    /// Gives the next event this number. Nothing was published yet.
+    pub(crate) fn begin_at(&self, seq: u64) {
+        self.published().ring.begin_at(seq);
+    }
+
+    /// Returns the number of the first event that is held, or of the next one if none is.
+    pub fn first(&self) -> u64 {
+        self.published().ring.first()
     }
 
     /// Returns the number of the latest event, 0 before the first.

@@ -15,15 +15,19 @@ use crate::output::time::Clock;
 use crate::output::{Output, event};
 use crate::session::{Selection, Session, nearest};
 
+/// The number that stands for the first event of the daemon that runs.
+pub(super) const OF_THIS_DAEMON: u64 = 0;
+
 /// The number of the first event there ever is.
-pub(super) const FIRST: u64 = 1;
+const FIRST: u64 = 1;
 
 /// Runs the command.
 pub(super) async fn run(args: &EventsArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
     let client = session.connect().await?;
     // What is asked for of the past is looked for from its beginning.
     let from = if args.follow && args.since.is_none() { args.from } else { Some(args.from.unwrap_or(FIRST)) };
-    let mut events = client.subscribe::<Events>(EventsParams { from, follow: args.follow }).await?;
+    let mut events =
+        client.subscribe::<Events>(EventsParams { from, after: None, follow: args.follow }).await?;
     let wanted = Wanted::new(args.since, &args.names, &client).await?;
     let output = &mut *session.output;
     let mut printer = Printer { clock: Clock::local(), is_asked_for: args.from.is_some(), wanted };

@@ -42,7 +42,7 @@ pub(super) async fn run(args: &RunArgs, session: &mut Session<'_>) -> Result<u8,
 async fn attach(params: AddParams, client: &Client, output: &mut Output) -> Result<u8, CommandError> {
     let name = params.name.clone();
     // Subscribed before, so that the end is seen however soon it comes.
-    let mut events = client.subscribe::<Events>(EventsParams { from: None, follow: true }).await?;
+    let mut events = client.subscribe::<Events>(EventsParams::default()).await?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::Signals)?;
     client.call::<Add>(AddParams { once: true, stopped: true, ..params }).await?;

@@ -18,7 +18,7 @@ use xy_daemon::protocol::method::{
 };
 
 use self::state::{Action, Reaction, Top};
-use super::events::FIRST;
+use super::events::OF_THIS_DAEMON;
 use crate::error::{CommandError, exit_code};
 use crate::output::time::Clock;
 use crate::session::Session;
@@ -59,7 +59,7 @@ async fn show(
     let clock = Clock::local();
     let mut keys = keys();
     let mut terminated = signal(SignalKind::terminate()).map_err(CommandError::Signals)?;
-    let mut events = client.subscribe::<Events>(EventsParams { from: Some(FIRST), follow: true }).await?;
+    let mut events = client.subscribe::<Events>(EventsParams::following(OF_THIS_DAEMON)).await?;
     let (answer, mut answers) = mpsc::channel::<String>(KEYS);
     let mut log = Followed::default();
     let mut is_stale = true;

@@ -188,8 +188,7 @@ async fn narrate(
 ) -> Result<(), CommandError> {
     let listening_unix_ms = time::now_unix_ms();
     let client = Client::connect(&listening.socket).await?;
-    let mut events =
-        client.subscribe::<Events>(EventsParams { from: Some(events::FIRST), follow: true }).await?;
+    let mut events = client.subscribe::<Events>(EventsParams::following(events::OF_THIS_DAEMON)).await?;
     if !is_quiet {
         // Without the list the welcome lacks an example, which is no reason to keep silent.
         let servers = client.call::<List>(ListParams {}).await.map(|list| list.servers).unwrap_or_default();

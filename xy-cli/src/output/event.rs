@@ -206,6 +206,8 @@ mod tests {
     fn described(event_type: &str, payload: Value) -> String {
         let Value::Object(payload) = payload else { panic!("a payload is an object") };
         let event = Event {
+            version: Event::VERSION,
+            id: "18f-1".to_owned(),
             seq: 1,
             at_unix_ms: 0,
             path: "web".into(),

@@ -28,6 +28,8 @@ fn log(number: u64, text: &str) -> Notification {
 fn event(seq: u64, event_type: &str, payload: Value) -> Notification {
     let Value::Object(payload) = payload else { panic!("a payload is an object") };
     Notification::Event(Event {
+        version: Event::VERSION,
+        id: format!("18f-{seq}"),
         seq,
         at_unix_ms: 43_381_000,
         path: "web".into(),

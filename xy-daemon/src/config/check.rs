@@ -13,10 +13,10 @@ use super::error::{ConfigError, nearest};
 use super::file_text::FileText;
 use super::outline::Outline;
 use super::shape::{
-    self, DaemonShape, DurationText, EnvShape, EnvValue, LogShape, ProcessShape, RestartShape, RuleShape,
-    ServerShape, SizeText,
+    self, DaemonShape, DurationText, EnvShape, EnvValue, EventsShape, LogShape, ProcessShape, RestartShape,
+    RuleShape, ServerShape, SizeText,
 };
-use super::{GroupConfig, LoadOptions, ServerConfig, Settings, instances, is_name, quantity};
+use super::{EventSettings, GroupConfig, LoadOptions, ServerConfig, Settings, instances, is_name, quantity};
 use crate::http::address::{self, DEFAULT_ADDRESS};
 use crate::permission::rules::{self, PermissionSettings, Rule};
 use crate::protocol::method::METHODS;
@@ -60,6 +60,7 @@ pub(super) fn settings(shown: &Path, text: &str) -> Result<(Settings, Permission
         log: shape.log.map_or(defaults.log, |log| checker.log(&log, defaults.log)),
         http: shape.http.map(|http| checker.listen(http.listen.as_deref())),
         idle_shutdown: checker.positive("idle_shutdown", shape.idle_shutdown.as_ref()),
+        events: checker.events(&shape.events.unwrap_or_default()),
     };
     let permissions = checker.permissions(shape.permissions, shape.permission_timeout.as_ref());
     checker.finish((settings, permissions))
@@ -274,6 +275,14 @@ impl<'a> Checker<'a> {
             max_age: self.positive("log.max_age", shape.max_age.as_ref()).or(defaults.max_age),
             keep: self.number("log.keep", shape.keep, 1, MOST_LOG_FILES).unwrap_or(defaults.keep),
             buffer: buffer.and_then(|buffer| usize::try_from(buffer).ok()).unwrap_or(defaults.buffer),
+        }
+    }
+
+    fn events(&mut self, shape: &EventsShape) -> EventSettings {
+        let defaults = EventSettings::default();
+        EventSettings {
+            keep: self.number("events.keep", shape.keep, 0, EventSettings::MOST).unwrap_or(defaults.keep),
+            age: self.positive("events.age", shape.age.as_ref()).unwrap_or(defaults.age),
         }
     }
 

@@ -42,8 +42,17 @@ pub(super) struct DaemonShape {
     pub(super) log: Option<LogShape>,
     pub(super) http: Option<ListenShape>,
     pub(super) idle_shutdown: Option<DurationText>,
+    pub(super) events: Option<EventsShape>,
     pub(super) permissions: Option<Vec<RuleShape>>,
     pub(super) permission_timeout: Option<DurationText>,
+}
+
+/// `events: (..)` in `xyd.ron` as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename = "Events", deny_unknown_fields, default)]
+pub(super) struct EventsShape {
+    pub(super) keep: Option<i64>,
+    pub(super) age: Option<DurationText>,
 }
 
 /// One of `permissions: [(..)]` in `xyd.ron` as written.

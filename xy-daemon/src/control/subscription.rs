@@ -8,10 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use xy_actors::event::ChildReport;
 use xy_actors::event::Next;
-use xy_actors::event::stream::{Event, EventItem, EventKind, EventStream};
+use xy_actors::event::stream::{Event, EventCursor, EventItem, EventKind, EventLog, EventStream};
 use xy_actors::exit::{Cause, ExitReport};
 use xy_actors::log::{LogItem, LogLine, LogReader, Stream};
 
+use crate::journal::{Journal, Past, gap};
 use crate::protocol::method::{self, Gap, LogStream, Notification};
 use crate::rpc::Subscription;
 
@@ -72,41 +73,113 @@ impl Subscription for LogSubscription {
     }
 }
 
-/// The events of the tree.
+/// The events of the tree: those that only the journal holds any more, then those in memory.
 pub(super) struct EventSubscription {
-    stream: EventStream,
+    log: EventLog,
+    journal: Journal,
     follow: bool,
+    reading: Reading,
+}
+
+/// Where a subscription reads.
+enum Reading {
+    /// In the journal, from this number on; it is not opened yet.
+    Before(u64),
+    /// In the journal.
+    Past {
+        past: Past,
+        next: u64,
+    },
+    Memory(EventStream),
 }
 
 impl EventSubscription {
-    pub(super) fn new(stream: EventStream, follow: bool) -> Self {
-        Self { stream, follow }
+    pub(super) fn new(log: EventLog, journal: Journal, from: EventCursor, follow: bool) -> Self {
+        let reading = match from {
+            EventCursor::Seq(seq) if seq < log.first() => Reading::Before(seq),
+            from => Reading::Memory(log.subscribe(from)),
+        };
+        Self { log, journal, follow, reading }
+    }
+
+    /// Returns the next events of the journal; `None` once those in memory are next.
+    async fn read_past(&mut self) -> Option<Vec<Notification>> {
+        loop {
+            let (opened, from) = match std::mem::replace(&mut self.reading, Reading::Before(1)) {
+                Reading::Before(from) => (None, from),
+                Reading::Past { past, next } => (Some(past), next),
+                memory @ Reading::Memory(_) => {
+                    self.reading = memory;
+                    return None;
+                }
+            };
+            self.reading = Reading::Before(from);
+            if from >= self.log.first() {
+                self.reading = Reading::Memory(self.log.subscribe(EventCursor::Seq(from)));
+                return None;
+            }
+            let is_new = opened.is_none();
+            let (journal, latest) = (self.journal.clone(), self.log.latest());
+            let read = tokio::task::spawn_blocking(move || {
+                let mut past = match opened {
+                    Some(past) => past,
+                    None => journal.past(from, latest)?,
+                };
+                let events = past.read();
+                Some((past, events))
+            });
+            // Without the journal, memory tells what is missing. A panic in it has been reported by the runtime.
+            match read.await.ok().flatten() {
+                Some((past, events)) if !events.is_empty() => {
+                    let mut next = from;
+                    let mut batch = Vec::with_capacity(events.len());
+                    for event in events {
+                        batch.extend(gap(next, event.seq).map(Notification::EventGap));
+                        next = event.seq + 1;
+                        batch.push(Notification::Event(event));
+                    }
+                    self.reading = Reading::Past { past, next };
+                    return Some(batch);
+                }
+                // Its end when it was opened; there may be more by now.
+                Some(_) if !is_new => self.reading = Reading::Before(from),
+                _ => {
+                    self.reading = Reading::Memory(self.log.subscribe(EventCursor::Seq(from)));
+                    return None;
+                }
+            }
+        }
     }
 }
 
 impl Subscription for EventSubscription {
     fn next(&mut self) -> Next_<'_> {
         Box::pin(async move {
-            let first = if self.follow { self.stream.next().await? } else { self.stream.try_next().ok()? };
-            let mut batch = vec![notification(first)];
+            if let Some(batch) = self.read_past().await {
+                return Some(batch);
+            }
+            let Reading::Memory(stream) = &mut self.reading else { return None };
+            let first = if self.follow { stream.next().await? } else { stream.try_next().ok()? };
+            let mut batch = vec![notification(first, &self.journal)];
             while batch.len() < BATCH
-                && let Ok(item) = self.stream.try_next()
+                && let Ok(item) = stream.try_next()
             {
-                batch.push(notification(item));
+                batch.push(notification(item, &self.journal));
             }
             Some(batch)
         })
     }
 }
 
-fn notification(item: EventItem) -> Notification {
+fn notification(item: EventItem, journal: &Journal) -> Notification {
     match item {
-        EventItem::Event(event) => Notification::Event(wire_event(&event)),
+        EventItem::Event(event) => Notification::Event(wire_event(&event, journal.id_of(event.seq))),
         EventItem::Gap { first, last } => Notification::EventGap(Gap { first, last }),
     }
 }
 
-fn wire_event(event: &Event) -> method::Event {
+/// Returns an event as clients and the journal get it.
+pub(crate) fn wire_event(event: &Event, id: String) -> method::Event {
     let (incarnation, payload) = match &event.kind {
         EventKind::Child { incarnation, report, exit, pid } => {
             (Some(incarnation.get()), child_payload(report, exit.as_deref(), *pid))
@@ -124,6 +197,8 @@ fn wire_event(event: &Event) -> method::Event {
         _ => (None, Map::new()),
     };
     method::Event {
+        version: method::Event::VERSION,
+        id,
         seq: event.seq,
         at_unix_ms: event.at_unix_ms,
         path: event.path.to_string(),
@@ -182,4 +257,56 @@ fn child_payload(report: &ChildReport, exit: Option<&ExitReport>, pid: Option<u3
         _ => {}
     }
     payload
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::EventSettings;
+    use crate::journal::JOURNAL_FILE;
+
+    async fn told(subscription: &mut EventSubscription) -> Vec<String> {
+        let mut told = Vec::new();
+        while let Some(batch) = subscription.next().await {
+            told.extend(batch.into_iter().map(|notification| match notification {
+                Notification::Event(event) => event.seq.to_string(),
+                Notification::EventGap(gap) => format!("gap {}-{}", gap.first, gap.last),
+                other => panic!("{other:?}"),
+            }));
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn the_journal_goes_over_into_memory_without_a_hole_or_a_double() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join(JOURNAL_FILE);
+        let settings = EventSettings { keep: 1000, age: Duration::from_secs(3600) };
+        let journal = Journal::open(Some(&path), settings);
+        let log = EventLog::new(5);
+        let keeping = tokio::spawn(journal.clone().keep(log.clone()));
+        let lines = || std::fs::read_to_string(&path).map_or(0, |text| text.lines().count());
+        for count in 1..=300 {
+            log.tell("web", "told", BTreeMap::new());
+            let is_last_of_memory = count % 5 == 0;
+            while is_last_of_memory && lines() < count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        let whole: Vec<String> = (1..=300).map(|seq| seq.to_string()).collect();
+        for from in [1, 2, 294, 295, 296, 297, 300] {
+            let cursor = EventCursor::Seq(from);
+            let mut events = EventSubscription::new(log.clone(), journal.clone(), cursor, false);
+            let from = usize::try_from(from).expect("small");
+            assert_eq!(told(&mut events).await, whole[from - 1..], "{from}");
+        }
+        keeping.abort();
+        // Without the file, memory tells what is missing.
+        std::fs::remove_file(&path).expect("there");
+        let mut events = EventSubscription::new(log.clone(), journal, EventCursor::Seq(2), false);
+        assert_eq!(told(&mut events).await, ["gap 2-295", "296", "297", "298", "299", "300"]);
+    }
 }

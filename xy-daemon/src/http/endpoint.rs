@@ -282,7 +282,7 @@ impl<S: Service> Shared<S> {
                 self.ask_program(caller, argument, Map::new(), Some(MethodKind::Catalog)).await
             }
             Endpoint::Logs => self.logs(caller, server(argument)?, query, &headers, token).await,
-            Endpoint::Events => sse::events(self, caller, last_event_id(&headers), token).await,
+            Endpoint::Events => sse::events(self, caller, query, last_event_id(&headers), token).await,
             Endpoint::RotateToken => {
                 no_members(&body)?;
                 self.rotate_token(caller).await

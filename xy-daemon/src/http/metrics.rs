@@ -281,6 +281,8 @@ mod tests {
     fn event(event_type: &str, at_unix_ms: u64, payload: serde_json::Value) -> Event {
         let payload = payload.as_object().cloned().unwrap_or_default();
         Event {
+            version: Event::VERSION,
+            id: String::new(),
             seq: 1,
             at_unix_ms,
             path: "web".to_owned(),

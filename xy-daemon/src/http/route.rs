@@ -140,6 +140,9 @@ const WAIT: &[Parameter] = &[parameter("wait", ParameterKind::Flag)];
 
 const MCP: &[Parameter] = &[parameter("read_only", ParameterKind::Flag)];
 
+const EVENTS: &[Parameter] =
+    &[parameter("from", ParameterKind::Number), parameter("after", ParameterKind::Text)];
+
 const LOGS: &[Parameter] = &[
     parameter("tail", ParameterKind::Number),
     parameter("follow", ParameterKind::Flag),
@@ -283,7 +286,10 @@ pub static ROUTES: [Route; 45] = [
     },
     Route { query: &[], ..post("/v1/servers/{path}/call", Endpoint::Ask("call"), "calls a tool (`call`)") },
     get("/v1/usage", Endpoint::Query("usage"), "what the servers' processes use (`usage`)"),
-    get("/v1/events", Endpoint::Events, "the events of the tree, as a stream (`events`)"),
+    Route {
+        query: EVENTS,
+        ..get("/v1/events", Endpoint::Events, "the events of the tree, as a stream (`events`)")
+    },
     get("/v1/operations", Endpoint::Operations, "the operations that were asked for lately"),
     get("/v1/operations/{id}", Endpoint::Operation, "one operation, with its result once it is done"),
     post("/v1/admin/reload", Endpoint::Administer("reload"), "reads the configuration again (`reload`)"),

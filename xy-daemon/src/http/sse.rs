@@ -1,7 +1,7 @@
 //! Server-sent events: what a subscription says as a stream that a client can resume.
 //!
-//! An id is `EPOCH-NUMBER` for events and `EPOCH-NUMBER-MILLISECONDS` for lines of output; the epoch is that of this
-//! daemon. A client that comes back with the id of the last event it has seen gets exactly what it missed. Where that is
+//! The id of an event is its own, `ERA-NUMBER`, and outlives the daemon as events do; that of a line of output is
+//! `EPOCH-NUMBER-MILLISECONDS`, with the epoch of this daemon. A client that comes back with the id of the last event it has seen gets exactly what it missed. Where that is
 //! impossible, one `reset` event says so and brings what there is to begin with; it never loses anything in silence.
 
 use std::future::Future;
@@ -63,24 +63,29 @@ pub(super) fn read_id(id: &str) {
     }
 }
 
-/// Follows the events of the tree.
+/// Follows the events of the tree; `params` are those of [`Events`], which the id of a client that comes back overrides.
 pub(super) async fn events<S: Service>(
     shared: &Arc<Shared<S>>,
     caller: &Caller,
+    mut params: Map<String, Value>,
     last_id: Option<&str>,
     token: u64,
 ) -> Result<Response<Content>, Problem> {
-    let position = last_id.and_then(|id| Position::parse(id, &shared.epoch));
-    let mut params = Map::new();
-    if let Some(Position { number, .. }) = position {
-        params.insert("from".to_owned(), number.saturating_add(1).into());
+    if let Some(id) = last_id {
+        params = Map::from_iter([("after".to_owned(), id.into())]);
     }
-    // Before the snapshot is taken, so that nothing falls between the two.
-    let source = open(shared, caller, Events::NAME, &params).await?;
-    let reason = if last_id.is_some() { "unknown_id" } else { "new" };
-    let beginning = match position {
-        Some(_) => Vec::new(),
-        None => reset(shared, reason, None).await,
+    let is_resumed = !params.is_empty();
+    // Before a snapshot is taken, so that nothing falls between the two.
+    let (source, reason) = match open(shared, caller, Events::NAME, &params).await {
+        Ok(source) => (source, (!is_resumed).then_some("new")),
+        Err(problem) if last_id.is_some() && problem.parameter.as_deref() == Some("after") => {
+            (open(shared, caller, Events::NAME, &Map::new()).await?, Some("unknown_id"))
+        }
+        Err(problem) => return Err(problem),
+    };
+    let beginning = match reason {
+        Some(reason) => reset(shared, reason, None).await,
+        None => Vec::new(),
     };
     Ok(publish(shared, source, beginning, Follow::Events, token))
 }
@@ -186,7 +191,10 @@ async fn write<S: Service>(
             match follow.take(notification) {
                 Taken::Seen => {}
                 Taken::Event { name, id, data } => {
-                    let id = id.map(|id| format!("{}-{id}", shared.epoch));
+                    let id = match follow {
+                        Follow::Events => id,
+                        Follow::Logs { .. } => id.map(|id| format!("{}-{id}", shared.epoch)),
+                    };
                     push_text(&mut piece, name, id.as_deref(), &data);
                 }
                 Taken::Lost { gap, then } => {
@@ -241,7 +249,7 @@ async fn with_heartbeat<T>(
 enum Taken {
     /// The client has had it.
     Seen,
-    /// An event of this name, with the rest of its id and its data as JSON.
+    /// An event of this name, with its data as JSON and its id, of which that of a line lacks the epoch.
     Event { name: &'static str, id: Option<String>, data: String },
     /// These numbers are gone; then comes an event.
     Lost { gap: Gap, then: Option<(&'static str, String, String)> },
@@ -251,9 +259,7 @@ impl Follow {
     fn take(&mut self, notification: Notification) -> Taken {
         let name = notification.method();
         match notification {
-            Notification::Event(event) => {
-                Taken::Event { name, id: Some(event.seq.to_string()), data: text_of(&event) }
-            }
+            Notification::Event(event) => Taken::Event { name, data: text_of(&event), id: Some(event.id) },
             Notification::Log(line) => self.take_line(name, &line),
             Notification::EventGap(gap) | Notification::LogGap(gap) => {
                 if let Self::Logs { seen, .. } = self {
@@ -286,10 +292,9 @@ async fn reset<S: Service>(shared: &Shared<S>, reason: &str, missed: Option<Gap>
     let snapshot = catch_panic(shared.service.list(ListParams::default())).await;
     let snapshot = snapshot.ok().and_then(Result::ok);
     let mut piece = Vec::new();
-    // After a gap the client goes on from its end. Else it keeps no id, and is reset again if it loses the connection.
-    let id = missed.map(|gap| format!("{}-{}", shared.epoch, gap.last));
     let data = json!({ "reason": reason, "missed": missed, "snapshot": snapshot });
-    push(&mut piece, RESET, id.as_deref(), &data);
+    // Without an id the client keeps the one it has, and is reset again if it loses the connection before the next event.
+    push(&mut piece, RESET, None, &data);
     piece
 }
 

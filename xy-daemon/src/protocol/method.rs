@@ -844,9 +844,12 @@ impl LogsParams {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EventsParams {
-    /// The number of the first event wanted; only new ones if not given.
+    /// The number of the first event wanted, 0 for the first one of this daemon; only new ones if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
+    /// The id of the last event that was seen, instead of a number. One that is not known, or no more, is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
     /// Whether new events follow until the subscription is canceled; else it ends after those that are there. True if
     /// not given.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
@@ -856,7 +859,19 @@ pub struct EventsParams {
 impl Default for EventsParams {
     /// Asks for new events only.
     fn default() -> Self {
-        Self { from: None, follow: true }
+        Self { from: None, after: None, follow: true }
+    }
+}
+
+impl EventsParams {
+    /// Asks for the events from this number on, and for new ones.
+    pub fn following(from: u64) -> Self {
+        Self { from: Some(from), ..Self::default() }
+    }
+
+    /// Asks for the events from this number on that are there, and for no new ones.
+    pub fn held(from: u64) -> Self {
+        Self { from: Some(from), after: None, follow: false }
     }
 }
 
@@ -1321,11 +1336,17 @@ pub struct Gap {
     pub last: u64,
 }
 
-/// One event of the tree.
+/// One event of the tree: the same over the socket, over HTTP, and in the daemon's own file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
-    /// Its number, without holes.
+    /// The version of this form: [`Event::VERSION`]; 0 from a daemon that did not say.
+    #[serde(default)]
+    pub version: u32,
+    /// Names it among all events there ever were of this daemon's state directory, to go on after it.
+    #[serde(default)]
+    pub id: String,
+    /// Its number, without holes, which go on when the daemon is started again.
     pub seq: u64,
     /// When it happened, in milliseconds since the Unix epoch.
     pub at_unix_ms: u64,
@@ -1338,6 +1359,11 @@ pub struct Event {
     pub event_type: String,
     /// The facts, by type.
     pub payload: Map<String, Value>,
+}
+
+impl Event {
+    /// The version that this daemon writes.
+    pub const VERSION: u32 = 1;
 }
 
 fn yes() -> bool {

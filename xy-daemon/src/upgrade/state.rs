@@ -22,6 +22,7 @@ use xy_actors::supervisor::handover::TreeState;
 
 use super::CheckError;
 use crate::config::{self, Config, FileText, GroupConfig, LoadOptions, ServerConfig};
+use crate::journal::JournalState;
 use crate::permission::rules::PermissionSettings;
 
 /// The first line.
@@ -51,6 +52,9 @@ pub struct Handoff {
     /// The configured one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) idle_shutdown: Option<Duration>,
+    /// Which events are kept, and what they are named after; a program that kept none does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) journal: Option<JournalState>,
     /// Who may ask for what.
     #[serde(default, skip_serializing_if = "PermissionSettings::is_default")]
     pub(crate) permissions: PermissionSettings,
@@ -250,6 +254,7 @@ impl Handoff {
         let mut config = self.configuration.restore(options)?;
         config.settings.shutdown_timeout = self.shutdown_timeout;
         config.settings.idle_shutdown = self.idle_shutdown;
+        config.settings.events = self.journal.as_ref().map(JournalState::settings).unwrap_or_default();
         config.permissions = self.permissions.clone();
         Ok(config)
     }

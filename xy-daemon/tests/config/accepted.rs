@@ -12,7 +12,7 @@ use xy_actors::process::{PortOwner, ProcessSpec, Readiness, StopSignal};
 use xy_actors::spec::{
     Backoff, ChildSpec, OnLimit, RestartIntensity, RestartLimit, RestartType, Shutdown, SupervisorSpec,
 };
-use xy_daemon::config::{Config, LoadOptions, Settings};
+use xy_daemon::config::{Config, EventSettings, LoadOptions, Settings};
 use xy_daemon::permission::Decision;
 use xy_daemon::permission::rules::Rule;
 
@@ -340,6 +340,7 @@ fn the_settings_have_defaults_for_every_key() {
         log: LogSettings { max_size: 10 << 20, max_age: None, keep: 5, buffer: 1 << 20 },
         http: None,
         idle_shutdown: None,
+        events: EventSettings { keep: 10_000, age: Duration::from_secs(24 * 3600) },
     };
     for text in [None, Some(""), Some("// nothing"), Some("()"), Some("Daemon()"), Some("(log: ())")] {
         let directory = Directory::new();

@@ -103,7 +103,7 @@ fn a_broken_settings_file_fails_the_load_with_all_its_errors() {
     for (text, expected) in [
         (
             "(shutdown_timout: \"1s\")",
-            "xyd.ron:1:2: shutdown_timout: unknown key `shutdown_timout`, expected one of `shutdown_timeout`, `log`, `http`, `idle_shutdown`, `permissions`, `permission_timeout`; did you mean `shutdown_timeout`?",
+            "xyd.ron:1:2: shutdown_timout: unknown key `shutdown_timout`, expected one of `shutdown_timeout`, `log`, `http`, `idle_shutdown`, `events`, `permissions`, `permission_timeout`; did you mean `shutdown_timeout`?",
         ),
         (
             "(shutdown_timeout: \"0s\", log: (keep: 0))",

@@ -76,7 +76,7 @@ async fn the_next_daemon_tells_of_each_server_that_the_dead_one_left_running() {
     let last = status(&client, name).await.summary.last_exit.expect("it ran before");
     assert_eq!((last.cause.as_str(), last.incarnation), ("the daemon died; how this ended is not known", 2));
     assert_eq!(status(&client, "idle").await.summary.last_exit, None, "it had been stopped");
-    let params = EventsParams { from: Some(1), follow: false };
+    let params = EventsParams::held(0);
     let mut events = within("events", client.subscribe::<Events>(params)).await.expect("subscribed");
     let mut told = Vec::new();
     while let Some(Notification::Event(event)) = within("an event", events.next()).await.expect("connected") {
@@ -175,8 +175,7 @@ async fn a_foreign_holder_of_the_port_is_named_and_costs_nothing() {
     ready(&client, "web").await;
     assert_eq!(lines(&starts), 1, "nothing was started against a held port");
     // Each event up to this one: no attempt used up the budget.
-    let mut events =
-        client.subscribe::<Events>(EventsParams { from: Some(1), follow: true }).await.expect("subscribed");
+    let mut events = client.subscribe::<Events>(EventsParams::following(1)).await.expect("subscribed");
     let mut attempts = 0;
     loop {
         let next = within("the next event", events.next()).await.expect("connected");

@@ -15,6 +15,7 @@ mod groups;
 mod guard;
 mod health;
 mod idle;
+mod journal;
 mod logs;
 mod operations;
 mod reload;

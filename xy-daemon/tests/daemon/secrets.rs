@@ -84,7 +84,7 @@ async fn ask_everything(client: &Client, world: &World, names: &[&str]) -> Told 
             told.note(format!("log of {name}"), line);
         }
     }
-    let events = client.subscribe::<Events>(EventsParams { from: Some(1), follow: false });
+    let events = client.subscribe::<Events>(EventsParams::held(1));
     let mut events = within("events", events).await.expect("subscribed");
     while let Some(event) = within("an event", events.next()).await.expect("connected") {
         told.note("event", event);

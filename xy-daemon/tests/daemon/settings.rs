@@ -87,7 +87,7 @@ async fn values_of_environment_variables_come_out_nowhere() {
     let reload = xy_daemon::protocol::method::ReloadParams { dry_run: false };
     let reloaded = within("reload", client.call::<xy_daemon::protocol::method::Reload>(reload)).await;
     tell("reload", format!("{reloaded:?}"));
-    let events = client.subscribe::<Events>(EventsParams { from: Some(1), follow: false });
+    let events = client.subscribe::<Events>(EventsParams::held(1));
     let mut events = within("events", events).await.expect("subscribed");
     let mut count = 0;
     while let Some(event) = within("an event", events.next()).await.expect("connected") {

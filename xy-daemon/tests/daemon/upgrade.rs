@@ -96,7 +96,7 @@ async fn pids_counts_histories_and_event_numbers_are_kept() {
 
 /// Returns the number of the newest event that the daemon holds.
 async fn last_event(client: &Client) -> u64 {
-    let params = EventsParams { from: Some(1), follow: false };
+    let params = EventsParams::held(1);
     let mut events = within("events", client.subscribe::<Events>(params)).await.expect("subscribed");
     let mut last = 0;
     while let Ok(Some(event)) = within("an event", events.next()).await {

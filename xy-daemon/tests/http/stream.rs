@@ -31,14 +31,28 @@ async fn a_new_client_begins_with_a_snapshot_and_gets_every_event_with_its_id() 
 async fn a_client_that_comes_back_gets_exactly_what_it_missed() {
     let server = Server::start().await;
     for (seen, expected) in [
-        ("8-0", vec![("event", Some("8-2")), ("event", Some("8-3")), ("event_end", None)]),
-        ("8-1", vec![("event", Some("8-3")), ("event_end", None)]),
-        ("8-2", vec![("event_end", None)]),
+        ("8-1", vec![("event", Some("8-2")), ("event", Some("8-3")), ("event_end", None)]),
+        ("8-2", vec![("event", Some("8-3")), ("event_end", None)]),
+        ("8-3", vec![("event_end", None)]),
     ] {
-        // The scripted source counts from the number that is asked for.
         let mut events = Events::open(&server, "/v1/events", &format!("Last-Event-ID: {seen}\r\n")).await;
         assert_eq!(events.all().await, named(&expected), "{seen}");
     }
+}
+
+#[tokio::test]
+async fn a_client_says_where_to_begin_and_is_not_reset() {
+    let server = Server::start().await;
+    let rest = named(&[("event", Some("8-2")), ("event", Some("8-3")), ("event_end", None)]);
+    for query in ["from=2", "after=8-1"] {
+        let mut events = Events::open(&server, &format!("/v1/events?{query}"), "").await;
+        assert_eq!(events.all().await, rest, "{query}");
+    }
+    // A client that comes back knows better than the address that it was given at first.
+    let mut events = Events::open(&server, "/v1/events?from=1", "Last-Event-ID: 8-1\r\n").await;
+    assert_eq!(events.all().await, rest);
+    let refused = server.get("/v1/events?after=7-1").await;
+    assert_eq!((refused.status, refused.kind().as_str()), (400, "invalid_params"), "{refused:?}");
 }
 
 #[tokio::test]

@@ -204,9 +204,18 @@ impl Service for Scripted {
     }
 
     async fn events(&self, params: EventsParams) -> Result<Box<dyn Subscription>, RpcError> {
+        let seen = match params.after {
+            None => params.from.unwrap_or(0).saturating_sub(1),
+            Some(id) => match id.as_str() {
+                "8-1" => 1,
+                "8-2" => 2,
+                "8-3" => 3,
+                _ => return Err(RpcError::invalid_parameter("after", "is not known")),
+            },
+        };
         self.0.count(&self.0.sources);
         let script = Arc::clone(&self.0);
-        Ok(Box::new(Source { name: "events".to_owned(), number: params.from.unwrap_or(0), script }))
+        Ok(Box::new(Source { name: "events".to_owned(), number: seen, script }))
     }
 
     async fn version(&self, _: VersionParams) -> Result<VersionResult, RpcError> {
@@ -254,6 +263,8 @@ impl Source {
     fn event(&mut self) -> Notification {
         self.number += 1;
         Notification::Event(Event {
+            version: Event::VERSION,
+            id: format!("8-{}", self.number),
             seq: self.number,
             at_unix_ms: 5,
             path: "files".to_owned(),

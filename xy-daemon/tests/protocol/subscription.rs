@@ -39,7 +39,7 @@ async fn the_answer_comes_first_then_each_line_once_then_the_end() {
 async fn events_are_numbered_and_resume_from_a_number() {
     let server = Server::start();
     let mut raw = server.raw().await;
-    let id = subscribe(&mut raw, "events", r#"{"from":1}"#).await;
+    let id = subscribe(&mut raw, "events", r#"{"from":2}"#).await;
     for seq in 2..=3 {
         let message = raw.message().await;
         assert_eq!(

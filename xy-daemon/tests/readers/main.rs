@@ -152,6 +152,11 @@ fn a_history_says_the_same_once_it_is_written_anew() {
 }
 
 #[test]
+fn a_journal_says_the_same_once_it_is_written_anew() {
+    hold("journal");
+}
+
+#[test]
 fn an_intent_says_the_same_once_it_is_written_anew() {
     hold("intent");
 }
