@@ -197,7 +197,8 @@ impl Pump {
         let is_note = matches!(command, Command::Note { .. });
         state.notes += usize::from(is_note);
         state.commands.push(command);
-        let wakes = !state.is_woken && !(is_note && state.looks_soon);
+        let can_wait = is_note && state.looks_soon;
+        let wakes = !(state.is_woken || can_wait);
         state.is_woken |= wakes;
         drop(state);
         if wakes {
