@@ -13,10 +13,11 @@ use super::super::sys;
 use super::super::tree::{self, Identity, Stat};
 use super::Entry;
 
-/// A sweep takes no longer than this, whatever resists it.
+/// How long a sweep insists, whatever resists it. A look takes as long as it takes: nobody is left who was not told to end.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How long processes are waited for that are about to end and cannot be asked any more whose they are.
+/// How long processes are waited for that are about to end: those that were told to when the time was over, and those that
+/// cannot be asked any more whose they are.
 const ENDS: Duration = Duration::from_secs(1);
 
 /// What the start-up sweep did.
@@ -83,8 +84,15 @@ struct Survivor {
 /// # Errors
 /// If the system cannot say who is there. Then nothing may be started: it might run twice.
 pub(super) fn sweep(unfinished: &BTreeMap<String, Entry>, cgroup: Option<&Path>) -> io::Result<SweepReport> {
+    sweep_until(Instant::now() + LIMIT, unfinished, cgroup)
+}
+
+fn sweep_until(
+    deadline: Instant,
+    unfinished: &BTreeMap<String, Entry>,
+    cgroup: Option<&Path>,
+) -> io::Result<SweepReport> {
     let mut report = SweepReport::default();
-    let deadline = Instant::now() + LIMIT;
     for (marker, stat, is_left) in cgroup.map(|base| cgroup::sweep(base, deadline)).unwrap_or_default() {
         let label = unfinished.get(&marker).map(|entry| entry.label.clone()).unwrap_or_default();
         let swept = SweptProcess { pid: stat.pid, command: stat.command, label, marker };
@@ -111,15 +119,18 @@ pub(super) fn sweep(unfinished: &BTreeMap<String, Entry>, cgroup: Option<&Path>)
             continue;
         }
         empty_passes = 0;
-        if Instant::now() >= deadline {
+        // A machine under load may need all of the time for its first answer.
+        if Instant::now() >= deadline && !seen.is_empty() {
+            seen.extend(survivors.into_iter().map(|survivor| (survivor.identity, survivor.swept)));
             break;
         }
         for survivor in &survivors {
             let _ = sys::signal_process(survivor.process.as_fd(), survivor.identity.pid, libc::SIGKILL);
             seen.insert(survivor.identity, survivor.swept.clone());
         }
+        let patience = deadline.max(Instant::now() + ENDS);
         for survivor in &survivors {
-            await_exit(&survivor.process, deadline);
+            await_exit(&survivor.process, patience);
         }
     }
     let swept = report.killed.iter().chain(&report.left).chain(seen.values());
@@ -186,4 +197,44 @@ fn await_exit(process: &OwnedFd, deadline: Instant) {
     let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX);
     // An interrupted or failed wait only makes the next pass come sooner.
     let _ = nix::poll::poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], timeout);
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    const MARKER: &str = "00112233445566778899aabbccddeeff";
+
+    /// A process that an earlier host left.
+    struct Left(Child);
+
+    impl Left {
+        fn new() -> Self {
+            let mut command = Command::new("sleep");
+            command.arg("1000").env("XY_INSTANCE", MARKER).stdin(Stdio::null());
+            Self(command.spawn().expect("it starts"))
+        }
+    }
+
+    impl Drop for Left {
+        fn drop(&mut self) {
+            // It may have ended.
+            let _gone = self.0.kill();
+            self.0.wait().expect("it is our child");
+        }
+    }
+
+    #[test]
+    fn who_is_found_when_the_time_is_over_is_ended_all_the_same() {
+        let mut left = Left::new();
+        let entry = Entry { label: "web".to_owned(), incarnation: Some(1), main: None };
+        let unfinished = BTreeMap::from([(MARKER.to_owned(), entry)]);
+        let report = sweep_until(Instant::now(), &unfinished, None).expect("the system says who is there");
+        let killed: Vec<_> =
+            report.killed.iter().map(|process| (process.pid, process.label.as_str())).collect();
+        assert_eq!((killed, report.left), (vec![(left.0.id(), "web")], Vec::new()));
+        assert!(left.0.try_wait().expect("our child").is_some(), "it has ended");
+    }
 }
