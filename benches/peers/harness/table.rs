@@ -25,6 +25,7 @@ pub(crate) enum Figure {
     Capture64K,
     Capture100,
     List,
+    FirstList,
     Status,
     Help,
 }
@@ -50,7 +51,7 @@ enum Target {
 }
 
 impl Figure {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::KillAlone,
         Self::KillAmongMany,
         Self::Storm,
@@ -69,6 +70,7 @@ impl Figure {
         Self::Capture64K,
         Self::Capture100,
         Self::List,
+        Self::FirstList,
         Self::Status,
         Self::Help,
     ];
@@ -93,6 +95,7 @@ impl Figure {
             Self::Capture64K => "log capture, writes of 64 KiB (MB/s)",
             Self::Capture100 => "log capture, writes of 100 bytes (MB/s)",
             Self::List => "list of 1000, the whole command (ms)",
+            Self::FirstList => "the first of them (ms)",
             Self::Status => "`xyctl status NAME` of 1000 (ms)",
             Self::Help => "`xyctl --help` (ms)",
         }
@@ -116,6 +119,7 @@ impl Figure {
             | Self::IdleCpu
             | Self::LoopFirst
             | Self::LoopStarts
+            | Self::FirstList
             | Self::Status => Target::None,
         }
     }

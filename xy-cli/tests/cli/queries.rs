@@ -1,6 +1,7 @@
 //! Verbs that only ask.
 
 use serde_json::{Value, json};
+use xy_daemon::protocol::error::{ErrorKind, RpcError};
 use xy_daemon::protocol::method::{List, Status, Usage};
 
 use crate::daemon::{Daemon, nowhere, server, server_with};
@@ -31,6 +32,20 @@ web     running     yes    4242  3m12s         0     -      -  8421  paused
     for verb in ["list", "ls", "ps", "status"] {
         daemon.xyctl(&[verb]).is(0, table, "");
     }
+}
+
+#[test]
+fn a_daemon_that_refuses_to_say_what_is_used_has_a_list_all_the_same() {
+    let daemon = Daemon::start();
+    daemon.answer::<List>(json!({ "servers": [server("files")] }));
+    daemon.refuse::<Usage>(RpcError::new(ErrorKind::Unsupported, "nobody counts"));
+    let table = "\
+NAME   STATE    READY   PID     UP  RESTARTS  CPU  MEM  PORT  NEXT
+files  running  yes    4242  3m12s         0    -    -  8421  -
+";
+    daemon.xyctl(&["list"]).is(0, table, "");
+    let json: Value = serde_json::from_slice(&daemon.xyctl(&["list", "--json"]).stdout).unwrap();
+    assert_eq!(json, json!({ "servers": [server("files")] }));
 }
 
 #[test]

@@ -73,14 +73,14 @@ impl Batch {
     ///
     /// [`ClientError::Unreachable`] if nobody serves the socket or the system refuses; the path cannot be a socket's; the
     /// daemon ended before it answered, or says more than can be taken in.
-    pub fn ask(self, path: &Path) -> Result<Answers, ClientError> {
+    pub fn ask(mut self, path: &Path) -> Result<Answers, ClientError> {
         check_socket_path(path)?;
+        self.text.push_str(if self.count == 0 { "[]\n" } else { "]\n" });
         let connect = || {
             let name = path.to_fs_name::<GenericFilePath>()?;
             let wait = ConnectWaitMode::Timeout(CONNECT_TIMEOUT);
             let mut stream = ConnectOptions::new().name(name).wait_mode(wait).connect_sync()?;
             stream.write_all(self.text.as_bytes())?;
-            stream.write_all(b"]\n")?;
             Ok(stream)
         };
         let stream =

@@ -122,10 +122,14 @@ impl ProcessHost {
     /// Returns the trees of these main processes, by their index.
     fn trees(&self, live: &[LiveProcess]) -> Trees {
         let mains = live.iter().enumerate().map(|(index, process)| (process.pid, index)).collect();
+        let kin = lock(&self.inner.spawner.kin);
+        let mut members = kin.members().peekable();
+        if members.peek().is_none() {
+            return Trees { mains, known: HashMap::new() };
+        }
         let by_marker: HashMap<&str, usize> =
             live.iter().enumerate().map(|(index, process)| (process.marker.as_str(), index)).collect();
-        let kin = lock(&self.inner.spawner.kin);
-        let known = kin.members().filter_map(|(marker, identity)| Some((identity, *by_marker.get(marker)?)));
+        let known = members.filter_map(|(marker, identity)| Some((identity, *by_marker.get(marker)?)));
         Trees { mains, known: known.collect() }
     }
 
@@ -289,9 +293,7 @@ const THREADS_AT_MOST: usize = 4;
 
 /// Returns the pid of every process, in ascending order.
 fn pids() -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let mut pids: Vec<u32> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let mut pids = sys::process_ids().unwrap_or_default();
     pids.sort_unstable();
     pids
 }
