@@ -161,10 +161,8 @@ impl LogHub {
 
     fn log(&self, name: &str, state: State) -> Log {
         let engine = Arc::clone(&self.inner.engine);
-        let place = engine.directory.as_ref().map(|root| Place::new(root, name));
         let shared = Arc::new(Shared {
             name: name.to_owned(),
-            path: place.map(|place| place.path()),
             directory: engine.directory.clone(),
             state: Mutex::new(state),
             changed: Notify::new(),
@@ -377,7 +375,6 @@ impl Drop for LogInner {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) name: String,
-    path: Option<PathBuf>,
     directory: Option<Arc<Root>>,
     state: Mutex<State>,
     /// Wakes followers after lines were added or the log was closed.
@@ -469,7 +466,7 @@ impl Log {
 
     /// Returns the path of the current file, which exists once there was output.
     pub fn path(&self) -> Option<PathBuf> {
-        self.inner.shared.path.clone()
+        self.inner.shared.place().map(|place| place.path())
     }
 
     /// Returns counts, and what is wrong with the files.

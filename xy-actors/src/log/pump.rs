@@ -197,8 +197,8 @@ impl Pump {
         let is_note = matches!(command, Command::Note { .. });
         state.notes += usize::from(is_note);
         state.commands.push(command);
-        let can_wait = is_note && state.looks_soon;
-        let wakes = !(state.is_woken || can_wait);
+        let comes_by_itself = state.is_woken || (is_note && state.looks_soon);
+        let wakes = !comes_by_itself;
         state.is_woken |= wakes;
         drop(state);
         if wakes {
@@ -372,9 +372,9 @@ enum Read {
 struct Worker {
     poll: Poll,
     queue: Arc<Queue>,
-    pipes: HashMap<Token, Pipe>,
-    attached: HashMap<u64, Attached>,
-    /// Boxed, since about half of the table is empty.
+    /// Boxed like all that is in a table of which about half is empty.
+    pipes: HashMap<Token, Box<Pipe>>,
+    attached: HashMap<u64, Box<Attached>>,
     sinks: HashMap<usize, Box<Sink>>,
     deadlines: BTreeSet<(Instant, u64)>,
     ready: VecDeque<Token>,
@@ -507,22 +507,13 @@ impl Worker {
         let open = pipes.iter().map(|pipe| pipe.token).collect();
         let attached =
             Attached { incarnation, open, held: Vec::new(), deadline: None, reply: None, watch, has_ended };
-        self.attached.insert(id, attached);
+        self.attached.insert(id, Box::new(attached));
         for Incoming { token, stream, file, carry } in pipes {
             let cutter = LineCutter::within(carry);
-            self.pipes.insert(
-                token,
-                Pipe {
-                    file,
-                    stream,
-                    cutter,
-                    sink,
-                    attachment: id,
-                    ready: false,
-                    flooded: false,
-                    enlarged: false,
-                },
-            );
+            let attachment = id;
+            let (ready, flooded, enlarged) = (false, false, false);
+            let pipe = Pipe { file, stream, cutter, sink, attachment, ready, flooded, enlarged };
+            self.pipes.insert(token, Box::new(pipe));
             // Its first event may have been reported before it was known here.
             self.enqueue(token);
         }
@@ -737,7 +728,7 @@ impl Worker {
         };
         if let Some(sink) = self.sinks.get_mut(&pipe.sink) {
             let bytes = &self.buffer[..count];
-            let watched = |attached: &&mut Attached| attached.watch.is_some();
+            let watched = |attached: &&mut Box<Attached>| attached.watch.is_some();
             let mut attached = self.attached.get_mut(&pipe.attachment).filter(watched);
             sink.write(pipe.stream, &mut self.records, |emit| {
                 pipe.cutter.push(bytes, |piece| {

@@ -152,8 +152,8 @@ struct Host {
     /// Orphans may come to us that descend from none of our trees: from children that were there before the host, or from
     /// anywhere in the container whose first process we are.
     has_others: bool,
-    /// By pid.
-    live: Mutex<BTreeMap<u32, LiveProcess>>,
+    /// By pid; each shared with whoever owns the process.
+    live: Mutex<BTreeMap<u32, Arc<LiveProcess>>>,
     /// What was read of processes when somebody asked last.
     readings: Mutex<usage::Readings>,
     /// Reaps adopted orphans; begun by the first use inside a runtime.
@@ -365,7 +365,7 @@ impl ProcessHost {
 
     /// Returns what has been spawned and not been reaped, by pid.
     pub fn live(&self) -> Vec<LiveProcess> {
-        lock(&self.inner.live).values().cloned().collect()
+        lock(&self.inner.live).values().map(|live| LiveProcess::clone(live)).collect()
     }
 
     /// Returns the values of all secrets that children were started with, for hiding them.

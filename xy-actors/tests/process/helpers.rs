@@ -122,6 +122,8 @@ async fn after_a_stop_command_that_panics_the_signal_follows() {
     plant_panic("planted-stop", Helper::StopCommand);
     let tree = tree("planted-stop", spec, dir.path()).await;
     wait_until_async("it is up", || ready.exists()).await;
+    // It may be so before its start is known.
+    until(&tree, "planted-stop", "it is known to run", |now| now.ready).await;
     match tree.stop("planted-stop", None).await.expect("stopped") {
         StopOutcome::Stopped(report) => assert!(report.to_string().contains('7'), "{report}"),
         other => panic!("{other:?}"),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 
 use ractor::ActorRef;
@@ -60,8 +60,9 @@ impl HelperTask {
         let is_planted = crate::testkit::has_planted_panic(label, helper);
         #[cfg(not(feature = "testkit"))]
         let _only_in_tests = label;
+        // Within the task it would be there twice: where it is moved in from, and where it is polled.
+        let mut task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(task);
         let watched = async move {
-            let mut task = pin!(task);
             let panicked = std::future::poll_fn(|cx| {
                 let polled = catch_unwind(AssertUnwindSafe(|| {
                     #[cfg(feature = "testkit")]

@@ -106,7 +106,7 @@ impl ProcessHost {
             kin.restore(state.known, state.orphans);
         }
         set_original_limits(state.limits);
-        let live = state.live.into_iter().map(|process| (process.pid, process)).collect();
+        let live = state.live.into_iter().map(|process| (process.pid, Arc::new(process))).collect();
         let inner = Arc::new(Host {
             options,
             spawner,

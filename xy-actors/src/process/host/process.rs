@@ -83,7 +83,7 @@ pub struct ProcessOutput {
 #[derive(Debug)]
 pub(super) struct Main {
     host: Arc<Host>,
-    live: LiveProcess,
+    live: Arc<LiveProcess>,
     exit_fd: Arc<OwnedFd>,
     leaf: Option<Leaf>,
     state: Mutex<State>,
@@ -121,7 +121,7 @@ impl State {
 }
 
 impl Main {
-    pub(super) fn new(host: Arc<Host>, live: LiveProcess, exit_fd: OwnedFd, leaf: Option<Leaf>) -> Self {
+    pub(super) fn new(host: Arc<Host>, live: Arc<LiveProcess>, exit_fd: OwnedFd, leaf: Option<Leaf>) -> Self {
         Self { host, live, exit_fd: Arc::new(exit_fd), leaf, state: Mutex::default() }
     }
 
@@ -137,7 +137,7 @@ impl Main {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         let leaf = host.groups.as_ref().and_then(|groups| groups.existing(&live.marker));
-        Ok(Self::new(host, live, exit_fd, leaf))
+        Ok(Self::new(host, Arc::new(live), exit_fd, leaf))
     }
 
     pub(super) fn pid(&self) -> u32 {

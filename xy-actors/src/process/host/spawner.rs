@@ -303,6 +303,7 @@ impl State {
                 // It has not been reaped, so it is there, if only as a zombie.
                 let start_time = Stat::read(pid).map_or(0, |stat| stat.start_time);
                 let live = LiveProcess { pid, label, marker: command.marker.clone(), start_time };
+                let live = Arc::new(live);
                 let inode = sys::process_inode(spawned.exit_fd.as_fd());
                 // One that could not be looked at is found by its marker alone; a wrong time would spare it.
                 if start_time > 0 {
