@@ -149,6 +149,7 @@ fn permissions_and_exports_are_told_to_people_and_to_programs() {
             &["forget", "77"],
             &["forget", "77", "--json"],
             &["token", "list"],
+            &["token", "list", "--json"],
             &["token", "add", "grafana", "--scope", "read", "--json"],
             &["token", "add", "grafana"],
         ],

@@ -82,9 +82,7 @@ fn facts(facts: &DiagnosticsResult) -> Vec<String> {
             }
         });
     }
-    // One of the connections is this one.
-    let connected = facts.connections.map(|count| format!(", {} other clients", count.saturating_sub(1)));
-    lines.push(format!("  under way: {} operations{}", facts.operations, connected.unwrap_or_default()));
+    lines.push(format!("  under way: {} operations", facts.operations));
     for error in &facts.recent_errors {
         let at = Clock::local().date_time(error.at_unix_ms);
         lines.push(format!("  {at} {}: {}", neutral(&error.level), neutral(&error.message)));
