@@ -7,6 +7,7 @@ mod duration;
 mod export;
 mod moment;
 mod permission;
+pub(crate) mod token;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -181,6 +182,9 @@ pub(crate) enum Command {
     Grants,
     /// Forget such a grant, so that the next request asks again
     Forget(ForgetArgs),
+    /// Give programs that come over HTTP a token of their own
+    #[command(after_help = token::TOKEN_HELP)]
+    Token(token::TokenArgs),
     /// Let an assistant look after the servers: an MCP server over standard input and output
     #[command(after_help = MCP_HELP)]
     Mcp(McpArgs),
@@ -203,7 +207,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ),
     ("Use MCP servers", &["tools", "prompts", "resources", "call"]),
     ("Configuration", &["add", "run", "rm", "import", "export", "check", "reload"]),
-    ("Permissions", &["approvals", "approve", "deny", "grants", "forget"]),
+    ("Permissions", &["approvals", "approve", "deny", "grants", "forget", "token"]),
     ("Daemon and tools", &["up", "daemon", "shutdown", "mcp", "version", "completions", "man"]),
 ];
 

@@ -29,6 +29,7 @@ mod signal;
 mod start;
 mod status;
 mod stop;
+mod token;
 mod top;
 mod up;
 mod version;
@@ -90,6 +91,7 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandErr
         Command::Deny(args) => approvals::deny(args, session).await,
         Command::Grants => grants::list(session).await,
         Command::Forget(args) => grants::forget(args, session).await,
+        Command::Token(args) => token::run(args, session).await,
         Command::Mcp(args) => mcp::run(args, session).await,
         Command::Completions(args) => completions::run(args, session.output),
         Command::Man(args) => man::run(args, session.output),

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -34,26 +34,30 @@ use crate::audit::AuditLog;
 use crate::config::{Config, EventSettings, LoadError, LoadOptions, RejectedFile, ServerConfig};
 use crate::daemon::{Asked, DaemonSignal};
 use crate::history::History;
+use crate::http::plane::HttpPlane;
 use crate::idle::{Clients, Presence};
 use crate::intent::Intent;
 use crate::journal::{Journal, JournalState};
+use crate::operations::{self, OperationTable};
 use crate::permission::PermissionPolicy;
 use crate::permission::gate::{Gate, GateOptions};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::method::{
-    self, AddParams, AddResult, AnswerResult, Call, CallParams, CatalogParams, Diagnostics, DisableResult,
-    EnableResult, EventsParams, Failed, Killed, KilledProcess, ListParams, ListResult, LogsParams,
-    OperationParams, PauseResult, Prompt, PromptParams, Prompts, PromptsResult, Reload, ReloadParams,
-    ReloadResult, Reloaded, RemoveParams, RemoveResult, Resource, ResourceParams, Resources, ResourcesResult,
-    RestartResult, ResumeResult, ServerSummary, ServerUsage, ShowParams, ShowResult, ShutdownParams,
-    ShutdownResult, SignalParams, SignalResult, StartResult, StatusParams, StatusResult, StopResult, Targets,
-    Tools, ToolsResult, Transition, UpgradeParams, UpgradeResult, UsageParams, UsageResult, VersionParams,
-    VersionResult, WhyParams, WhyResult,
+    self, AddParams, AddResult, AnswerResult, Call, CallParams, CatalogParams, Diagnostics,
+    DiagnosticsParams, DiagnosticsResult, DisableResult, EnableResult, EventFacts, EventsParams, Failed,
+    Killed, KilledProcess, ListParams, ListResult, LogsParams, OperationParams, PauseResult, Prompt,
+    PromptParams, Prompts, PromptsResult, Reload, ReloadParams, ReloadResult, Reloaded, RemoveParams,
+    RemoveResult, Resource, ResourceParams, Resources, ResourcesResult, RestartResult, ResumeResult,
+    ServerSummary, ServerUsage, ShowParams, ShowResult, ShutdownParams, ShutdownResult, SignalParams,
+    SignalResult, StartResult, StatusParams, StatusResult, StopResult, Targets, Tools, ToolsResult,
+    Transition, UpgradeParams, UpgradeResult, UsageParams, UsageResult, VersionParams, VersionResult,
+    WhyParams, WhyResult,
 };
 use crate::protocol::{Method as _, PROTOCOL_VERSION};
 use crate::registry::Registry;
 use crate::reload;
-use crate::rpc::{Service, Subscription};
+use crate::rpc::{self, Service, Subscription};
+use crate::telemetry;
 use crate::upgrade::{ConfigurationState, UpgradeError};
 
 mod adhoc;
@@ -115,6 +119,8 @@ struct Inner {
     embedding: Option<Embedding>,
     /// Permissions and audit.
     gate: Gate,
+    operations: Arc<OperationTable>,
+    http: Mutex<Weak<HttpPlane>>,
     /// A program that was to take over has handed the process back.
     is_handed_back: AtomicBool,
     clients: Clients,
@@ -318,6 +324,8 @@ impl Control {
             place,
             embedding,
             gate,
+            operations: Arc::new(OperationTable::new(format!("{:x}", unix_ms()), operations::MOST)),
+            http: Mutex::default(),
             is_handed_back: AtomicBool::new(false),
             clients: Clients::default(),
             questions: Semaphore::new(catalog::QUESTIONS),
@@ -354,6 +362,11 @@ impl Control {
     /// Returns what every request passes.
     pub(crate) fn gate_of(&self) -> &Gate {
         &self.0.gate
+    }
+
+    /// Learns what HTTP is, for as long as that is there.
+    pub(crate) fn set_http(&self, plane: &Arc<HttpPlane>) {
+        *self.0.http.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(plane);
     }
 
     /// Returns what the journal's next keeper has to know.
@@ -1008,6 +1021,29 @@ impl Service for Control {
         tracing::info!(reason = params.reason.as_deref().unwrap_or_default(), "shutdown was asked for");
         self.signal_daemon(DaemonSignal::Shutdown);
         Ok(ShutdownResult { stopping: true })
+    }
+
+    async fn diagnostics(&self, _: DiagnosticsParams) -> Result<DiagnosticsResult, RpcError> {
+        let EventSettings { keep, age } = self.0.journal.settings();
+        let (first, latest) = (self.0.first_event, self.0.root.event_log().latest());
+        Ok(DiagnosticsResult {
+            daemon: self.version(VersionParams::default()).await?,
+            socket: rpc::socket_facts(),
+            http: self.http().map(|http| http.facts()),
+            events: Some(EventFacts { first, latest, keep, age_secs: age.as_secs() }),
+            operations: self.0.operations.under_way(),
+            connections: Some(self.0.clients.count()),
+            last_activity_unix_ms: self.0.clients.last_activity_unix_ms(),
+            recent_errors: telemetry::recent_errors(),
+        })
+    }
+
+    fn operations(&self) -> Option<Arc<OperationTable>> {
+        Some(Arc::clone(&self.0.operations))
+    }
+
+    fn http(&self) -> Option<Arc<HttpPlane>> {
+        self.0.http.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     fn registry(&self) -> Option<&Registry> {

@@ -593,6 +593,9 @@ impl Daemon {
                 let _dropped = closing.changed().await;
             }
         };
+        if let Some(http) = &http {
+            self.control.set_http(&http.plane());
+        }
         let control = Arc::new(self.control.clone());
         let socket = tokio::spawn(rpc::serve(listener, Arc::clone(&control), closed()));
         let http_address = http.as_ref().map(http::Listener::address);

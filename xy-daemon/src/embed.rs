@@ -252,6 +252,9 @@ pub async fn serve(root: Supervisor, options: ServeOptions) -> Result<Server, Se
     let logs = logs.unwrap_or_else(|| LogHub::new(None));
     let control = Arc::new(Control::around(root.clone(), processes, logs, asks, embedding));
 
+    if let Some(http) = &http {
+        control.set_http(&http.plane());
+    }
     let gate = control.gate_of().clone();
     let (close, closing) = watch::channel(());
     let closed = || {

@@ -1,7 +1,6 @@
 //! The control plane over HTTP on a loopback address: the accept loop, its limits, and what it opens to clients.
 //!
-//! It frames [`Service`] as the local socket does and has no operation of its own but the rotation of
-//! its token. Off unless it is asked for.
+//! It frames [`Service`] as the local socket does and has no operation of its own. Off unless it is asked for.
 //!
 //! ```text
 //! accept ──► pace (slow clients) ──► hyper (HTTP/1.1) ──► guard (Host, Origin) ──► token ──► route ──► Service
@@ -31,6 +30,7 @@ use crate::rpc::Service;
 
 pub mod address;
 mod answer;
+pub mod clients;
 pub mod connection_file;
 pub mod credentials;
 mod endpoint;
@@ -38,8 +38,8 @@ pub mod guard;
 mod mcp;
 mod metrics;
 pub mod openapi;
-mod operations;
 mod pace;
+pub mod plane;
 pub mod private_file;
 #[cfg(feature = "testkit")]
 pub(crate) mod readers;
@@ -55,6 +55,7 @@ use credentials::{Credentials, TokenError, TokenOptions, TokenSource};
 use endpoint::Shared;
 use guard::Guard;
 use pace::{Pace, PacedStream, Patience};
+use plane::HttpPlane;
 
 /// How long accepting rests after the process ran out of descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -184,8 +185,7 @@ pub enum HttpError {
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
-    credentials: Arc<Credentials>,
-    limits: Limits,
+    plane: Arc<HttpPlane>,
 }
 
 impl Listener {
@@ -230,7 +230,7 @@ impl Listener {
             Credentials::establish(&token, &state_dir, base_url, limits.grace, limits.wrong_tokens)
         });
         let credentials = Arc::new(established.await.map_err(TokenError::Thread)??);
-        Ok(Self { listener, address, credentials, limits })
+        Ok(Self { listener, address, plane: Arc::new(HttpPlane::new(credentials, address, limits)) })
     }
 
     /// Returns where it listens, as a URL without a slash at its end.
@@ -245,7 +245,12 @@ impl Listener {
 
     /// Returns the token's life, to rotate it.
     pub fn credentials(&self) -> Arc<Credentials> {
-        Arc::clone(&self.credentials)
+        Arc::clone(&self.plane.credentials)
+    }
+
+    /// Returns what a service needs to answer methods about HTTP.
+    pub fn plane(&self) -> Arc<HttpPlane> {
+        Arc::clone(&self.plane)
     }
 }
 
@@ -258,7 +263,8 @@ fn base_url(address: SocketAddr) -> String {
 /// # Cancel safety
 /// Dropping the future drops all connections; operations that have begun go on.
 pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: impl Future<Output = ()>) {
-    let Listener { listener, address, credentials, limits } = listener;
+    let Listener { listener, address, plane } = listener;
+    let (limits, credentials) = (plane.limits, Arc::clone(&plane.credentials));
     let epoch = match service.version(VersionParams::default()).await {
         Ok(version) => version.started_at_unix_ms,
         Err(_) => xy_actors::event::stream::unix_ms(),
@@ -267,9 +273,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
     let shared = Arc::new(Shared::new(
         service,
         Guard::new(address, Vec::new()),
-        Arc::clone(&credentials),
-        base_url(address),
-        limits,
+        plane,
         format!("{epoch:x}"),
         close.clone(),
     ));
@@ -292,7 +296,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
         }
         let pace = Pace::new(Instant::now());
         open.push(Arc::downgrade(&pace));
-        shared.connections.store(open.len(), Ordering::Relaxed);
+        shared.plane.connections.store(open.len(), Ordering::Relaxed);
         let presence = shared.service.arrive();
         let connection = serve_connection(stream, Arc::clone(&shared), pace, close.clone());
         connections.spawn(async move {
@@ -400,7 +404,8 @@ async fn keep(credentials: Arc<Credentials>, rotate_every: Duration) {
     let mut rotate_at = Instant::now() + rotate_every;
     loop {
         let now = Instant::now();
-        let expiry = credentials.tokens().expire(now);
+        let expiry =
+            credentials.tokens().expire(now).into_iter().chain(credentials.clients().expire(now)).min();
         // Whoever has given the token in the environment expects it to stay.
         let is_ours = credentials.source() != TokenSource::Environment;
         let rotation = is_ours.then_some(rotate_at);
@@ -412,6 +417,7 @@ async fn keep(credentials: Arc<Credentials>, rotate_every: Duration) {
         };
         tokio::select! {
             () = due => {}
+            () = credentials.clients().changed() => continue,
             () = credentials.rotated() => {
                 rotate_at = Instant::now() + rotate_every;
                 continue;

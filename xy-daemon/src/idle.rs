@@ -3,10 +3,12 @@
 //! It is needed while a server runs, or is about to, and while a client is connected. The decision is a value that is told what
 //! was seen and when; one timer and the events of the tree are around it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use xy_actors::event::stream::{EventCursor, EventItem, EventKind};
+use xy_actors::event::stream::{EventCursor, EventItem, EventKind, unix_ms};
 use xy_actors::supervisor::Supervisor;
 
 use crate::control::Control;
@@ -55,13 +57,13 @@ impl Idle {
     }
 }
 
-/// How many clients are connected.
+/// How many clients are connected, and when one last came or went.
 #[derive(Debug, Clone)]
-pub(crate) struct Clients(watch::Sender<usize>);
+pub(crate) struct Clients(watch::Sender<usize>, Arc<AtomicU64>);
 
 impl Default for Clients {
     fn default() -> Self {
-        Self(watch::Sender::new(0))
+        Self(watch::Sender::new(0), Arc::default())
     }
 }
 
@@ -69,18 +71,30 @@ impl Clients {
     /// Counts one more, for as long as the value lives.
     pub(crate) fn arrive(&self) -> Presence {
         self.0.send_modify(|count| *count += 1);
-        Presence(Some(self.0.clone()))
+        self.1.store(unix_ms(), Ordering::Relaxed);
+        Presence(Some(self.clone()))
+    }
+
+    /// Returns how many are connected.
+    pub(crate) fn count(&self) -> usize {
+        *self.0.borrow()
+    }
+
+    /// Returns when one last came or went, in milliseconds since the Unix epoch.
+    pub(crate) fn last_activity_unix_ms(&self) -> Option<u64> {
+        Some(self.1.load(Ordering::Relaxed)).filter(|at| *at > 0)
     }
 }
 
 /// Says that a client is connected, until it is dropped.
 #[derive(Debug, Default)]
-pub struct Presence(Option<watch::Sender<usize>>);
+pub struct Presence(Option<Clients>);
 
 impl Drop for Presence {
     fn drop(&mut self) {
         if let Some(clients) = &self.0 {
-            clients.send_modify(|count| *count -= 1);
+            clients.0.send_modify(|count| *count -= 1);
+            clients.1.store(unix_ms(), Ordering::Relaxed);
         }
     }
 }

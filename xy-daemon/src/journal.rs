@@ -125,6 +125,11 @@ impl Journal {
         self.0.last + 1
     }
 
+    /// Returns what is kept, for how long.
+    pub(crate) fn settings(&self) -> EventSettings {
+        self.0.settings
+    }
+
     /// Returns what to hand over to the next program.
     pub(crate) fn state(&self) -> JournalState {
         let era = self.0.eras.last().map(|era| era.name.clone()).unwrap_or_default();

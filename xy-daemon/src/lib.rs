@@ -40,6 +40,7 @@ mod journal;
 #[cfg(feature = "server")]
 pub mod mcp_server;
 #[cfg(feature = "client")]
+pub mod operations;
 pub mod paths;
 #[cfg(feature = "server")]
 pub mod permission;

@@ -21,10 +21,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::Method as _;
-use crate::protocol::method::{
-    Approvals, Approve, Deny, Events, EventsCancel, Forget, Grants, Identify, List, Logs, LogsCancel, Prompt,
-    Prompts, Resource, Resources, Show, Status, Tools, Usage, Version, Why,
-};
+use crate::protocol::method::{Approve, Deny, Forget};
+use crate::protocol::scope::{Scope, scope_of};
+
+/// What the names of assistants begin with.
+const ASSISTANT: &str = "mcp:";
 
 /// The longest name of a client.
 const LONGEST_CLIENT: usize = 64;
@@ -67,19 +68,39 @@ pub struct Caller {
     client: String,
     /// What its requests have in common that no other client's have: a connection, a token, a session of MCP.
     pub session: String,
+    /// How much it may do, whatever rules allow.
+    scope: Scope,
+    /// Whether its name is that of its token, and not what it says.
+    is_known: bool,
 }
 
 impl Caller {
     /// Creates a caller. The name is cut to 64 characters, and what is neither a letter, a digit nor one of `._:+ -` becomes a
     /// dash, so that patterns mean what they seem to.
     pub fn new(surface: Surface, client: &str, session: impl Into<String>) -> Self {
-        Self { surface, client: plain(client), session: session.into() }
+        Self { surface, client: plain(client), session: session.into(), scope: Scope::Admin, is_known: false }
     }
 
-    /// Returns the same caller under another name.
+    /// Returns the same caller with a name that it cannot change any more, and this scope.
+    #[must_use]
+    pub fn bound(self, scope: Scope) -> Self {
+        Self { scope, is_known: true, ..self }
+    }
+
+    /// Returns how much it may do, whatever rules allow.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// Returns the same caller under another name. Whose name is known keeps it; as an assistant it is `mcp:` and that name.
     #[must_use]
     pub fn named(self, surface: Surface, client: &str) -> Self {
-        Self { surface, client: plain(client), ..self }
+        let client = match (self.is_known, client.strip_prefix(ASSISTANT)) {
+            (false, _) => plain(client),
+            (true, Some(_)) if !self.client.starts_with(ASSISTANT) => format!("{ASSISTANT}{}", self.client),
+            (true, _) => self.client,
+        };
+        Self { surface, client, ..self }
     }
 
     /// Returns the same caller in another session.
@@ -171,29 +192,7 @@ impl PermissionPolicy for AllowAll {
 
 /// Returns whether a method only tells something. What is not known is taken to change something.
 pub fn is_reading(method: &str) -> bool {
-    const READING: [&str; 19] = [
-        List::NAME,
-        Status::NAME,
-        Usage::NAME,
-        Why::NAME,
-        Show::NAME,
-        Tools::NAME,
-        Prompts::NAME,
-        Prompt::NAME,
-        Resources::NAME,
-        Resource::NAME,
-        Logs::NAME,
-        LogsCancel::NAME,
-        Events::NAME,
-        EventsCancel::NAME,
-        Version::NAME,
-        Approvals::NAME,
-        Grants::NAME,
-        Identify::NAME,
-        // It may not be a method of this daemon.
-        "capabilities",
-    ];
-    READING.contains(&method)
+    scope_of(method) == Some(Scope::Read)
 }
 
 /// Returns whether a method answers requests of others, or forgets such an answer.
@@ -221,11 +220,44 @@ mod tests {
     }
 
     #[test]
+    fn whose_name_is_known_cannot_take_another_one() {
+        let caller = Caller::new(Surface::Http, "ci", "s").bound(Scope::Read);
+        let assistant = caller.clone().named(Surface::Mcp, "mcp:Claude");
+        assert_eq!((assistant.client(), assistant.scope()), ("mcp:ci", Scope::Read));
+        let again = assistant.named(Surface::Mcp, "mcp:other").in_session("t");
+        assert_eq!((again.client(), again.scope()), ("mcp:ci", Scope::Read));
+        assert_eq!(caller.named(Surface::Http, "root").client(), "ci");
+        let owner = Caller::new(Surface::Http, "curl", "s");
+        assert_eq!(
+            (owner.clone().named(Surface::Mcp, "mcp:x").client(), owner.scope()),
+            ("mcp:x", Scope::Admin)
+        );
+    }
+
+    #[test]
     fn every_method_that_is_not_known_to_read_is_taken_to_change() {
         let changing: Vec<_> = METHODS.iter().filter(|method| !is_reading(method)).copied().collect();
         let expected = [
-            "start", "stop", "restart", "pause", "resume", "enable", "disable", "signal", "reload", "add",
-            "remove", "call", "shutdown", "upgrade", "approve", "deny", "forget",
+            "start",
+            "stop",
+            "restart",
+            "pause",
+            "resume",
+            "enable",
+            "disable",
+            "signal",
+            "reload",
+            "add",
+            "remove",
+            "call",
+            "rotate_token",
+            "token_add",
+            "token_remove",
+            "shutdown",
+            "upgrade",
+            "approve",
+            "deny",
+            "forget",
         ];
         assert_eq!(changing, expected);
         assert!(!is_reading("run_everything"));

@@ -13,6 +13,7 @@ pub mod method;
 pub mod pattern;
 #[cfg(feature = "schema")]
 pub mod schema;
+pub mod scope;
 pub mod short;
 
 use serde::Serialize;

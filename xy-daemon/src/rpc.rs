@@ -20,9 +20,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::timeout;
+use xy_actors::event::stream::unix_ms;
 use xy_actors::process::settings::is_reserved;
 
+use crate::http::plane::HttpPlane;
 use crate::idle::Presence;
+use crate::operations::OperationTable;
 use crate::permission::gate::Gate;
 use crate::permission::{Caller, Surface};
 use crate::protocol::error::{ErrorKind, RpcError};
@@ -30,17 +33,20 @@ use crate::protocol::frame::{FrameError, FrameReader, MAX_LINE};
 use crate::protocol::message::{Id, Incoming, Outgoing, Refused, Request, Response};
 use crate::protocol::method::{
     Add, AddParams, AddResult, AnswerResult, Approvals, Approve, Call, CallParams, CancelParams,
-    CancelResult, Capabilities, CapabilitiesParams, CapabilitiesResult, CatalogParams, Deny, Disable,
-    DisableResult, Enable, EnableResult, Events, EventsCancel, EventsParams, Forget, Gap, Grants, Identify,
-    IdentifyParams, IdentifyResult, List, ListParams, ListResult, Logs, LogsCancel, LogsParams, METHODS,
-    Notification, OperationParams, Pause, PauseResult, Prompt, PromptParams, Prompts, PromptsResult, Reload,
-    ReloadParams, ReloadResult, Remove, RemoveParams, RemoveResult, Resource, ResourceParams, Resources,
-    ResourcesResult, Restart, RestartResult, Resume, ResumeResult, Show, ShowParams, ShowResult, Shutdown,
-    ShutdownParams, ShutdownResult, Signal, SignalParams, SignalResult, Start, StartResult, Status,
-    StatusParams, StatusResult, Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Targets,
-    Tools, ToolsResult, Upgrade, UpgradeParams, UpgradeResult, Usage, UsageParams, UsageResult, Version,
-    VersionParams, VersionResult, Why, WhyParams, WhyResult,
+    CancelResult, Capabilities, CapabilitiesParams, CapabilitiesResult, CatalogParams, DaemonDiagnostics,
+    Deny, DiagnosticsParams, DiagnosticsResult, Disable, DisableResult, Enable, EnableResult, Events,
+    EventsCancel, EventsParams, Forget, Gap, Grants, Identify, IdentifyParams, IdentifyResult, List,
+    ListParams, ListResult, Logs, LogsCancel, LogsParams, METHODS, Notification, Operation, OperationParams,
+    OperationStatus, OperationStatusParams, Operations, OperationsParams, Pause, PauseResult, Prompt,
+    PromptParams, Prompts, PromptsResult, Reload, ReloadParams, ReloadResult, Remove, RemoveParams,
+    RemoveResult, Resource, ResourceParams, Resources, ResourcesResult, Restart, RestartResult, Resume,
+    ResumeResult, RotateToken, Show, ShowParams, ShowResult, Shutdown, ShutdownParams, ShutdownResult,
+    Signal, SignalParams, SignalResult, SocketFacts, Start, StartResult, Status, StatusParams, StatusResult,
+    Stop, StopResult, SubscribeResult, Subscribed, SubscriptionId, Targets, TokenAdd, TokenRemove, Tokens,
+    TokensParams, Tools, ToolsResult, Upgrade, UpgradeParams, UpgradeResult, Usage, UsageParams, UsageResult,
+    Version, VersionParams, VersionResult, Why, WhyParams, WhyResult,
 };
+use crate::protocol::scope::{Scope, scope_of, scope_of_registered};
 use crate::protocol::short::ControlMessage;
 use crate::protocol::{Method, OLDEST_PROTOCOL, PROTOCOL_VERSION};
 use crate::registry::Registry;
@@ -160,6 +166,32 @@ pub trait Service: Send + Sync + 'static {
     fn call(&self, _: CallParams) -> impl Future<Output = Result<AnswerResult, RpcError>> + Send {
         async { Err(unsupported(Call::NAME)) }
     }
+    /// Answers [`DaemonDiagnostics`].
+    fn diagnostics(
+        &self,
+        _: DiagnosticsParams,
+    ) -> impl Future<Output = Result<DiagnosticsResult, RpcError>> + Send {
+        async {
+            Ok(DiagnosticsResult {
+                daemon: self.version(VersionParams::default()).await?,
+                socket: socket_facts(),
+                http: self.http().map(|http| http.facts()),
+                events: None,
+                operations: self.operations().map_or(0, |operations| operations.under_way()),
+                connections: None,
+                last_activity_unix_ms: None,
+                recent_errors: Vec::new(),
+            })
+        }
+    }
+    /// Returns what was asked for lately, if that is known.
+    fn operations(&self) -> Option<Arc<OperationTable>> {
+        None
+    }
+    /// Returns what HTTP is, if it is on.
+    fn http(&self) -> Option<Arc<HttpPlane>> {
+        None
+    }
     /// Answers [`Reload`].
     fn reload(&self, params: ReloadParams) -> impl Future<Output = Result<ReloadResult, RpcError>> + Send;
     /// Opens the source for [`Logs`]. When it ends, the subscriber is told with `log_end`.
@@ -198,6 +230,33 @@ pub trait Service: Send + Sync + 'static {
     fn registry(&self) -> Option<&Registry> {
         None
     }
+}
+
+/// Returns the limits in force.
+pub(crate) fn socket_facts() -> SocketFacts {
+    SocketFacts {
+        connections: MAX_CONNECTIONS,
+        in_flight: MAX_IN_FLIGHT,
+        subscriptions: MAX_SUBSCRIPTIONS,
+        line_bytes: MAX_LINE,
+        write_stall_secs: WRITE_STALL.as_secs(),
+    }
+}
+
+/// Returns HTTP for a method that is about it.
+fn http_of<S: Service>(service: &S, method: &str) -> Result<Arc<HttpPlane>, RpcError> {
+    let off = || RpcError::new(ErrorKind::Unsupported, format!("`{method}` is about HTTP, which is off"));
+    service.http().ok_or_else(off)
+}
+
+/// Returns what was asked for lately.
+fn operations_of<S: Service>(service: &S, method: &str) -> Result<Arc<OperationTable>, RpcError> {
+    service.operations().ok_or_else(|| unsupported(method))
+}
+
+fn operation_of<S: Service>(service: &S, params: &OperationStatusParams) -> Result<Operation, RpcError> {
+    let unknown = || RpcError::invalid_parameter("id", "no such operation is known, or no more");
+    operations_of(service, OperationStatus::NAME)?.get(&params.id).ok_or_else(unknown)
 }
 
 fn unsupported(method: &str) -> RpcError {
@@ -703,7 +762,14 @@ impl<S: Service> Connection<S> {
             Ok(request) => request,
             Err(refused) => return (Some(refused.into()), None),
         };
+        let entered = Entered::of(&*self.service, &request);
         let outcome = guarded(&*self.service, &self.caller(), &request, self.dispatch(&request)).await;
+        entered.done(|| match &outcome {
+            Ok(Outcome::Result(result)) => Ok(result.clone()),
+            // No operation is a subscription.
+            Ok(Outcome::Source(..)) => Err(unsupported(&request.method)),
+            Err(error) => Err(error.clone()),
+        });
         let Some(id) = request.id else { return (None, None) };
         match outcome {
             Ok(Outcome::Result(result)) => (Some(Response::new(id, Ok(result))), None),
@@ -888,6 +954,28 @@ async fn dispatch<S: Service>(service: &S, request: &Request) -> Result<Outcome,
         Resource::NAME => result::<Resource>(service.resource(request.params()?).await),
         Call::NAME => result::<Call>(service.call(request.params()?).await),
         Reload::NAME => result::<Reload>(service.reload(request.params()?).await),
+        DaemonDiagnostics::NAME => result::<DaemonDiagnostics>(service.diagnostics(request.params()?).await),
+        Operations::NAME => {
+            request.params::<OperationsParams>()?;
+            result::<Operations>(operations_of(service, Operations::NAME).map(|operations| operations.list()))
+        }
+        OperationStatus::NAME => result::<OperationStatus>(operation_of(service, &request.params()?)),
+        RotateToken::NAME => {
+            let params = request.params()?;
+            result::<RotateToken>(http_of(service, RotateToken::NAME)?.rotate(params).await)
+        }
+        Tokens::NAME => {
+            request.params::<TokensParams>()?;
+            result::<Tokens>(http_of(service, Tokens::NAME).map(|http| http.tokens()))
+        }
+        TokenAdd::NAME => {
+            let params = request.params()?;
+            result::<TokenAdd>(http_of(service, TokenAdd::NAME)?.add(params).await)
+        }
+        TokenRemove::NAME => {
+            let params = request.params()?;
+            result::<TokenRemove>(http_of(service, TokenRemove::NAME)?.remove(params).await)
+        }
         Logs::NAME => Ok(Outcome::Source(Topic::Logs, service.logs(request.params()?).await?)),
         Events::NAME => Ok(Outcome::Source(Topic::Events, service.events(request.params()?).await?)),
         Capabilities::NAME => {
@@ -984,10 +1072,116 @@ impl std::fmt::Debug for Answer {
 ///
 /// Dropping the future drops the operation with it; run it in a task of its own where it is to go on.
 pub async fn call<S: Service>(service: &S, caller: &Caller, request: &Request) -> Result<Answer, RpcError> {
+    let entered = Entered::of(service, request);
+    let outcome = call_entered(service, caller, request).await;
+    entered.done(|| match &outcome {
+        Ok(Answer::Result(result)) => Ok(result.clone()),
+        // No operation is a subscription.
+        Ok(Answer::Subscription(_)) => Err(unsupported(&request.method)),
+        Err(error) => Err(error.clone()),
+    });
+    outcome
+}
+
+/// Like [`call`], for a request that is in the table of operations already.
+pub(crate) async fn call_entered<S: Service>(
+    service: &S,
+    caller: &Caller,
+    request: &Request,
+) -> Result<Answer, RpcError> {
     match guarded(service, caller, request, dispatch(service, request)).await? {
         Outcome::Result(result) => Ok(Answer::Result(result)),
         Outcome::Source(_, source) => Ok(Answer::Subscription(source)),
     }
+}
+
+/// A request in the table of operations, if it belongs there.
+struct Entered(Option<(Arc<OperationTable>, String)>);
+
+impl Entered {
+    fn of<S: Service>(service: &S, request: &Request) -> Self {
+        let Some(operations) = service.operations().filter(|_| is_operation(&request.method)) else {
+            return Self(None);
+        };
+        // One that finds no room among so many that are under way goes on unseen.
+        let entered = operations.enter(&request.method, only_server(request), unix_ms());
+        Self(entered.map(|operation| {
+            operations.begin(&operation.id);
+            (operations, operation.id)
+        }))
+    }
+
+    fn done(mut self, outcome: impl FnOnce() -> Result<Box<RawValue>, RpcError>) {
+        if let Some((operations, id)) = self.0.take() {
+            operations.finish(&id, &outcome(), unix_ms());
+        }
+    }
+}
+
+impl Drop for Entered {
+    /// Nobody may be there any more who would have waited for its end.
+    fn drop(&mut self) {
+        if let Some((operations, id)) = self.0.take() {
+            let error = RpcError::new(ErrorKind::ShuttingDown, "its client went away, or the daemon did");
+            operations.finish(&id, &Err(error), unix_ms());
+        }
+    }
+}
+
+/// Returns whether a method belongs in the table of operations: its result is short, no secret, and worth asking for later.
+fn is_operation(method: &str) -> bool {
+    [
+        Start::NAME,
+        Stop::NAME,
+        Restart::NAME,
+        Pause::NAME,
+        Resume::NAME,
+        Enable::NAME,
+        Disable::NAME,
+        Signal::NAME,
+        Reload::NAME,
+        Add::NAME,
+        Remove::NAME,
+        Upgrade::NAME,
+        Shutdown::NAME,
+    ]
+    .contains(&method)
+}
+
+/// Returns the server that a request is about, if it is about one.
+fn only_server(request: &Request) -> Option<String> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Aimed {
+        name: Option<String>,
+        names: Vec<String>,
+    }
+    let Aimed { name, names } = request.params().unwrap_or_default();
+    name.or_else(|| <[String; 1]>::try_from(names).ok().map(|[name]| name))
+}
+
+/// Refuses what a caller's token does not permit: the one place where scopes count, for every surface.
+///
+/// # Errors
+/// [`ErrorKind::PermissionDenied`].
+pub(crate) fn check_scope<S: Service>(
+    service: &S,
+    caller: &Caller,
+    request: &Request,
+) -> Result<(), RpcError> {
+    let method = request.method.as_str();
+    let registered = || service.registry()?.description(method).map(|known| scope_of_registered(known.kind));
+    // What there is not is refused as such, to those who may do anything.
+    let needed = scope_of(method).or_else(registered).unwrap_or(Scope::Admin);
+    if needed <= caller.scope() {
+        return Ok(());
+    }
+    if let Some(gate) = service.gate() {
+        gate.note_refused(caller, request);
+    }
+    let (client, has) = (caller.client(), caller.scope());
+    let message = format!("`{method}` needs the scope `{needed}`, and the token of `{client}` has `{has}`");
+    Err(RpcError::new(ErrorKind::PermissionDenied, message))
 }
 
 /// Answers one text of JSON-RPC for a caller whose answers are not followed by notifications; `None` if nothing is to be
@@ -1047,6 +1241,7 @@ async fn guarded<S: Service>(
     request: &Request,
     dispatched: impl Future<Output = Result<Outcome, RpcError>>,
 ) -> Result<Outcome, RpcError> {
+    check_scope(service, caller, request)?;
     let Some(gate) = service.gate() else { return run_caught(&request.method, dispatched).await };
     let passage = gate.enter(service, caller, request).await?;
     let outcome = match gate.answer(caller, request).await {

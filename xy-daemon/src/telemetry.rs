@@ -1,14 +1,23 @@
 //! What the daemon says about itself: `tracing` events as lines on stderr, and bounded where that is a file of ours.
 
+use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing_subscriber::EnvFilter;
+use tracing::field::{Field, Visit};
+use tracing::{Level, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer};
+use xy_actors::event::stream::unix_ms;
+
+use crate::protocol::method::RecentError;
 
 /// How large the daemon's own log may become before it is put aside; one older file is kept.
 pub const LARGEST_LOG: u64 = 1 << 20;
@@ -39,8 +48,66 @@ fn subscribe(default: &str, writer: impl for<'w> MakeWriter<'w> + Send + Sync + 
         .with_env_filter(filter)
         .with_writer(writer)
         .with_ansi(ansi)
-        .with_target(false);
+        .with_target(false)
+        .finish()
+        .with(Recent);
     let _already_set = subscriber.try_init();
+}
+
+/// How many of the latest warnings and errors are held.
+const MOST_RECENT: usize = 32;
+
+/// The longest text of one of them that is held, in characters.
+const LONGEST_RECENT: usize = 500;
+
+/// The latest warnings and errors of this process, which has one log.
+static RECENT: Mutex<VecDeque<RecentError>> = Mutex::new(VecDeque::new());
+
+/// Returns the latest warnings and errors, oldest first. Nothing that is secret is ever logged.
+pub fn recent_errors() -> Vec<RecentError> {
+    RECENT.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+}
+
+/// Holds the latest warnings and errors.
+struct Recent;
+
+impl<S: Subscriber> Layer<S> for Recent {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let level = *event.metadata().level();
+        if level > Level::WARN {
+            return;
+        }
+        let mut text = Text::default();
+        event.record(&mut text);
+        let message: String = (text.message + &text.fields).chars().take(LONGEST_RECENT).collect();
+        let level = level.as_str().to_ascii_lowercase();
+        let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() == MOST_RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(RecentError { at_unix_ms: unix_ms(), level, message });
+    }
+}
+
+/// The text of an event and its fields.
+#[derive(Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        // Writing to a text cannot fail.
+        let _written = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
 }
 
 /// A log file that others append to as well.

@@ -148,6 +148,10 @@ fn permissions_and_exports_are_told_to_people_and_to_programs() {
             &["grants", "--json"],
             &["forget", "77"],
             &["forget", "77", "--json"],
+            &["token", "list"],
+            &["token", "list", "--json"],
+            &["token", "add", "grafana", "--scope", "read", "--json"],
+            &["token", "add", "grafana"],
         ],
     );
     let servers = daemon.servers();

@@ -17,6 +17,7 @@ mod queries;
 mod real;
 mod shapes;
 mod streams;
+mod token;
 mod tools;
 mod top;
 mod up;

@@ -148,10 +148,13 @@ impl RealDaemon {
                 r#""(pid|age_ms|cpu_ms|memory_bytes|at_unix_ms|started_at_unix_ms|ts_unix_ms|uptime_secs|delay_ms|open_files_limit)":[0-9]+"#,
                 "\"$1\":N",
             ),
+            (r#""id":"[0-9a-f]+-[0-9]+""#, r#""id":"ID""#),
             (r"\bpid [0-9]+", "pid PID"),
             (r"\b(just now|SPAN ago)", "LATELY"),
             // What the machine lets a daemon do.
             (r"process trees: [ -~]*", "process trees: MEANS"),
+            // And what it has told of that.
+            (r"\n *TIME (warn|error): [ -~]*", ""),
             (r"open files: at most [0-9]+", "open files: at most N"),
             (r#""cgroup":"[ !#-~]*",?"#, ""),
             (r#""ownership":"[a-z]+""#, "\"ownership\":\"MEANS\""),

@@ -194,7 +194,7 @@ fn missed_events_are_reported_when_their_numbers_were_asked_for() {
     daemon.xyctl(&["events", "--from", "3", "--json"]).is(
         0,
         "{\"type\":\"event_gap\",\"first\":3,\"last\":3}\n\
-         {\"seq\":4,\"at_unix_ms\":43381000,\"path\":\"web\",\"incarnation\":1,\"type\":\"child_ready\",\"payload\":{}}\n",
+         {\"version\":1,\"id\":\"18f-4\",\"seq\":4,\"at_unix_ms\":43381000,\"path\":\"web\",\"incarnation\":1,\"type\":\"child_ready\",\"payload\":{}}\n",
         "",
     );
 }

@@ -1,15 +1,13 @@
 //! What is answered beside the results of methods; the document that describes the endpoints is made from these types too.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::credentials::TokenSource;
 use super::route::{Access, ROUTES};
-use crate::protocol::method::{CapabilitiesResult, Gap, LogLine, VersionResult};
+use crate::protocol::method::{CapabilitiesResult, Gap, LogLine};
 
 /// Says that the server answers.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -46,62 +44,6 @@ pub(super) struct Tail {
     pub(super) missed: Vec<Gap>,
     /// Whether there were more lines before these.
     pub(super) truncated: bool,
-}
-
-/// Says where a new token is.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct TokenRotated {
-    /// The file to read it from.
-    pub(super) token_file: PathBuf,
-    /// How long the old one is accepted, in seconds.
-    pub(super) old_token_valid_secs: u64,
-}
-
-/// What the daemon stands on, without secrets.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Facts {
-    /// What `version` says.
-    pub(super) daemon: VersionResult,
-    /// What is known of HTTP.
-    pub(super) http: HttpFacts,
-}
-
-/// What is known of HTTP.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct HttpFacts {
-    /// Where it is answered.
-    pub(super) base_url: String,
-    /// Where the token comes from.
-    pub(super) token_source: TokenSource,
-    /// The file that it is kept in.
-    pub(super) token_file: PathBuf,
-    /// Requests without the right token.
-    pub(super) refused_tokens: u64,
-    /// Open connections.
-    pub(super) connections: usize,
-    /// Operations under way.
-    pub(super) operations: usize,
-    /// The limits in force.
-    pub(super) limits: LimitsInForce,
-}
-
-/// The limits in force.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct LimitsInForce {
-    /// The most connections.
-    pub(super) connections: usize,
-    /// The most bytes of a body.
-    pub(super) body_bytes: usize,
-    /// The time for a request's head.
-    pub(super) head_secs: f64,
-    /// The time for a whole request.
-    pub(super) request_secs: f64,
-    /// The time between two requests of a connection.
-    pub(super) idle_secs: f64,
-    /// How long a client may read nothing of what is written to it.
-    pub(super) write_stall_secs: f64,
-    /// The most operations remembered.
-    pub(super) operations: usize,
 }
 
 /// What can be asked.

@@ -4,29 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
+use hyper::HeaderMap;
 use tokio::time::Instant;
 
+use super::clients::{Admitted, Clients};
 use super::connection_file::{CONNECTION_FILE, Connection};
 use super::private_file::{self, PrivateFileError};
 use super::secret::{Secret, SecretError};
-use super::token::Tokens;
+use super::token::{self, Tokens, Verdict};
+pub use crate::protocol::method::TokenSource;
 
 /// The name of the token's file in the state directory.
 pub const TOKEN_FILE: &str = "http.token";
-
-/// Where the token in force comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum TokenSource {
-    /// From the file that the operator has named.
-    File,
-    /// From the environment variable `XY_TOKEN`.
-    Environment,
-    /// The daemon has made it.
-    Generated,
-}
 
 /// What the operator says about the token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,12 +54,22 @@ pub enum TokenError {
 #[derive(Debug)]
 pub struct Credentials {
     tokens: Tokens,
+    clients: Clients,
     source: Mutex<TokenSource>,
     files: Arc<Files>,
     grace: Duration,
     /// One rotation at a time.
     rotating: tokio::sync::Mutex<()>,
     rotated: tokio::sync::Notify,
+}
+
+/// By what a request was admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// The daemon's own token, of this number.
+    Owner(u64),
+    /// That of a client.
+    Client(Admitted),
 }
 
 /// The files that tell clients the token. They are removed with the value.
@@ -141,6 +140,7 @@ impl Credentials {
         }
         Ok(Self {
             tokens: Tokens::new(&secret, most_failures),
+            clients: Clients::open(state_dir),
             source: Mutex::new(source),
             files: Arc::new(files),
             grace,
@@ -149,7 +149,31 @@ impl Credentials {
         })
     }
 
-    /// Returns which tokens are accepted.
+    /// Judges the token of a request.
+    pub(super) fn check(&self, headers: &HeaderMap, now: Instant) -> Result<Admission, Verdict> {
+        if let Some(client) = token::presented(headers).and_then(|digest| self.clients.find(digest, now)) {
+            return Ok(Admission::Client(client));
+        }
+        match self.tokens.check(headers, now) {
+            Verdict::Accepted(number) => Ok(Admission::Owner(number)),
+            refused => Err(refused),
+        }
+    }
+
+    /// Waits until what a request was admitted with is accepted no more.
+    pub(super) async fn expired(&self, admission: &Admission) {
+        match admission {
+            Admission::Owner(number) => self.tokens.expired(*number).await,
+            Admission::Client(client) => self.clients.expired(client.number).await,
+        }
+    }
+
+    /// Returns the clients with tokens of their own.
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// Returns which tokens of the daemon are accepted.
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }

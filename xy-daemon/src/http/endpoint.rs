@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
@@ -20,21 +20,20 @@ use tokio::time::{Instant, timeout_at};
 use xy_actors::event::stream::unix_ms;
 
 use super::Limits;
-use super::answer::{
-    self, Capabilities, DaemonStatus, Facts, Health, HttpFacts, LimitsInForce, Tail, TokenRotated,
-};
-use super::credentials::Credentials;
+use super::answer::{self, Capabilities, DaemonStatus, Health, Tail};
+use super::credentials::Admission;
 use super::guard::Guard;
 use super::metrics::{Meter, Now, state_name};
 use super::openapi::{self, SAID_BY_PATH, SAID_BY_SEGMENT};
-use super::operations::OperationTable;
 use super::pace::Pace;
+use super::plane::HttpPlane;
 use super::reply::{Content, EVENT_STREAM, JSON, METRICS, Problem, json as json_reply, status_of, text};
 use super::route::{self, BodyRule, Endpoint, Parameter, ParameterKind, Route, RouteError};
 use super::token::Verdict;
 use super::{mcp, sse, target};
 
 use crate::mcp_server::McpServer;
+use crate::operations::OperationTable;
 use crate::permission::{Caller, Surface};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::message::Request as MethodCall;
@@ -65,15 +64,13 @@ const LONGEST_TAIL: usize = 4 << 20;
 pub(super) struct Shared<S> {
     pub(super) service: Arc<S>,
     pub(super) guard: Guard,
-    pub(super) credentials: Arc<Credentials>,
-    pub(super) base_url: String,
+    pub(super) plane: Arc<HttpPlane>,
     pub(super) limits: Limits,
     /// What tells numbers of this daemon from those of an earlier one.
     pub(super) epoch: String,
-    pub(super) operations: OperationTable,
+    pub(super) operations: Arc<OperationTable>,
     pub(super) mcp_sessions: mcp::Sessions,
     pub(super) meter: Meter,
-    pub(super) connections: AtomicUsize,
     /// Turns true when the daemon stops serving.
     pub(super) close: watch::Receiver<bool>,
     bytes: Semaphore,
@@ -86,7 +83,7 @@ struct Admitted {
     query: Vec<(String, String)>,
     headers: HeaderMap,
     /// The token it was admitted with.
-    token: u64,
+    token: Admission,
     body: Vec<u8>,
 }
 
@@ -94,25 +91,24 @@ impl<S: Service> Shared<S> {
     pub(super) fn new(
         service: Arc<S>,
         guard: Guard,
-        credentials: Arc<Credentials>,
-        base_url: String,
-        limits: Limits,
+        plane: Arc<HttpPlane>,
         epoch: String,
         close: watch::Receiver<bool>,
     ) -> Self {
-        let operations = OperationTable::new(epoch.clone(), limits.operations);
+        let limits = plane.limits;
+        // Those of the socket are among them, if the service knows any.
+        let own = || Arc::new(OperationTable::new(epoch.clone(), limits.operations));
+        let operations = service.operations().unwrap_or_else(own);
         let mcp_sessions = mcp::Sessions::new(epoch.clone());
         Self {
             service,
             guard,
-            credentials,
-            base_url,
+            plane,
             limits,
             epoch,
             operations,
             mcp_sessions,
             meter: Meter::new(),
-            connections: AtomicUsize::new(0),
             close,
             bytes: Semaphore::new(BYTES_IN_FLIGHT),
         }
@@ -154,7 +150,7 @@ impl<S: Service> Shared<S> {
         }
         let path = head.uri.path();
         let token = match route::is_open(&head.method, path) {
-            true => 0,
+            true => Admission::Owner(0),
             false => self.authenticate(&head.headers)?,
         };
         let bad_target = |error: target::TargetError| {
@@ -181,14 +177,14 @@ impl<S: Service> Shared<S> {
         Ok(Admitted { route, argument, query, headers: head.headers, token, body })
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<u64, Problem> {
-        match self.credentials.tokens().check(headers, Instant::now()) {
-            Verdict::Accepted(number) => Ok(number),
-            Verdict::Refused => {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Admission, Problem> {
+        match self.plane.credentials.check(headers, Instant::now()) {
+            Ok(admission) => Ok(admission),
+            Err(Verdict::Accepted(_) | Verdict::Refused) => {
                 let message = "the request needs the token: `Authorization: Bearer TOKEN`";
                 Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", message).closing())
             }
-            Verdict::TooMany => {
+            Err(Verdict::TooMany) => {
                 let message = "too many requests without the right token; try again in a second";
                 Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "limit_exceeded", message).closing())
             }
@@ -236,7 +232,7 @@ impl<S: Service> Shared<S> {
 
     async fn run(self: &Arc<Self>, request: Admitted) -> Result<Response<Content>, Problem> {
         let Admitted { route, argument, query, headers, token, body } = request;
-        let caller = &caller(&headers, token);
+        let caller = &caller(&headers, &token);
         let query = read_query(route.query, query)?;
         match route.endpoint {
             Endpoint::Health => json_reply(StatusCode::OK, &Health { status: "ok" }),
@@ -283,11 +279,10 @@ impl<S: Service> Shared<S> {
             }
             Endpoint::Logs => self.logs(caller, server(argument)?, query, &headers, token).await,
             Endpoint::Events => sse::events(self, caller, query, last_event_id(&headers), token).await,
-            Endpoint::RotateToken => {
-                no_members(&body)?;
-                self.rotate_token(caller).await
+            Endpoint::Command(method) => {
+                let params = body_members(&body, &[])?;
+                self.ask(caller, method, params).await
             }
-            Endpoint::Diagnostics => self.diagnostics().await,
             Endpoint::Capabilities => {
                 let methods = rpc::capabilities(&*self.service);
                 json_reply(StatusCode::OK, &Capabilities { methods, endpoints: answer::endpoints() })
@@ -301,7 +296,7 @@ impl<S: Service> Shared<S> {
                 None => text(StatusCode::NO_CONTENT, JSON, ""),
             }),
             Endpoint::Mcp => self.mcp(caller, &query, &headers, &body).await,
-            Endpoint::Operations => json_reply(StatusCode::OK, &self.operations.list()),
+            // Without a service that knows them, they are still known here.
             Endpoint::Operation => match self.operations.get(&argument.unwrap_or_default()) {
                 Some(operation) => json_reply(StatusCode::OK, &operation),
                 None => {
@@ -334,7 +329,7 @@ impl<S: Service> Shared<S> {
         let (id, known) = session.unzip();
         // An assistant without a session is not the operator who has the same token.
         let session = id.unwrap_or_else(|| format!("mcp-{}", caller.session));
-        let caller = Caller::new(Surface::Mcp, caller.client(), session);
+        let caller = caller.clone().named(Surface::Mcp, caller.client()).in_session(session);
         let backend = mcp::InDaemon { service: Arc::clone(&self.service), caller };
         let is_read_only = query.get("read_only") == Some(&Value::Bool(true));
         let answered = McpServer::new(backend, is_read_only).answer(known.as_deref(), body).await;
@@ -407,7 +402,8 @@ impl<S: Service> Shared<S> {
         wait: bool,
     ) -> Result<Response<Content>, Problem> {
         let request = MethodCall::of(method, &params);
-        // A mistake of the caller is told at once, not as the result of an operation.
+        // What the caller may not do, and a mistake, is told at once, not as the result of an operation.
+        rpc::check_scope(&*self.service, caller, &request)?;
         validate(method, &request)?;
         let Some(operation) = self.operations.enter(method, server, unix_ms()) else {
             let message = format!("{} operations are under way, which is the most", self.limits.operations);
@@ -417,7 +413,7 @@ impl<S: Service> Shared<S> {
             let (shared, id, caller) = (Arc::clone(self), operation.id.clone(), caller.clone());
             async move {
                 shared.operations.begin(&id);
-                let outcome = match rpc::call(&*shared.service, &caller, &request).await {
+                let outcome = match rpc::call_entered(&*shared.service, &caller, &request).await {
                     Ok(Answer::Result(result)) => Ok(result),
                     Ok(Answer::Subscription(_)) => unreachable!("no operation is a subscription"),
                     Err(error) => Err(error),
@@ -443,7 +439,7 @@ impl<S: Service> Shared<S> {
         server: String,
         mut params: Map<String, Value>,
         headers: &HeaderMap,
-        token: u64,
+        token: Admission,
     ) -> Result<Response<Content>, Problem> {
         let wants_stream = headers.get_all(ACCEPT).iter().any(|accepted| {
             accepted.to_str().is_ok_and(|accepted| {
@@ -463,33 +459,6 @@ impl<S: Service> Shared<S> {
         match self.call(caller, Logs::NAME, &params).await? {
             Answer::Subscription(source) => tail(source).await,
             Answer::Result(_) => unreachable!("`logs` opens a source"),
-        }
-    }
-
-    async fn rotate_token(self: &Arc<Self>, caller: &Caller) -> Result<Response<Content>, Problem> {
-        let request = MethodCall::of(ROTATE_TOKEN, &Map::new());
-        let passage = match self.service.gate() {
-            Some(gate) => Some(gate.enter(&*self.service, caller, &request).await?),
-            None => None,
-        };
-        let credentials = Arc::clone(&self.credentials);
-        match tokio::spawn(async move { credentials.rotate().await }).await {
-            Ok(Ok(())) => {
-                if let Some(passage) = passage {
-                    passage.leave(Ok(None));
-                }
-                let result = TokenRotated {
-                    token_file: self.credentials.token_file().to_owned(),
-                    old_token_valid_secs: self.credentials.grace().as_secs(),
-                };
-                json_reply(StatusCode::OK, &result)
-            }
-            Ok(Err(error)) => {
-                tracing::error!("the token was not rotated: {}", crate::control::chain(&error));
-                let message = "the token was not rotated; the daemon's log says why";
-                Err(RpcError::new(ErrorKind::InternalError, message).into())
-            }
-            Err(error) => Err(lost(&error)),
         }
     }
 
@@ -516,28 +485,6 @@ impl<S: Service> Shared<S> {
         json_reply(StatusCode::OK, &status)
     }
 
-    async fn diagnostics(self: &Arc<Self>) -> Result<Response<Content>, Problem> {
-        let limits = &self.limits;
-        let http = HttpFacts {
-            base_url: self.base_url.clone(),
-            token_source: self.credentials.source(),
-            token_file: self.credentials.token_file().to_owned(),
-            refused_tokens: self.credentials.tokens().failures(),
-            connections: self.connections.load(Ordering::Relaxed),
-            operations: self.operations.under_way(),
-            limits: LimitsInForce {
-                connections: limits.connections,
-                body_bytes: limits.body,
-                head_secs: limits.head.as_secs_f64(),
-                request_secs: limits.request.as_secs_f64(),
-                idle_secs: limits.idle.as_secs_f64(),
-                write_stall_secs: limits.write_stall.as_secs_f64(),
-                operations: limits.operations,
-            },
-        };
-        json_reply(StatusCode::OK, &Facts { daemon: self.version().await?, http })
-    }
-
     async fn metrics(self: &Arc<Self>) -> Result<Response<Content>, Problem> {
         let version = self.version().await?;
         let servers = self.service.list(Default::default()).await?.servers;
@@ -545,8 +492,8 @@ impl<S: Service> Shared<S> {
             version: &version.version,
             started_at_unix_ms: version.started_at_unix_ms,
             servers: &servers,
-            connections: self.connections.load(Ordering::Relaxed),
-            refused_tokens: self.credentials.tokens().failures(),
+            connections: self.plane.connections.load(Ordering::Relaxed),
+            refused_tokens: self.plane.credentials.tokens().failures(),
             operations: self.operations.under_way(),
         });
         Ok(text(StatusCode::OK, METRICS, written))
@@ -556,11 +503,15 @@ impl<S: Service> Shared<S> {
 /// The header in which a client says what it calls itself.
 const CLIENT: HeaderName = HeaderName::from_static("xy-client");
 
-/// The name of the one operation that is no method, for permissions and audit.
-const ROTATE_TOKEN: &str = "rotate_token";
-
-/// Returns who asks: what the client calls itself, else the first word of its user agent.
-fn caller(headers: &HeaderMap, token: u64) -> Caller {
+/// Returns who asks: whose token it is, else what the client calls itself, else the first word of its user agent.
+fn caller(headers: &HeaderMap, admission: &Admission) -> Caller {
+    let token = match admission {
+        Admission::Owner(number) => number,
+        Admission::Client(client) => {
+            let session = format!("http-{}", client.name);
+            return Caller::new(Surface::Http, &client.name, session).bound(client.scope);
+        }
+    };
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let agent = || text(&USER_AGENT).and_then(|agent| agent.split(['/', ' ']).next());
     let client = text(&CLIENT).or_else(agent).unwrap_or("http");

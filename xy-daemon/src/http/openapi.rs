@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Capabilities, DaemonStatus, Facts, Health, Refusal, Tail, TokenRotated};
-use super::operations::{Operation, Operations};
+use super::answer::{Capabilities, DaemonStatus, Health, Refusal, Tail};
 use super::route::{Access, BodyRule, Endpoint, ParameterKind, ROUTES, Route};
-use crate::protocol::method::{MethodKind, RegisteredMethod, descriptions};
+use crate::protocol::method::{MethodKind, Operation, RegisteredMethod, descriptions};
 use crate::protocol::schema::{Definitions, MethodSchema};
+use crate::protocol::scope::scope_of_registered;
 
 /// What the path and the query say of an operation, and its body does not.
 pub(super) const SAID_BY_PATH: [&str; 3] = ["names", "all", "wait"];
@@ -50,6 +50,7 @@ pub fn document<'a>(registered: impl Iterator<Item = &'a RegisteredMethod>) -> V
             operation["operationId"] = format!("{} {}", route.verb.as_str(), method.name).into();
             operation["summary"] = method.description.clone().into();
             operation["parameters"] = json!([]);
+            operation["security"] = json!([{ "token": [scope_of_registered(method.kind)] }]);
             if route.body == BodyRule::Json {
                 operation["requestBody"] = body(method.params.clone());
             }
@@ -126,9 +127,10 @@ fn operation(route: &Route, book: &mut Book) -> Value {
         "parameters": parameters,
         "responses": responses(route, book),
     });
-    if route.access == Access::Open {
-        operation["security"] = json!([]);
-    }
+    operation["security"] = match route.access {
+        Access::Open => json!([]),
+        Access::Token => json!([{ "token": [route.scope()] }]),
+    };
     if route.body == BodyRule::Json {
         operation["requestBody"] = body(body_of(route, book));
     }
@@ -146,7 +148,10 @@ fn answer(description: &str, content_type: &str, schema: Value) -> Value {
 fn body_of(route: &Route, book: &Book) -> Value {
     let nothing = json!({ "type": "object", "additionalProperties": false });
     match route.endpoint {
-        Endpoint::Operate(name) | Endpoint::Administer(name) | Endpoint::Ask(name) => {
+        Endpoint::Operate(name)
+        | Endpoint::Administer(name)
+        | Endpoint::Command(name)
+        | Endpoint::Ask(name) => {
             let mut schema = book.method(name).params.clone();
             let said: &[&str] = match route.endpoint {
                 Endpoint::Operate(_) => &SAID_BY_PATH,
@@ -187,9 +192,11 @@ fn responses(route: &Route, book: &mut Book) -> Value {
     match route.endpoint {
         Endpoint::Health => put("200", book.of::<Health>("it answers")),
         Endpoint::Status => put("200", book.of::<DaemonStatus>("the daemon in short")),
-        Endpoint::Query(name) | Endpoint::Server(name) | Endpoint::Ask(name) | Endpoint::Decide(name) => {
-            put("200", result(book, name))
-        }
+        Endpoint::Query(name)
+        | Endpoint::Server(name)
+        | Endpoint::Ask(name)
+        | Endpoint::Command(name)
+        | Endpoint::Decide(name) => put("200", result(book, name)),
         Endpoint::Operate(name) | Endpoint::Administer(name) | Endpoint::Remove(name) => {
             put("200", result(book, name));
             put("202", book.of::<Operation>("the operation, if nobody waits"));
@@ -200,8 +207,6 @@ fn responses(route: &Route, book: &mut Book) -> Value {
             put("200", logs);
         }
         Endpoint::Events => put("200", answer("a stream", "text/event-stream", text())),
-        Endpoint::RotateToken => put("200", book.of::<TokenRotated>("where the new token is")),
-        Endpoint::Diagnostics => put("200", book.of::<Facts>("the facts")),
         Endpoint::Capabilities => put("200", book.of::<Capabilities>("what can be asked")),
         Endpoint::Description => {
             put("200", answer("the document", "application/json", json!({ "type": "object" })));
@@ -219,7 +224,6 @@ fn responses(route: &Route, book: &mut Book) -> Value {
             put("200", answer("an answer of MCP", "application/json", message));
             put("202", json!({ "description": "there is nothing to answer" }));
         }
-        Endpoint::Operations => put("200", book.of::<Operations>("the operations, the latest first")),
         Endpoint::Operation => put("200", book.of::<Operation>("the operation")),
         Endpoint::Metrics => put("200", answer("the measurements", "text/plain", text())),
     }

@@ -13,6 +13,7 @@ use super::credentials::{Credentials, TokenOptions};
 use super::endpoint::Shared;
 use super::guard::Guard;
 use super::pace::Pace;
+use super::plane::HttpPlane;
 use super::secret::Secret;
 use super::{Limits, serve_connection, sse, target};
 use crate::rpc::Service;
@@ -40,14 +41,13 @@ impl<S: Service> Deaf<S> {
         let base_url = format!("http://{HOST}");
         let (grace, wrong) = (limits.grace, limits.wrong_tokens);
         let credentials =
-            Credentials::establish(&options, &directory, base_url.clone(), grace, wrong).expect("a token");
+            Credentials::establish(&options, &directory, base_url, grace, wrong).expect("a token");
         // Nobody reads them, and a rotation is to fail: the token is known.
         fs::remove_dir_all(&directory).expect("it is ours");
         let (closing, close) = watch::channel(false);
         let guard = Guard::new(HOST.parse().expect("an address"), Vec::new());
-        let credentials = Arc::new(credentials);
-        let shared =
-            Shared::new(service, guard, credentials, base_url, limits, "18f".to_owned(), close.clone());
+        let plane = HttpPlane::new(Arc::new(credentials), HOST.parse().expect("an address"), limits);
+        let shared = Shared::new(service, guard, Arc::new(plane), "18f".to_owned(), close.clone());
         Self { shared: Arc::new(shared), close, _closing: closing }
     }
 

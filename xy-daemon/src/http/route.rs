@@ -2,6 +2,8 @@
 
 use hyper::{Method, StatusCode};
 
+use crate::protocol::scope::{Scope, scope_of};
+
 /// One endpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
@@ -106,10 +108,8 @@ pub enum Endpoint {
     Logs,
     /// Follows the events.
     Events,
-    /// Makes a new token.
-    RotateToken,
-    /// Says what the daemon stands on.
-    Diagnostics,
+    /// Performs a method of the daemon and waits for it.
+    Command(&'static str),
     /// Says what can be asked.
     Capabilities,
     /// Describes every endpoint, for programs.
@@ -122,8 +122,6 @@ pub enum Endpoint {
     Rpc,
     /// Answers MCP.
     Mcp,
-    /// Lists operations.
-    Operations,
     /// Shows one operation.
     Operation,
     /// Tells measurements to Prometheus.
@@ -181,6 +179,22 @@ const fn delete(path: &'static str, endpoint: Endpoint, summary: &'static str) -
 }
 
 impl Route {
+    /// Returns the scope that a token needs to be listened to at all; what comes over `/v1/rpc`, `/mcp` and registered methods
+    /// needs that of its method.
+    pub fn scope(&self) -> Scope {
+        match self.endpoint {
+            Endpoint::Query(method)
+            | Endpoint::Server(method)
+            | Endpoint::Ask(method)
+            | Endpoint::Operate(method)
+            | Endpoint::Administer(method)
+            | Endpoint::Remove(method)
+            | Endpoint::Command(method)
+            | Endpoint::Decide(method) => scope_of(method).unwrap_or(Scope::Admin),
+            _ => Scope::Read,
+        }
+    }
+
     /// Returns with which statuses a request is refused, or fails.
     pub fn refusals(&self) -> Vec<StatusCode> {
         let mut statuses =
@@ -210,12 +224,10 @@ impl Route {
                 StatusCode::UNPROCESSABLE_ENTITY,
                 StatusCode::SERVICE_UNAVAILABLE,
             ]),
-            Endpoint::Registered | Endpoint::Catalog => statuses.push(StatusCode::UNPROCESSABLE_ENTITY),
-            Endpoint::Decide(_)
-            | Endpoint::Health
-            | Endpoint::RotateToken
-            | Endpoint::Operations
-            | Endpoint::Operation => {}
+            Endpoint::Command(_) | Endpoint::Registered | Endpoint::Catalog => {
+                statuses.push(StatusCode::UNPROCESSABLE_ENTITY)
+            }
+            Endpoint::Decide(_) | Endpoint::Health | Endpoint::Operation => {}
             _ => statuses.push(StatusCode::SERVICE_UNAVAILABLE),
         }
         statuses
@@ -290,8 +302,16 @@ pub static ROUTES: [Route; 45] = [
         query: EVENTS,
         ..get("/v1/events", Endpoint::Events, "the events of the tree, as a stream (`events`)")
     },
-    get("/v1/operations", Endpoint::Operations, "the operations that were asked for lately"),
-    get("/v1/operations/{id}", Endpoint::Operation, "one operation, with its result once it is done"),
+    get(
+        "/v1/operations",
+        Endpoint::Query("operations"),
+        "the operations that were asked for lately (`operations`)",
+    ),
+    get(
+        "/v1/operations/{id}",
+        Endpoint::Operation,
+        "one operation, with its result once it is done (`operation`)",
+    ),
     post("/v1/admin/reload", Endpoint::Administer("reload"), "reads the configuration again (`reload`)"),
     post(
         "/v1/admin/upgrade",
@@ -303,7 +323,14 @@ pub static ROUTES: [Route; 45] = [
         Endpoint::Administer("shutdown"),
         "ends every server and the daemon (`shutdown`)",
     ),
-    Route { query: &[], ..post("/v1/admin/rotate-token", Endpoint::RotateToken, "makes a new token") },
+    Route {
+        query: &[],
+        ..post(
+            "/v1/admin/rotate-token",
+            Endpoint::Command("rotate_token"),
+            "makes a new token (`rotate_token`)",
+        )
+    },
     get("/v1/approvals", Endpoint::Query("approvals"), "the requests that wait for an answer (`approvals`)"),
     Route {
         query: &[],
@@ -323,7 +350,11 @@ pub static ROUTES: [Route; 45] = [
         ..delete("/v1/grants/{id}", Endpoint::Decide("forget"), "forgets what was allowed (`forget`)")
     },
     get("/v1/version", Endpoint::Query("version"), "which daemon answers (`version`)"),
-    get("/v1/diagnostics", Endpoint::Diagnostics, "what the daemon stands on, without secrets"),
+    get(
+        "/v1/diagnostics",
+        Endpoint::Query("diagnostics"),
+        "what the daemon stands on, without secrets (`diagnostics`)",
+    ),
     get("/v1/capabilities", Endpoint::Capabilities, "every method and every endpoint"),
     get("/v1/openapi.json", Endpoint::Description, "this table for programs, as OpenAPI 3.1"),
     Route {
@@ -425,7 +456,7 @@ mod tests {
                     | Endpoint::Remove(_)
                     | Endpoint::Decide(_)
                     | Endpoint::Registered
-                    | Endpoint::RotateToken
+                    | Endpoint::Command(_)
                     | Endpoint::Rpc
                     | Endpoint::Mcp
             );
@@ -454,6 +485,7 @@ mod tests {
             | Endpoint::Operate(name)
             | Endpoint::Administer(name)
             | Endpoint::Remove(name)
+            | Endpoint::Command(name)
             | Endpoint::Decide(name) = route.endpoint
             {
                 assert!(METHODS.contains(&name), "{name}");

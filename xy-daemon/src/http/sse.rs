@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::credentials::Admission;
 use super::endpoint::Shared;
 use super::reply::{Content, Problem, stream};
 use crate::permission::Caller;
@@ -69,7 +70,7 @@ pub(super) async fn events<S: Service>(
     caller: &Caller,
     mut params: Map<String, Value>,
     last_id: Option<&str>,
-    token: u64,
+    token: Admission,
 ) -> Result<Response<Content>, Problem> {
     if let Some(id) = last_id {
         params = Map::from_iter([("after".to_owned(), id.into())]);
@@ -96,7 +97,7 @@ pub(super) async fn logs<S: Service>(
     caller: &Caller,
     mut params: Map<String, Value>,
     last_id: Option<&str>,
-    token: u64,
+    token: Admission,
 ) -> Result<Response<Content>, Problem> {
     let position = last_id.and_then(|id| Position::parse(id, &shared.epoch));
     if let Some(Position { at_unix_ms, .. }) = position {
@@ -144,7 +145,7 @@ fn publish<S: Service>(
     source: Box<dyn Subscription>,
     beginning: Vec<u8>,
     follow: Follow,
-    token: u64,
+    token: Admission,
 ) -> Response<Content> {
     let (output, pieces) = mpsc::channel(QUEUE);
     let shared = Arc::clone(shared);
@@ -156,7 +157,7 @@ fn publish<S: Service>(
             () = writing => {}
             // The client is gone, its token is accepted no more, or the daemon ends.
             () = gone.closed() => {}
-            () = shared.credentials.tokens().expired(token) => {}
+            () = shared.plane.credentials.expired(&token) => {}
             _ = close.wait_for(|closing| *closing) => {}
         }
     });

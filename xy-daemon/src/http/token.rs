@@ -164,6 +164,11 @@ impl State {
     }
 }
 
+/// Returns the digest of the token of a request.
+pub(super) fn presented(headers: &HeaderMap) -> Option<Digest> {
+    bearer(headers).map(Digest::of)
+}
+
 /// Returns the token of a request that has exactly one `Authorization`, of the scheme `Bearer`.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();

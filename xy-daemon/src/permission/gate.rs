@@ -351,6 +351,29 @@ impl Gate {
         }
     }
 
+    /// Notes a request that its caller's token does not permit.
+    pub(crate) fn note_refused(&self, caller: &Caller, request: &Request) {
+        let Some(audit) = &self.0.audit else { return };
+        let aimed: Aimed = request.params().unwrap_or_default();
+        let targets = aimed.targets().map(named).unwrap_or_default();
+        let action = request.method.as_str();
+        audit.write(&AuditLine {
+            at_unix_ms: unix_ms(),
+            client: caller.client().to_owned(),
+            surface: caller.surface,
+            session: caller.session.clone(),
+            action: brief(action),
+            tool: (caller.surface == Surface::Mcp).then(|| brief(action)),
+            targets: targets.iter().map(|target| brief(target)).collect(),
+            reason: aimed.reason.as_deref().map(brief),
+            decision: Verdict::Denied,
+            by: Some(format!("scope {}", caller.scope())),
+            outcome: ErrorKind::PermissionDenied.as_str().to_owned(),
+            failed: Vec::new(),
+            took_ms: 0,
+        });
+    }
+
     /// Answers a method that is about permissions; `None` for every other one.
     pub(crate) async fn answer(
         &self,

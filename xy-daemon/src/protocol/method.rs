@@ -13,10 +13,18 @@ use super::Method;
 use super::error::ErrorKind;
 
 mod catalog;
+mod daemon;
 
 pub use self::catalog::{
     AnswerResult, CallParams, CatalogParams, PromptParams, PromptsResult, ResourceParams, ResourcesResult,
     ToolsResult,
+};
+
+pub use self::daemon::{
+    ClientToken, DiagnosticsParams, DiagnosticsResult, EventFacts, HttpFacts, HttpLimits, Operation,
+    OperationStatusParams, OperationsParams, OperationsResult, Progress, RecentError, RotateTokenParams,
+    RotateTokenResult, SocketFacts, TokenAddParams, TokenAddResult, TokenRemoveParams, TokenRemoveResult,
+    TokenSource, TokensParams, TokensResult,
 };
 
 macro_rules! methods {
@@ -104,6 +112,20 @@ methods! {
     Capabilities = "capabilities": CapabilitiesParams => CapabilitiesResult;
     /// Says which daemon answers, and refuses a client that speaks another protocol.
     Version = "version": VersionParams => VersionResult;
+    /// Says what the daemon stands on, and what it is doing, without secrets.
+    DaemonDiagnostics = "diagnostics": DiagnosticsParams => DiagnosticsResult;
+    /// Lists what was asked for lately and changes something, the latest first, without results.
+    Operations = "operations": OperationsParams => OperationsResult;
+    /// Shows one of them, with its result once it is done.
+    OperationStatus = "operation": OperationStatusParams => Operation;
+    /// Makes a new token for HTTP: that of the daemon, or that of a client. The old one is accepted for a while more.
+    RotateToken = "rotate_token": RotateTokenParams => RotateTokenResult;
+    /// Lists the clients that have a token of their own.
+    Tokens = "tokens": TokensParams => TokensResult;
+    /// Makes a token for a client, which is told this once.
+    TokenAdd = "token_add": TokenAddParams => TokenAddResult;
+    /// Takes a client's token back; its streams end.
+    TokenRemove = "token_remove": TokenRemoveParams => TokenRemoveResult;
     /// Stops every server and ends the daemon.
     Shutdown = "shutdown": ShutdownParams => ShutdownResult;
     /// Lets the program on disk take over the daemon's process, while the servers run on.

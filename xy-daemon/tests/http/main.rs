@@ -8,6 +8,7 @@ mod guard;
 mod limits;
 mod permission;
 mod routes;
+mod scopes;
 #[expect(dead_code, reason = "the socket's tests need more of it")]
 #[path = "../protocol/harness.rs"]
 mod script;

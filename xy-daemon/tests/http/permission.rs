@@ -16,7 +16,7 @@ const RULES: &str = r#"(
 )"#;
 
 /// Asks on a connection of its own over the socket.
-async fn on_socket(world: &World, method: &str, params: Value) -> Value {
+pub(crate) async fn on_socket(world: &World, method: &str, params: Value) -> Value {
     let mut stream = UnixStream::connect(world.socket()).await.expect("it listens");
     let line = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
     stream.write_all(format!("{line}\n").as_bytes()).await.expect("it reads");

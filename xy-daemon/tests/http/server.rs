@@ -37,6 +37,7 @@ impl Server {
         let address = listener.base_url()["http://".len()..].parse().expect("an address");
         let credentials = listener.credentials();
         let (script, service) = scripted();
+        *script.http.lock().expect("it is new") = Arc::downgrade(&listener.plane());
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
         let task = tokio::spawn(serve(listener, service, async move { stopped.notified().await }));

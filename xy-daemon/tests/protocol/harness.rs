@@ -3,8 +3,8 @@
 use std::future::{Future, pending};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,6 +15,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use xy_daemon::client::Client;
+use xy_daemon::http::plane::HttpPlane;
+use xy_daemon::operations::{MOST, OperationTable};
 use xy_daemon::permission::gate::Gate;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 use xy_daemon::protocol::method::{
@@ -61,6 +63,9 @@ pub(crate) struct Script {
     pub(crate) sources: AtomicUsize,
     /// Told after each change of the numbers above.
     pub(crate) changed: Notify,
+    /// HTTP, where that is served too.
+    pub(crate) http: Mutex<Weak<HttpPlane>>,
+    pub(crate) operations: Arc<OperationTable>,
 }
 
 impl Script {
@@ -73,6 +78,8 @@ impl Script {
             flooded: AtomicU64::new(0),
             sources: AtomicUsize::new(0),
             changed: Notify::new(),
+            http: Mutex::default(),
+            operations: Arc::new(OperationTable::new("8".to_owned(), MOST)),
         }
     }
 
@@ -128,6 +135,14 @@ pub(crate) struct Scripted(Arc<Script>, Option<Gate>);
 impl Service for Scripted {
     fn gate(&self) -> Option<&Gate> {
         self.1.as_ref()
+    }
+
+    fn operations(&self) -> Option<Arc<OperationTable>> {
+        Some(Arc::clone(&self.0.operations))
+    }
+
+    fn http(&self) -> Option<Arc<HttpPlane>> {
+        self.0.http.lock().expect("no test panics with it").upgrade()
     }
 
     async fn list(&self, _: ListParams) -> Result<ListResult, RpcError> {

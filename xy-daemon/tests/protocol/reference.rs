@@ -10,6 +10,7 @@ use xy_daemon::protocol::frame::MAX_LINE;
 use xy_daemon::protocol::message::MAX_BATCH;
 use xy_daemon::protocol::method::{Event, Gap, LogLine, Notification, Subscribed, descriptions};
 use xy_daemon::protocol::schema::of_result;
+use xy_daemon::protocol::scope::scope_of;
 use xy_daemon::protocol::{OLDEST_PROTOCOL, PROTOCOL_VERSION};
 use xy_daemon::rpc::{MAX_CONNECTIONS, MAX_IN_FLIGHT, MAX_SUBSCRIPTIONS};
 
@@ -84,7 +85,8 @@ fn reference() -> String {
          and {MAX_SUBSCRIPTIONS}\nsubscriptions, and there are at most {MAX_CONNECTIONS} connections.\n\n## Methods\n\n"
     );
     for method in descriptions(None) {
-        write!(text, "### `{}`\n\n{}\n\n", method.name, method.summary).expect("written");
+        let scope = scope_of(method.name).expect("every method has one");
+        write!(text, "### `{}`\n\n{} Scope: `{scope}`.\n\n", method.name, method.summary).expect("written");
         text.push_str(&table("parameter", &method.params));
         text.push_str(&table("result", &method.result));
     }

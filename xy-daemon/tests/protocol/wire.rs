@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 use xy_daemon::protocol::Method;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 use xy_daemon::protocol::method::{
-    Add, Approvals, Approve, Call, Capabilities, Deny, Disable, Enable, Event, Events, EventsCancel, Forget,
-    Gap, Grants, Identify, List, LogLine, Logs, LogsCancel, METHODS, Pause, Prompt, Prompts, Reload, Remove,
-    Resource, Resources, Restart, Resume, Show, Shutdown, Signal, Start, State, Status, StatusResult, Stop,
-    Subscribed, Targets, Tools, Upgrade, Usage, Version, Why,
+    Add, Approvals, Approve, Call, Capabilities, DaemonDiagnostics, Deny, Disable, Enable, Event, Events,
+    EventsCancel, Forget, Gap, Grants, Identify, List, LogLine, Logs, LogsCancel, METHODS, OperationStatus,
+    Operations, Pause, Prompt, Prompts, Reload, Remove, Resource, Resources, Restart, Resume, RotateToken,
+    Show, Shutdown, Signal, Start, State, Status, StatusResult, Stop, Subscribed, Targets, TokenAdd,
+    TokenRemove, Tokens, Tools, Upgrade, Usage, Version, Why,
 };
 
 /// Decodes and encodes again; nothing may be lost or added.
@@ -68,6 +69,13 @@ fn methods_are_written_as_in_their_files() {
     check::<EventsCancel>(include_str!("wire/events_cancel.json"), &mut checked);
     check::<Capabilities>(include_str!("wire/capabilities.json"), &mut checked);
     check::<Version>(include_str!("wire/version.json"), &mut checked);
+    check::<DaemonDiagnostics>(include_str!("wire/diagnostics.json"), &mut checked);
+    check::<Operations>(include_str!("wire/operations.json"), &mut checked);
+    check::<OperationStatus>(include_str!("wire/operation.json"), &mut checked);
+    check::<RotateToken>(include_str!("wire/rotate_token.json"), &mut checked);
+    check::<Tokens>(include_str!("wire/tokens.json"), &mut checked);
+    check::<TokenAdd>(include_str!("wire/token_add.json"), &mut checked);
+    check::<TokenRemove>(include_str!("wire/token_remove.json"), &mut checked);
     check::<Shutdown>(include_str!("wire/shutdown.json"), &mut checked);
     check::<Upgrade>(include_str!("wire/upgrade.json"), &mut checked);
     check::<Identify>(include_str!("wire/identify.json"), &mut checked);

@@ -1,6 +1,9 @@
 //! `xyctl daemon status`: whether the daemon runs, and on what.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use xy_daemon::protocol::method::{DaemonDiagnostics, DiagnosticsParams, DiagnosticsResult};
 
 use super::super::version::diagnostics;
 use super::found::{Found, Place};
@@ -14,7 +17,7 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<u8, CommandError> {
     let place = Place::of(session)?;
     let socket = place.socket.display().to_string();
     let (word, code, lines, daemon) = match place.look().await? {
-        Found::Running(_, answer) => {
+        Found::Running(client, answer) => {
             let daemon = &answer.result;
             let since = Clock::local().date_time(daemon.started_at_unix_ms);
             let ago = time::ago(daemon.started_at_unix_ms, time::now_unix_ms());
@@ -24,6 +27,9 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<u8, CommandError> {
                 format!("  socket: {socket}"),
             ];
             lines.extend(daemon.diagnostics.iter().flat_map(diagnostics));
+            // A daemon of an earlier version says no more.
+            let more = client.call::<DaemonDiagnostics>(DiagnosticsParams {}).await.ok();
+            lines.extend(more.iter().flat_map(facts));
             let log = place.directories.daemon_log();
             lines.extend(log.exists().then(|| format!("  log: {}", log.display())));
             ("running", exit_code::SUCCESS, lines, serde_json::from_str(answer.text.get()).ok())
@@ -55,6 +61,33 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<u8, CommandError> {
         }
     }
     Ok(code)
+}
+
+/// Says what the daemon is doing, a line per fact.
+fn facts(facts: &DiagnosticsResult) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(http) = &facts.http {
+        let (clients, refused) = (http.clients, http.refused_tokens);
+        lines.push(format!(
+            "  http: {}, {clients} clients with tokens of their own, {refused} refused requests",
+            neutral(&http.base_url)
+        ));
+    }
+    if let Some(events) = facts.events {
+        lines.push(match events.keep {
+            0 => "  events: none outlives the daemon".to_owned(),
+            keep => {
+                let age = Duration::from_secs(events.age_secs);
+                format!("  events: up to {}; the latest {keep} of the last {age:?} are kept", events.latest)
+            }
+        });
+    }
+    lines.push(format!("  under way: {} operations", facts.operations));
+    for error in &facts.recent_errors {
+        let at = Clock::local().date_time(error.at_unix_ms);
+        lines.push(format!("  {at} {}: {}", neutral(&error.level), neutral(&error.message)));
+    }
+    lines
 }
 
 const START: &str = "  `xyctl daemon start` starts it";

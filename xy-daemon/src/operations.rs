@@ -3,60 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::protocol::error::RpcError;
+use crate::protocol::method::{Operation, OperationsResult, Progress};
 
-/// What an operation is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Progress {
-    /// It waits for its turn.
-    Queued,
-    /// It has begun.
-    Running,
-    /// It has a result or an error.
-    Done,
-}
+/// How many operations are remembered.
+pub const MOST: usize = 256;
 
-/// One operation, as clients see it.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub(super) struct Operation {
-    /// What `/v1/operations/{id}` knows it by.
-    pub(super) id: String,
-    /// The method of the control protocol.
-    pub(super) method: &'static str,
-    /// The server, if it is about one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) server: Option<String>,
-    /// What it is doing.
-    pub(super) state: Progress,
-    /// When it was asked for, in milliseconds since the Unix epoch.
-    pub(super) asked_at_unix_ms: u64,
-    /// When it was done, in milliseconds since the Unix epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) done_at_unix_ms: Option<u64>,
-    /// The method's result, once it is done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<serde_json::Value>")]
-    pub(super) result: Option<Box<RawValue>>,
-    /// Why there is none, once it is done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) error: Option<RpcError>,
-}
-
-/// Many operations, as clients see them.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Operations {
-    /// The latest first, without their results.
-    pub(super) operations: Vec<Operation>,
-}
-
-/// The operations of one server, the latest `capacity` of them.
+/// The operations of one daemon, the latest `capacity` of them.
 #[derive(Debug)]
-pub(super) struct OperationTable {
+pub struct OperationTable {
     /// What tells ids of this daemon from those of an earlier one.
     epoch: String,
     capacity: usize,
@@ -70,12 +27,13 @@ struct Table {
 }
 
 impl OperationTable {
-    pub(super) fn new(epoch: String, capacity: usize) -> Self {
+    /// Creates an empty table for so many; ids begin with the epoch.
+    pub fn new(epoch: String, capacity: usize) -> Self {
         Self { epoch, capacity, table: Mutex::default() }
     }
 
     /// Enters an operation; the oldest one that is done makes room. `None` if all of them are under way.
-    pub(super) fn enter(&self, method: &'static str, server: Option<String>, now: u64) -> Option<Operation> {
+    pub fn enter(&self, method: &str, server: Option<String>, now: u64) -> Option<Operation> {
         let mut table = self.table();
         if table.operations.len() >= self.capacity {
             let oldest = table.operations.iter().position(|one| one.state == Progress::Done)?;
@@ -84,7 +42,7 @@ impl OperationTable {
         table.asked += 1;
         let operation = Operation {
             id: format!("{}-{}", self.epoch, table.asked),
-            method,
+            method: method.to_owned(),
             server,
             state: Progress::Queued,
             asked_at_unix_ms: now,
@@ -97,12 +55,12 @@ impl OperationTable {
     }
 
     /// Notes that an operation has begun.
-    pub(super) fn begin(&self, id: &str) {
+    pub fn begin(&self, id: &str) {
         self.change(id, |operation| operation.state = Progress::Running);
     }
 
     /// Notes what an operation came to.
-    pub(super) fn finish(&self, id: &str, outcome: &Result<Box<RawValue>, RpcError>, now: u64) {
+    pub fn finish(&self, id: &str, outcome: &Result<Box<RawValue>, RpcError>, now: u64) {
         self.change(id, |operation| {
             operation.state = Progress::Done;
             operation.done_at_unix_ms = Some(now);
@@ -114,18 +72,18 @@ impl OperationTable {
     }
 
     /// Returns one operation.
-    pub(super) fn get(&self, id: &str) -> Option<Operation> {
+    pub fn get(&self, id: &str) -> Option<Operation> {
         self.table().operations.iter().find(|operation| operation.id == id).cloned()
     }
 
     /// Returns all operations, the latest first, without their results.
-    pub(super) fn list(&self) -> Operations {
+    pub fn list(&self) -> OperationsResult {
         let short = |operation: &Operation| Operation { result: None, ..operation.clone() };
-        Operations { operations: self.table().operations.iter().rev().map(short).collect() }
+        OperationsResult { operations: self.table().operations.iter().rev().map(short).collect() }
     }
 
     /// Returns how many are under way.
-    pub(super) fn under_way(&self) -> usize {
+    pub fn under_way(&self) -> usize {
         self.table().operations.iter().filter(|operation| operation.state != Progress::Done).count()
     }
 
