@@ -46,6 +46,7 @@ use crate::protocol::method::{
 use crate::protocol::{Method, json as strict_json};
 use crate::registry::Registry;
 use crate::rpc::{self, Answer, Service, Subscription};
+use crate::unread::Unread;
 
 const MCP_SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
@@ -76,6 +77,8 @@ pub(super) struct Shared<S> {
     pub(super) connections: AtomicUsize,
     /// Turns true when the daemon stops serving.
     pub(super) close: watch::Receiver<bool>,
+    /// What clients have not read yet.
+    pub(super) unread: Arc<Unread>,
     bytes: Semaphore,
 }
 
@@ -114,6 +117,7 @@ impl<S: Service> Shared<S> {
             meter: Meter::new(),
             connections: AtomicUsize::new(0),
             close,
+            unread: Arc::default(),
             bytes: Semaphore::new(BYTES_IN_FLIGHT),
         }
     }
@@ -130,7 +134,7 @@ impl<S: Service> Shared<S> {
         let is_chunked = request.headers().contains_key(TRANSFER_ENCODING);
         let mut label = "none";
         let result = match self.admit(request, began, &mut label).await {
-            Ok(admitted) => self.run(admitted).await,
+            Ok(admitted) => self.run(admitted, pace).await,
             Err(problem) => Err(problem),
         };
         let mut response = result.unwrap_or_else(|problem| problem.into_response(None));
@@ -234,7 +238,11 @@ impl<S: Service> Shared<S> {
         })
     }
 
-    async fn run(self: &Arc<Self>, request: Admitted) -> Result<Response<Content>, Problem> {
+    async fn run(
+        self: &Arc<Self>,
+        request: Admitted,
+        pace: &Arc<Pace>,
+    ) -> Result<Response<Content>, Problem> {
         let Admitted { route, argument, query, headers, token, body } = request;
         let caller = &caller(&headers, token);
         let query = read_query(route.query, query)?;
@@ -281,8 +289,14 @@ impl<S: Service> Shared<S> {
             Endpoint::Catalog => {
                 self.ask_program(caller, argument, Map::new(), Some(MethodKind::Catalog)).await
             }
-            Endpoint::Logs => self.logs(caller, server(argument)?, query, &headers, token).await,
-            Endpoint::Events => sse::events(self, caller, last_event_id(&headers), token).await,
+            Endpoint::Logs => {
+                let reader = sse::Reader { token, pace: Arc::clone(pace) };
+                self.logs(caller, server(argument)?, query, &headers, reader).await
+            }
+            Endpoint::Events => {
+                let reader = sse::Reader { token, pace: Arc::clone(pace) };
+                sse::events(self, caller, last_event_id(&headers), reader).await
+            }
             Endpoint::RotateToken => {
                 no_members(&body)?;
                 self.rotate_token(caller).await
@@ -296,7 +310,7 @@ impl<S: Service> Shared<S> {
                 let registered = self.service.registry().into_iter().flat_map(Registry::descriptions);
                 json_reply(StatusCode::OK, &openapi::document(registered))
             }
-            Endpoint::Rpc => Ok(match rpc::answer(&self.service, caller, &body).await {
+            Endpoint::Rpc => Ok(match rpc::answer(&self.service, caller, pace.account(), &body).await {
                 Some(answer) => text(StatusCode::OK, JSON, answer),
                 None => text(StatusCode::NO_CONTENT, JSON, ""),
             }),
@@ -443,7 +457,7 @@ impl<S: Service> Shared<S> {
         server: String,
         mut params: Map<String, Value>,
         headers: &HeaderMap,
-        token: u64,
+        reader: sse::Reader,
     ) -> Result<Response<Content>, Problem> {
         let wants_stream = headers.get_all(ACCEPT).iter().any(|accepted| {
             accepted.to_str().is_ok_and(|accepted| {
@@ -458,7 +472,7 @@ impl<S: Service> Shared<S> {
             params.insert("follow".to_owned(), (!is_about_the_past).into());
         }
         if wants_stream || params.get("follow") == Some(&Value::Bool(true)) {
-            return sse::logs(self, caller, params, last_event_id(headers), token).await;
+            return sse::logs(self, caller, params, last_event_id(headers), reader).await;
         }
         match self.call(caller, Logs::NAME, &params).await? {
             Answer::Subscription(source) => tail(source).await,

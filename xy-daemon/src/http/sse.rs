@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::endpoint::Shared;
+use super::pace::Pace;
 use super::reply::{Content, Problem, stream};
 use crate::permission::Caller;
 use crate::protocol::Method as _;
@@ -63,12 +64,21 @@ pub(super) fn read_id(id: &str) {
     }
 }
 
+/// Who follows.
+#[derive(Debug)]
+pub(super) struct Reader {
+    /// The token that it has shown; when that expires, its stream ends.
+    pub(super) token: u64,
+    /// Its connection.
+    pub(super) pace: Arc<Pace>,
+}
+
 /// Follows the events of the tree.
 pub(super) async fn events<S: Service>(
     shared: &Arc<Shared<S>>,
     caller: &Caller,
     last_id: Option<&str>,
-    token: u64,
+    reader: Reader,
 ) -> Result<Response<Content>, Problem> {
     let position = last_id.and_then(|id| Position::parse(id, &shared.epoch));
     let mut params = Map::new();
@@ -82,7 +92,7 @@ pub(super) async fn events<S: Service>(
         Some(_) => Vec::new(),
         None => reset(shared, reason, None).await,
     };
-    Ok(publish(shared, source, beginning, Follow::Events, token))
+    Ok(publish(shared, source, beginning, Follow::Events, reader))
 }
 
 /// Follows a server's output; `params` are those of [`Logs`].
@@ -91,7 +101,7 @@ pub(super) async fn logs<S: Service>(
     caller: &Caller,
     mut params: Map<String, Value>,
     last_id: Option<&str>,
-    token: u64,
+    reader: Reader,
 ) -> Result<Response<Content>, Problem> {
     let position = last_id.and_then(|id| Position::parse(id, &shared.epoch));
     if let Some(Position { at_unix_ms, .. }) = position {
@@ -107,7 +117,7 @@ pub(super) async fn logs<S: Service>(
     // With a filter the numbers have holes that are nobody's loss.
     let is_whole = !params.contains_key("grep");
     let follow = Follow::Logs { seen: position.map(|position| position.number), is_whole };
-    Ok(publish(shared, source, beginning, follow, token))
+    Ok(publish(shared, source, beginning, follow, reader))
 }
 
 async fn open<S: Service>(
@@ -139,13 +149,15 @@ fn publish<S: Service>(
     source: Box<dyn Subscription>,
     beginning: Vec<u8>,
     follow: Follow,
-    token: u64,
+    reader: Reader,
 ) -> Response<Content> {
     let (output, pieces) = mpsc::channel(QUEUE);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let mut close = shared.close.clone();
         let gone = output.clone();
+        let Reader { token, pace } = reader;
+        let output = Pieces { output, pace };
         let writing = write(&shared, source, beginning, follow, output);
         tokio::select! {
             () = writing => {}
@@ -158,23 +170,36 @@ fn publish<S: Service>(
     stream(pieces)
 }
 
+/// Where the pieces of a stream go.
+struct Pieces {
+    output: mpsc::Sender<Bytes>,
+    pace: Arc<Pace>,
+}
+
+impl Pieces {
+    /// Waits for room and sends one; returns whether somebody still reads them. It counts as unread until it is written.
+    async fn send(&self, piece: Vec<u8>) -> bool {
+        self.output.send(self.pace.hold(piece.into())).await.is_ok()
+    }
+}
+
 async fn write<S: Service>(
     shared: &Shared<S>,
     mut source: Box<dyn Subscription>,
     mut piece: Vec<u8>,
     mut follow: Follow,
-    output: mpsc::Sender<Bytes>,
+    output: Pieces,
 ) {
     // At once, so that a client knows that it is connected.
     if piece.is_empty() {
         piece.extend_from_slice(b":\n\n");
     }
     loop {
-        if output.send(std::mem::take(&mut piece).into()).await.is_err() {
+        if !output.send(std::mem::take(&mut piece)).await {
             return;
         }
         let next = catch_panic(source.next());
-        let batch = match with_heartbeat(next, shared.limits.heartbeat, &output).await {
+        let batch = match with_heartbeat(next, shared.limits.heartbeat, &output.output).await {
             Ok(Some(batch)) => batch,
             Ok(None) => break,
             Err(panic) => {
@@ -201,7 +226,7 @@ async fn write<S: Service>(
                     }
                 }
             }
-            if piece.len() >= PIECE && output.send(std::mem::take(&mut piece).into()).await.is_err() {
+            if piece.len() >= PIECE && !output.send(std::mem::take(&mut piece)).await {
                 return;
             }
         }
@@ -215,7 +240,7 @@ async fn write<S: Service>(
     };
     push(&mut piece, name, None, &json!({}));
     // It fails when nobody listens any more.
-    _ = output.send(piece.into()).await;
+    output.send(piece).await;
 }
 
 /// Waits for a future and meanwhile sends a comment every so often, so that both sides notice when the other is gone.
