@@ -59,7 +59,8 @@ impl Daemon {
         }
     }
 
-    fn running(&self) -> Option<usize> {
+    /// Returns how many servers run.
+    pub(crate) fn running(&self) -> Option<usize> {
         let mut line = Line::connect(&self.socket())?;
         let answer = line.ask(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"list\"}\n")?;
         Some(String::from_utf8_lossy(&answer).matches("\"state\":\"running\"").count())

@@ -8,21 +8,31 @@ mod figures;
 mod flood;
 mod speed;
 
+use std::process::ExitCode;
+
 use daemon::Daemon;
 
-fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let (part, programs) = (arguments.next(), arguments.next());
-    let programs = programs.unwrap_or_else(|| "target/release".to_owned());
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let number = |name: &str, usual: usize| {
         std::env::var(name)
             .ok()
             .map_or(usual, |text| text.parse().expect("a number of servers or connections"))
     };
-    let start = || Daemon::start(programs.as_ref(), number("SERVERS", 1_000));
-    match part.as_deref() {
-        Some("speed") => speed::run(&start()),
-        Some("flood") => flood::run(&start(), number("CONNECTIONS", 10_000)),
-        _ => panic!("usage: control speed|flood [DIRECTORY OF PROGRAMS]"),
-    }
+    let start = |programs: &str| Daemon::start(programs.as_ref(), number("SERVERS", 1_000));
+    let is_met = match arguments[..] {
+        ["speed", programs] => {
+            speed::run(&start(programs));
+            true
+        }
+        ["flood", programs] => flood::run(&start(programs), number("CONNECTIONS", 10_000)),
+        // What `flood` starts.
+        ["flooders", place, connections] => {
+            flood::be_flooders(place, connections.parse().expect("a number of connections"));
+            true
+        }
+        _ => panic!("usage: control speed|flood DIRECTORY OF PROGRAMS"),
+    };
+    if is_met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

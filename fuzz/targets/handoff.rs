@@ -1,4 +1,4 @@
 //! Fuzzes the reader `handoff`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xy_daemon::readers::run("handoff", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xy_daemon::readers::handoff(bytes));

@@ -1,4 +1,4 @@
 //! Fuzzes the reader `http`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xy_daemon::readers::run("http", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xy_daemon::readers::http(bytes));

@@ -1,4 +1,4 @@
 //! Fuzzes the reader `ledger`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xy_daemon::readers::run("ledger", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xy_daemon::readers::ledger(bytes));

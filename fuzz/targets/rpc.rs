@@ -1,4 +1,4 @@
 //! Fuzzes the reader `rpc`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xy_daemon::readers::run("rpc", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xy_daemon::readers::rpc(bytes));

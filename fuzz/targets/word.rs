@@ -1,4 +1,4 @@
 //! Fuzzes the reader `word`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xy_daemon::readers::run("word", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xy_daemon::readers::word(bytes));

@@ -60,6 +60,9 @@ use plane::HttpPlane;
 /// How long accepting rests after the process ran out of descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
+/// How many connections are accepted before those that are open have their turn.
+const ACCEPTED_AT_A_TIME: usize = 16;
+
 /// The most headers of a request.
 const MAX_HEADERS: usize = 64;
 
@@ -281,6 +284,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
     let _counting = AbortOnDrop(tokio::spawn(count_events(Arc::clone(&shared))).abort_handle());
     let mut connections = JoinSet::new();
     let mut open: Vec<Weak<Pace>> = Vec::new();
+    let mut accepted: usize = 0;
     let mut shutdown = pin!(shutdown);
     loop {
         let stream = tokio::select! {
@@ -294,7 +298,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
             tracing::warn!("a connection was refused: all of them are busy");
             continue;
         }
-        let pace = Pace::new(Instant::now());
+        let pace = Pace::new(Instant::now(), shared.unread.join());
         open.push(Arc::downgrade(&pace));
         shared.plane.connections.store(open.len(), Ordering::Relaxed);
         let presence = shared.service.arrive();
@@ -303,6 +307,10 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
             connection.await;
             drop(presence);
         });
+        accepted = accepted.wrapping_add(1);
+        if accepted.is_multiple_of(ACCEPTED_AT_A_TIME) {
+            tokio::task::yield_now().await;
+        }
     }
     drop(listener);
     closing.send_replace(true);

@@ -63,6 +63,8 @@ pub mod socket;
 #[cfg(feature = "server")]
 pub mod telemetry;
 #[cfg(feature = "server")]
+pub mod unread;
+#[cfg(feature = "server")]
 pub mod upgrade;
 
 #[cfg(feature = "server")]

@@ -36,6 +36,10 @@ fn main() -> ExitCode {
     }
 }
 
+/// How many tasks run before the system is asked for what has happened meanwhile. Tasks that make long answers take
+/// milliseconds: the usual 61 of them would be noticed by whoever has just asked something.
+const TASKS_AT_A_TIME: u32 = 8;
+
 /// Does what the command line says, or goes on where the program before this one stopped.
 fn start(inheritance: Option<Inheritance>) -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -173,6 +177,7 @@ fn run(
     // No other thread hears signals, so that in an upgrade none is taken that nobody acts on any more.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .event_interval(TASKS_AT_A_TIME)
         .on_thread_start(handover::hear_no_signals)
         .build();
     let runtime = match runtime {

@@ -23,6 +23,8 @@ use crate::protocol::method::{
 use crate::rpc::{Service, Subscription, serve_alone};
 use crate::{activation, config, history, intent, journal, protocol, upgrade};
 
+pub use xy_actors::process::readers::{ledger, notification, probe_answer};
+
 /// A reader and its name.
 pub type Reader = (&'static str, fn(&[u8]));
 
@@ -34,26 +36,20 @@ pub const READERS: [Reader; 13] = [
     ("word", word),
     ("server_file", server_file),
     ("settings_file", settings_file),
-    ("probe_answer", xy_actors::process::readers::probe_answer),
-    ("notification", xy_actors::process::readers::notification),
-    ("ledger", xy_actors::process::readers::ledger),
+    ("probe_answer", probe_answer),
+    ("notification", notification),
+    ("ledger", ledger),
     ("history", history),
     ("journal", journal),
     ("intent", intent),
     ("handoff", handoff),
 ];
 
-/// Runs the reader of this name.
+/// Splits a stream into lines, whatever pieces it comes in. The first byte says which.
 ///
 /// # Panics
-/// If there is none, or a promise is broken.
-pub fn run(name: &str, bytes: &[u8]) {
-    let found = READERS.iter().find(|(known, _)| *known == name);
-    found.unwrap_or_else(|| panic!("there is no reader `{name}`")).1(bytes);
-}
-
-/// Splits a stream into lines, whatever pieces it comes in. The first byte says which.
-fn line(bytes: &[u8]) {
+/// If a promise is broken.
+pub fn line(bytes: &[u8]) {
     let [step, bytes @ ..] = bytes else { return };
     let mut frames = FrameReader::patient(Pieces { bytes, step: usize::from(*step).max(1) });
     let read = async {
@@ -114,7 +110,10 @@ thread_local! {
 }
 
 /// Serves a connection of the socket, from its first byte to the last answer.
-fn rpc(bytes: &[u8]) {
+///
+/// # Panics
+/// If a promise is broken.
+pub fn rpc(bytes: &[u8]) {
     let output = BENCH.with(|bench| {
         bench.runtime.block_on(async {
             let (ours, mut theirs) = duplex(64 << 10);
@@ -153,7 +152,10 @@ fn rpc(bytes: &[u8]) {
 }
 
 /// Serves a connection of HTTP until its client is given up.
-fn http(bytes: &[u8]) {
+///
+/// # Panics
+/// If a promise is broken.
+pub fn http(bytes: &[u8]) {
     let output = BENCH.with(|bench| {
         bench.runtime.block_on(async {
             let (ours, mut theirs) = duplex(64 << 10);
@@ -185,38 +187,65 @@ fn http(bytes: &[u8]) {
 }
 
 /// Reads the small texts of requests and of the environment.
-fn word(bytes: &[u8]) {
+///
+/// # Panics
+/// If a promise is broken.
+pub fn word(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     words(text);
     let (count, names) = text.split_once('=').unwrap_or((text, ""));
     activation::read_announcement(count, names);
 }
 
-fn server_file(bytes: &[u8]) {
+/// Reads the file of a server.
+///
+/// # Panics
+/// If a promise is broken.
+pub fn server_file(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         config::read_text(text, true);
     }
 }
 
-fn settings_file(bytes: &[u8]) {
+/// Reads the file of settings.
+///
+/// # Panics
+/// If a promise is broken.
+pub fn settings_file(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         config::read_text(text, false);
     }
 }
 
-fn history(bytes: &[u8]) {
+/// Reads how servers ended.
+///
+/// # Panics
+/// If a promise is broken.
+pub fn history(bytes: &[u8]) {
     history::read_twice(bytes);
 }
 
-fn journal(bytes: &[u8]) {
+/// Reads kept events.
+///
+/// # Panics
+/// If a promise is broken.
+pub fn journal(bytes: &[u8]) {
     journal::read_twice(bytes);
 }
 
-fn intent(bytes: &[u8]) {
+/// Reads which servers are enabled.
+///
+/// # Panics
+/// If a promise is broken.
+pub fn intent(bytes: &[u8]) {
     intent::read_twice(bytes);
 }
 
-fn handoff(bytes: &[u8]) {
+/// Reads what a daemon hands over to its successor.
+///
+/// # Panics
+/// If a promise is broken.
+pub fn handoff(bytes: &[u8]) {
     upgrade::read_twice(bytes);
 }
 

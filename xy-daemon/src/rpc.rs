@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
+use std::io::IoSlice;
 use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -51,6 +52,7 @@ use crate::protocol::short::ControlMessage;
 use crate::protocol::{Method, OLDEST_PROTOCOL, PROTOCOL_VERSION};
 use crate::registry::Registry;
 use crate::socket::{self, Listener};
+use crate::unread::{Account, Held, Unread};
 
 /// The most requests in flight on one connection; more are read when one of them is answered.
 pub const MAX_IN_FLIGHT: usize = 32;
@@ -73,10 +75,6 @@ pub const WRITE_STALL: Duration = Duration::from_secs(10);
 /// How long requests in flight have when the daemon stops serving.
 pub const DRAIN: Duration = Duration::from_secs(2);
 
-/// The most bytes of answers and notifications that wait for clients to read them, on all connections together. Beyond, the
-/// connection with the most of them is closed.
-pub const MAX_UNSENT: usize = 16 << 20;
-
 /// The methods with answers as long as the tree is large. None of them waits for a server.
 const LONG: [&str; 2] = [List::NAME, Usage::NAME];
 
@@ -85,6 +83,9 @@ const QUEUE: usize = 8;
 
 /// Notifications are handed to the writer in pieces of about this many bytes.
 const PIECE: usize = 64 << 10;
+
+/// How many connections are accepted before those that are open have their turn.
+const ACCEPTED_AT_A_TIME: u64 = 16;
 
 /// What the daemon can do, once; the socket is one of its callers.
 ///
@@ -310,8 +311,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
                 }
             }
         }
-        let activity = Arc::new(Activity::new(Arc::clone(&clock)));
-        budget.join(&activity);
+        let activity = Arc::new(Activity::new(Arc::clone(&clock), budget.unread.join()));
         open.push(Arc::clone(&activity));
         sessions += 1;
         let session = format!("socket-{sessions}");
@@ -325,6 +325,9 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
             connection.await;
             drop(presence);
         });
+        if sessions.is_multiple_of(ACCEPTED_AT_A_TIME) {
+            tokio::task::yield_now().await;
+        }
     }
     drop(listener);
     closing.send_replace(true);
@@ -336,8 +339,9 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
 pub(crate) async fn serve_alone<S: Service>(stream: tokio::io::DuplexStream, service: Arc<S>) {
     let (reader, writer) = tokio::io::split(stream);
     let (_closing, close) = watch::channel(false);
-    let shared = Shared { service, budget: Arc::new(Budget::new()), close };
-    let activity = Arc::new(Activity::new(Arc::default()));
+    let budget = Arc::new(Budget::new());
+    let activity = Arc::new(Activity::new(Arc::default(), budget.unread.join()));
+    let shared = Shared { service, budget, close };
     let caller = Caller::new(Surface::Socket, "alone", "alone");
     serve_connection(reader, writer, shared, activity, caller).await;
 }
@@ -347,59 +351,12 @@ pub(crate) async fn serve_alone<S: Service>(stream: tokio::io::DuplexStream, ser
 struct Budget {
     /// Of long requests in flight.
     bytes: Arc<Semaphore>,
-    /// Bytes that wait for clients to read them.
-    unsent: AtomicUsize,
-    open: Mutex<Vec<Weak<Activity>>>,
+    unread: Arc<Unread>,
 }
 
 impl Budget {
     fn new() -> Self {
-        Self {
-            bytes: Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT)),
-            unsent: AtomicUsize::new(0),
-            open: Mutex::default(),
-        }
-    }
-
-    fn join(&self, activity: &Arc<Activity>) {
-        let mut open = lock(&self.open);
-        open.retain(|one| one.strong_count() > 0);
-        open.push(Arc::downgrade(activity));
-    }
-
-    /// Counts bytes as unsent until the value is dropped. If there are too many, whoever has the most of them is closed.
-    fn hold(self: &Arc<Self>, activity: &Arc<Activity>, bytes: usize) -> Unsent {
-        activity.unsent.fetch_add(bytes, Ordering::Relaxed);
-        if self.unsent.fetch_add(bytes, Ordering::Relaxed) + bytes > MAX_UNSENT {
-            let mut open: Vec<_> = lock(&self.open).iter().filter_map(Weak::upgrade).collect();
-            // What those have who are given up already is about to be free.
-            open.retain(|one| !one.is_given_up.load(Ordering::Relaxed));
-            let unsent = |one: &Arc<Activity>| one.unsent.load(Ordering::Relaxed);
-            let is_short = open.iter().map(unsent).sum::<usize>() > MAX_UNSENT;
-            if let Some(most) = open.iter().max_by_key(|one| unsent(one)).filter(|_| is_short) {
-                tracing::warn!(
-                    "a connection was closed: its client does not read, and others need the memory"
-                );
-                most.is_given_up.store(true, Ordering::Relaxed);
-                most.give_up.notify_one();
-            }
-        }
-        Unsent { budget: Arc::clone(self), activity: Arc::clone(activity), bytes }
-    }
-}
-
-/// Bytes that wait for a client to read them.
-#[derive(Debug)]
-struct Unsent {
-    budget: Arc<Budget>,
-    activity: Arc<Activity>,
-    bytes: usize,
-}
-
-impl Drop for Unsent {
-    fn drop(&mut self) {
-        self.budget.unsent.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.activity.unsent.fetch_sub(self.bytes, Ordering::Relaxed);
+        Self { bytes: Arc::new(Semaphore::new(MAX_BYTES_IN_FLIGHT)), unread: Arc::default() }
     }
 }
 
@@ -407,7 +364,7 @@ impl Drop for Unsent {
 #[derive(Debug)]
 struct Piece {
     bytes: Vec<u8>,
-    _unsent: Unsent,
+    _unread: Held,
     _turn: Option<OwnedSemaphorePermit>,
 }
 
@@ -421,27 +378,14 @@ struct Activity {
     /// Counts what happens on all connections; an order is all that is needed.
     clock: Arc<AtomicU64>,
     evict: Notify,
-    /// Bytes that wait for the client to read them.
-    unsent: AtomicUsize,
-    /// Told when those are more than others can spare.
-    give_up: Notify,
-    is_given_up: AtomicBool,
+    account: Account,
 }
 
 impl Activity {
-    fn new(clock: Arc<AtomicU64>) -> Self {
+    fn new(clock: Arc<AtomicU64>, account: Account) -> Self {
         let now = clock.fetch_add(1, Ordering::Relaxed);
         let (busy, last_used) = (AtomicUsize::new(0), AtomicU64::new(now));
-        Self {
-            busy,
-            last_used,
-            has_asked: AtomicBool::new(false),
-            clock,
-            evict: Notify::new(),
-            unsent: AtomicUsize::new(0),
-            give_up: Notify::new(),
-            is_given_up: AtomicBool::new(false),
-        }
+        Self { busy, last_used, has_asked: AtomicBool::new(false), clock, evict: Notify::new(), account }
     }
 
     fn is_idle(&self) -> bool {
@@ -513,6 +457,46 @@ enum Topic {
     Events,
 }
 
+/// The answers to the requests of one batch, which are written together: each counts as unread from when it is there, and
+/// all of them have at most [`MAX_LINE`] bytes, as far as that is in the hands of who answers.
+#[derive(Debug)]
+struct Parts {
+    account: Account,
+    length: AtomicUsize,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Part {
+    text: String,
+    _unread: Held,
+}
+
+impl Part {
+    fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Parts {
+    fn new(account: Account) -> Self {
+        // The brackets around it.
+        Self { account, length: AtomicUsize::new(2) }
+    }
+
+    fn write(&self, response: &Response) -> Part {
+        let mut text = response.to_json();
+        let length = text.len() + 1;
+        if self.length.fetch_add(length, Ordering::Relaxed) + length > MAX_LINE {
+            self.length.fetch_sub(length, Ordering::Relaxed);
+            let message = format!("the answers to the batch have more than {MAX_LINE} bytes");
+            let error = RpcError::new(ErrorKind::LimitExceeded, message);
+            text = Response::new::<()>(response.id().clone(), Err(error)).to_json();
+        }
+        Part { _unread: self.account.hold(text.len()), text }
+    }
+}
+
 /// A subscription whose answer is not written yet.
 struct Opened {
     go: oneshot::Sender<()>,
@@ -558,7 +542,7 @@ async fn serve_connection<S: Service>(
             _ = &mut writing => End::Output,
             _ = close.wait_for(|closing| *closing) => End::Closing,
             () = connection.activity.evict.notified() => End::Input,
-            () = connection.activity.give_up.notified() => {
+            () = connection.activity.account.given_up() => {
                 writing.abort();
                 End::Output
             }
@@ -644,18 +628,15 @@ async fn write_queue(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Recei
     let mut pieces = Vec::with_capacity(QUEUE);
     while queue.recv_many(&mut pieces, QUEUE).await > 0 {
         // Small pieces travel together: one system call instead of many.
-        let whole;
-        let mut rest = match &pieces[..] {
-            [piece] => &piece.bytes[..],
-            several => {
-                whole = several.iter().map(|piece| &piece.bytes[..]).collect::<Vec<_>>().concat();
-                &whole[..]
-            }
-        };
+        let mut slices = [IoSlice::new(&[]); QUEUE];
+        for (slice, piece) in slices.iter_mut().zip(&pieces) {
+            *slice = IoSlice::new(&piece.bytes);
+        }
+        let mut rest = &mut slices[..pieces.len()];
         while !rest.is_empty() {
-            match timeout(WRITE_STALL, writer.write(rest)).await {
+            match timeout(WRITE_STALL, writer.write_vectored(rest)).await {
                 Ok(Ok(0)) => return,
-                Ok(Ok(count)) => rest = &rest[count..],
+                Ok(Ok(count)) => IoSlice::advance_slices(&mut rest, count),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "a connection failed");
                     return;
@@ -675,26 +656,32 @@ impl<S: Service> Connection<S> {
     async fn handle(self: &Arc<Self>, line: Vec<u8>) {
         let incoming = Incoming::parse(&line);
         drop(line);
-        let is_long =
-            matches!(&incoming, Incoming::Single(Ok(request)) if LONG.contains(&request.method.as_str()));
-        let turn = match is_long {
-            // It fails only once it is closed, which it never is.
-            true => Arc::clone(&self.long).acquire_owned().await.ok(),
-            false => None,
-        };
-        if is_long && self.output.is_closed() {
-            return;
-        }
         match incoming {
             Incoming::Single(request) => {
-                let (response, opened) = self.run(request).await;
+                let turn = self.turn(&request).await;
+                if turn.is_some() && self.output.is_closed() {
+                    return;
+                }
+                // In memory of its own, so that what waits for its turn takes little.
+                let (response, opened) = Box::pin(self.run(request)).await;
                 if let Some(response) = response {
                     self.answer(&response, turn).await;
                 }
                 Self::begin(opened);
             }
-            Incoming::Batch(requests) => self.handle_batch(requests).await,
-            Incoming::Short(message) => self.handle_short(message).await,
+            Incoming::Batch(requests) => Box::pin(self.handle_batch(requests)).await,
+            Incoming::Short(message) => Box::pin(self.handle_short(message)).await,
+        }
+    }
+
+    /// Waits for the turn of a request with a long answer; others need none.
+    async fn turn(&self, request: &Result<Request, Refused>) -> Option<OwnedSemaphorePermit> {
+        match request {
+            Ok(request) if LONG.contains(&request.method.as_str()) => {
+                // It fails only once it is closed, which it never is.
+                Arc::clone(&self.long).acquire_owned().await.ok()
+            }
+            _ => None,
         }
     }
 
@@ -722,11 +709,16 @@ impl<S: Service> Connection<S> {
         let count = requests.len();
         let requests = Mutex::new(requests.into_iter().enumerate());
         let answers = Mutex::new(Vec::with_capacity(count));
+        let parts = Parts::new(self.activity.account.clone());
         let lane = || async {
             loop {
                 let Some((index, request)) = lock(&requests).next() else { return };
-                let answer = self.run(request).await;
-                lock(&answers).push((index, answer));
+                let turn = self.turn(&request).await;
+                if turn.is_some() && self.output.is_closed() {
+                    continue;
+                }
+                let (response, opened) = self.run(request).await;
+                lock(&answers).push((index, response.map(|response| parts.write(&response)), opened));
             }
         };
         // The batch itself has a slot. Only slots that are free are added, so that batches never wait for each other.
@@ -741,19 +733,18 @@ impl<S: Service> Connection<S> {
         .await;
         drop(lanes);
         let mut answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
-        answers.sort_by_key(|(index, _)| *index);
-        let (responses, opened): (Vec<_>, Vec<_>) = answers.into_iter().map(|(_, answer)| answer).unzip();
+        answers.sort_by_key(|(index, ..)| *index);
         let mut text = String::new();
-        for response in responses.iter().flatten() {
+        for (_, part, _) in &answers {
+            let Some(part) = part else { continue };
             text.push(if text.is_empty() { '[' } else { ',' });
-            response.write_json(&mut text);
+            text.push_str(part.as_str());
         }
-        drop(responses);
         if !text.is_empty() {
             text.push_str("]\n");
             self.write(text.into_bytes()).await;
         }
-        opened.into_iter().for_each(Self::begin);
+        answers.into_iter().for_each(|(.., opened)| Self::begin(opened));
     }
 
     /// Runs one request; a notification runs as well and has no answer.
@@ -924,8 +915,8 @@ impl<S: Service> Connection<S> {
     }
 
     async fn queue(&self, bytes: Vec<u8>, turn: Option<OwnedSemaphorePermit>) -> bool {
-        let unsent = self.budget.hold(&self.activity, bytes.len());
-        self.output.send(Piece { bytes, _unsent: unsent, _turn: turn }).await.is_ok()
+        let unread = self.activity.account.hold(bytes.len());
+        self.output.send(Piece { bytes, _unread: unread, _turn: turn }).await.is_ok()
     }
 }
 
@@ -1190,26 +1181,40 @@ pub(crate) fn check_scope<S: Service>(
 /// # Cancel safety
 ///
 /// The requests go on when the future is dropped.
-pub async fn answer<S: Service>(service: &Arc<S>, caller: &Caller, text: &[u8]) -> Option<String> {
+pub(crate) async fn answer<S: Service>(
+    service: &Arc<S>,
+    caller: &Caller,
+    account: &Account,
+    text: &[u8],
+) -> Option<String> {
     let run = |request: Result<Request, Refused>| {
         let (service, caller) = (Arc::clone(service), caller.clone());
-        tokio::spawn(async move {
-            answer_one(&*service, &caller, request).await.map(|response| response.to_json())
-        })
+        async move { answer_one(&*service, &caller, request).await }
     };
     match Incoming::parse(text) {
-        Incoming::Single(request) => run(request).await.ok().flatten(),
+        Incoming::Single(request) => {
+            let response = tokio::spawn(run(request)).await.ok()?;
+            response.map(|response| response.to_json())
+        }
         Incoming::Short(_) => {
             let error = RpcError::new(ErrorKind::InvalidRequest, "`jsonrpc` must be \"2.0\"");
-            run(Err(Refused { id: Id::null(), error })).await.ok().flatten()
+            Some(Response::from(Refused { id: Id::null(), error }).to_json())
         }
         Incoming::Batch(requests) => {
-            let tasks: Vec<_> = requests.into_iter().map(run).collect();
-            let mut answers = Vec::with_capacity(tasks.len());
+            let parts = Arc::new(Parts::new(account.clone()));
+            let tasks: Vec<_> = requests
+                .into_iter()
+                .map(|request| {
+                    let (running, parts) = (run(request), Arc::clone(&parts));
+                    tokio::spawn(async move { Some(parts.write(&running.await?)) })
+                })
+                .collect();
+            let mut answers: Vec<Part> = Vec::with_capacity(tasks.len());
             for task in tasks {
                 answers.extend(task.await.ok().flatten());
             }
-            (!answers.is_empty()).then(|| format!("[{}]", answers.join(",")))
+            let texts: Vec<_> = answers.iter().map(Part::as_str).collect();
+            (!texts.is_empty()).then(|| format!("[{}]", texts.join(",")))
         }
     }
 }
@@ -1350,31 +1355,5 @@ struct AbortOnDrop(AbortHandle);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn when_memory_is_short_whoever_leaves_most_unread_is_given_up_and_nobody_else() {
-        let budget = Arc::new(Budget::new());
-        let [modest, greedy, later] = [(); 3].map(|()| Arc::new(Activity::new(Arc::default())));
-        for one in [&modest, &greedy, &later] {
-            budget.join(one);
-        }
-        let is_given_up = |one: &Arc<Activity>| one.is_given_up.load(Ordering::Relaxed);
-        let third = MAX_UNSENT / 3;
-        let held = [budget.hold(&modest, third), budget.hold(&greedy, 2 * third)];
-        assert!(![&modest, &greedy].map(is_given_up).contains(&true), "there is room for this");
-        let small = budget.hold(&later, 10);
-        assert_eq!([&modest, &greedy, &later].map(is_given_up), [false, true, false]);
-        // Until its memory is free it does not cost a second one its connection.
-        let more = budget.hold(&later, third);
-        assert_eq!([&modest, &greedy, &later].map(is_given_up), [false, true, false]);
-        drop((held, small, more));
-        assert_eq!(budget.unsent.load(Ordering::Relaxed), 0);
-        assert_eq!(greedy.unsent.load(Ordering::Relaxed), 0);
     }
 }

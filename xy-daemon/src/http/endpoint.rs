@@ -45,6 +45,7 @@ use crate::protocol::method::{
 use crate::protocol::{Method, json as strict_json};
 use crate::registry::Registry;
 use crate::rpc::{self, Answer, Service, Subscription};
+use crate::unread::Unread;
 
 const MCP_SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 
@@ -73,6 +74,8 @@ pub(super) struct Shared<S> {
     pub(super) meter: Meter,
     /// Turns true when the daemon stops serving.
     pub(super) close: watch::Receiver<bool>,
+    /// What clients have not read yet.
+    pub(super) unread: Arc<Unread>,
     bytes: Semaphore,
 }
 
@@ -110,6 +113,7 @@ impl<S: Service> Shared<S> {
             mcp_sessions,
             meter: Meter::new(),
             close,
+            unread: Arc::default(),
             bytes: Semaphore::new(BYTES_IN_FLIGHT),
         }
     }
@@ -126,7 +130,7 @@ impl<S: Service> Shared<S> {
         let is_chunked = request.headers().contains_key(TRANSFER_ENCODING);
         let mut label = "none";
         let result = match self.admit(request, began, &mut label).await {
-            Ok(admitted) => self.run(admitted).await,
+            Ok(admitted) => self.run(admitted, pace).await,
             Err(problem) => Err(problem),
         };
         let mut response = result.unwrap_or_else(|problem| problem.into_response(None));
@@ -230,7 +234,11 @@ impl<S: Service> Shared<S> {
         })
     }
 
-    async fn run(self: &Arc<Self>, request: Admitted) -> Result<Response<Content>, Problem> {
+    async fn run(
+        self: &Arc<Self>,
+        request: Admitted,
+        pace: &Arc<Pace>,
+    ) -> Result<Response<Content>, Problem> {
         let Admitted { route, argument, query, headers, token, body } = request;
         let caller = &caller(&headers, &token);
         let query = read_query(route.query, query)?;
@@ -277,8 +285,14 @@ impl<S: Service> Shared<S> {
             Endpoint::Catalog => {
                 self.ask_program(caller, argument, Map::new(), Some(MethodKind::Catalog)).await
             }
-            Endpoint::Logs => self.logs(caller, server(argument)?, query, &headers, token).await,
-            Endpoint::Events => sse::events(self, caller, query, last_event_id(&headers), token).await,
+            Endpoint::Logs => {
+                let reader = sse::Reader { token, pace: Arc::clone(pace) };
+                self.logs(caller, server(argument)?, query, &headers, reader).await
+            }
+            Endpoint::Events => {
+                let reader = sse::Reader { token, pace: Arc::clone(pace) };
+                sse::events(self, caller, query, last_event_id(&headers), reader).await
+            }
             Endpoint::Command(method) => {
                 let params = body_members(&body, &[])?;
                 self.ask(caller, method, params).await
@@ -291,7 +305,7 @@ impl<S: Service> Shared<S> {
                 let registered = self.service.registry().into_iter().flat_map(Registry::descriptions);
                 json_reply(StatusCode::OK, &openapi::document(registered))
             }
-            Endpoint::Rpc => Ok(match rpc::answer(&self.service, caller, &body).await {
+            Endpoint::Rpc => Ok(match rpc::answer(&self.service, caller, pace.account(), &body).await {
                 Some(answer) => text(StatusCode::OK, JSON, answer),
                 None => text(StatusCode::NO_CONTENT, JSON, ""),
             }),
@@ -439,7 +453,7 @@ impl<S: Service> Shared<S> {
         server: String,
         mut params: Map<String, Value>,
         headers: &HeaderMap,
-        token: Admission,
+        reader: sse::Reader,
     ) -> Result<Response<Content>, Problem> {
         let wants_stream = headers.get_all(ACCEPT).iter().any(|accepted| {
             accepted.to_str().is_ok_and(|accepted| {
@@ -454,7 +468,7 @@ impl<S: Service> Shared<S> {
             params.insert("follow".to_owned(), (!is_about_the_past).into());
         }
         if wants_stream || params.get("follow") == Some(&Value::Bool(true)) {
-            return sse::logs(self, caller, params, last_event_id(headers), token).await;
+            return sse::logs(self, caller, params, last_event_id(headers), reader).await;
         }
         match self.call(caller, Logs::NAME, &params).await? {
             Answer::Subscription(source) => tail(source).await,

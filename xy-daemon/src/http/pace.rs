@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::unread::{Account, Held};
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,16 +34,19 @@ pub(super) struct Pace {
     /// A request was answered before.
     has_asked: AtomicBool,
     evict: Notify,
+    /// Of what the client does not read.
+    account: Account,
 }
 
 impl Pace {
     /// Begins with a request expected at once, as of a client that has just connected.
-    pub(super) fn new(now: Instant) -> Arc<Self> {
+    pub(super) fn new(now: Instant, account: Account) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new((Phase::Head, now)),
             reader: Mutex::default(),
             has_asked: AtomicBool::new(false),
             evict: Notify::new(),
+            account,
         })
     }
 
@@ -64,9 +70,23 @@ impl Pace {
         self.evict.notify_one();
     }
 
-    /// Waits for [`evict`](Self::evict).
+    /// Waits for [`evict`](Self::evict), or until too much waits for clients to read it and most of that for this one.
     pub(super) async fn evicted(&self) {
-        self.evict.notified().await;
+        tokio::select! {
+            () = self.evict.notified() => {}
+            () = self.account.given_up() => {}
+        }
+    }
+
+    /// Returns the account of what the client does not read.
+    pub(super) fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Counts bytes as unread until they are written, wherever they are meanwhile.
+    pub(super) fn hold(&self, bytes: Bytes) -> Bytes {
+        let unread = self.account.hold(bytes.len());
+        Bytes::from_owner(Waiting { bytes, _unread: unread })
     }
 
     fn state(&self) -> MutexGuard<'_, (Phase, Instant)> {
@@ -95,9 +115,29 @@ impl Pace {
     }
 }
 
+/// Bytes that count as unread for as long as there are any of them.
+#[derive(Debug)]
+struct Waiting {
+    bytes: Bytes,
+    _unread: Held,
+}
+
+impl AsRef<[u8]> for Waiting {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// A request that is being answered.
 #[derive(Debug)]
 pub(super) struct Serving(Arc<Pace>);
+
+impl Serving {
+    /// Counts bytes as unread until they are written.
+    pub(super) fn hold(&self, bytes: Bytes) -> Bytes {
+        self.0.hold(bytes)
+    }
+}
 
 impl Drop for Serving {
     fn drop(&mut self) {
@@ -219,6 +259,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
+    use crate::unread::Unread;
 
     const PATIENCE: Patience = Patience {
         head: Duration::from_secs(10),
@@ -228,7 +269,7 @@ mod tests {
 
     fn paced() -> (PacedStream<DuplexStream>, DuplexStream, Arc<Pace>) {
         let (ours, theirs) = duplex(64);
-        let pace = Pace::new(Instant::now());
+        let pace = Pace::new(Instant::now(), Arc::<Unread>::default().join());
         (PacedStream::new(ours, Arc::clone(&pace), PATIENCE), theirs, pace)
     }
 

@@ -53,7 +53,7 @@ impl<S: Service> Deaf<S> {
 
     /// Serves one connection to its end.
     pub(crate) async fn serve(&self, stream: DuplexStream) {
-        let pace = Pace::new(Instant::now());
+        let pace = Pace::new(Instant::now(), self.shared.unread.join());
         serve_connection(stream, Arc::clone(&self.shared), pace, self.close.clone()).await;
     }
 }

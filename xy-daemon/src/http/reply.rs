@@ -47,8 +47,14 @@ impl Content {
         Self { kind: ContentKind::Stream(pieces), serving: None }
     }
 
-    /// Keeps the connection busy until the body is written.
+    /// Keeps the connection busy until the body is written, and counts a whole one as unread until then. The pieces of a
+    /// stream are counted by whoever makes them.
     pub(super) fn hold(&mut self, serving: Serving) {
+        if let ContentKind::Whole(bytes) = &mut self.kind
+            && !bytes.is_empty()
+        {
+            *bytes = serving.hold(std::mem::take(bytes));
+        }
         self.serving = Some(serving);
     }
 }

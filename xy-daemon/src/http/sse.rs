@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use super::credentials::Admission;
 use super::endpoint::Shared;
+use super::pace::Pace;
 use super::reply::{Content, Problem, stream};
 use crate::permission::Caller;
 use crate::protocol::Method as _;
@@ -64,13 +65,22 @@ pub(super) fn read_id(id: &str) {
     }
 }
 
+/// Who follows.
+#[derive(Debug)]
+pub(super) struct Reader {
+    /// The token that it has shown; when that expires, its stream ends.
+    pub(super) token: Admission,
+    /// Its connection.
+    pub(super) pace: Arc<Pace>,
+}
+
 /// Follows the events of the tree; `params` are those of [`Events`], which the id of a client that comes back overrides.
 pub(super) async fn events<S: Service>(
     shared: &Arc<Shared<S>>,
     caller: &Caller,
     mut params: Map<String, Value>,
     last_id: Option<&str>,
-    token: Admission,
+    reader: Reader,
 ) -> Result<Response<Content>, Problem> {
     if let Some(id) = last_id {
         params = Map::from_iter([("after".to_owned(), id.into())]);
@@ -88,7 +98,7 @@ pub(super) async fn events<S: Service>(
         Some(reason) => reset(shared, reason, None).await,
         None => Vec::new(),
     };
-    Ok(publish(shared, source, beginning, Follow::Events, token))
+    Ok(publish(shared, source, beginning, Follow::Events, reader))
 }
 
 /// Follows a server's output; `params` are those of [`Logs`].
@@ -97,7 +107,7 @@ pub(super) async fn logs<S: Service>(
     caller: &Caller,
     mut params: Map<String, Value>,
     last_id: Option<&str>,
-    token: Admission,
+    reader: Reader,
 ) -> Result<Response<Content>, Problem> {
     let position = last_id.and_then(|id| Position::parse(id, &shared.epoch));
     if let Some(Position { at_unix_ms, .. }) = position {
@@ -113,7 +123,7 @@ pub(super) async fn logs<S: Service>(
     // With a filter the numbers have holes that are nobody's loss.
     let is_whole = !params.contains_key("grep");
     let follow = Follow::Logs { seen: position.map(|position| position.number), is_whole };
-    Ok(publish(shared, source, beginning, follow, token))
+    Ok(publish(shared, source, beginning, follow, reader))
 }
 
 async fn open<S: Service>(
@@ -145,13 +155,15 @@ fn publish<S: Service>(
     source: Box<dyn Subscription>,
     beginning: Vec<u8>,
     follow: Follow,
-    token: Admission,
+    reader: Reader,
 ) -> Response<Content> {
     let (output, pieces) = mpsc::channel(QUEUE);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         let mut close = shared.close.clone();
         let gone = output.clone();
+        let Reader { token, pace } = reader;
+        let output = Pieces { output, pace };
         let writing = write(&shared, source, beginning, follow, output);
         tokio::select! {
             () = writing => {}
@@ -164,23 +176,36 @@ fn publish<S: Service>(
     stream(pieces)
 }
 
+/// Where the pieces of a stream go.
+struct Pieces {
+    output: mpsc::Sender<Bytes>,
+    pace: Arc<Pace>,
+}
+
+impl Pieces {
+    /// Waits for room and sends one; returns whether somebody still reads them. It counts as unread until it is written.
+    async fn send(&self, piece: Vec<u8>) -> bool {
+        self.output.send(self.pace.hold(piece.into())).await.is_ok()
+    }
+}
+
 async fn write<S: Service>(
     shared: &Shared<S>,
     mut source: Box<dyn Subscription>,
     mut piece: Vec<u8>,
     mut follow: Follow,
-    output: mpsc::Sender<Bytes>,
+    output: Pieces,
 ) {
     // At once, so that a client knows that it is connected.
     if piece.is_empty() {
         piece.extend_from_slice(b":\n\n");
     }
     loop {
-        if output.send(std::mem::take(&mut piece).into()).await.is_err() {
+        if !output.send(std::mem::take(&mut piece)).await {
             return;
         }
         let next = catch_panic(source.next());
-        let batch = match with_heartbeat(next, shared.limits.heartbeat, &output).await {
+        let batch = match with_heartbeat(next, shared.limits.heartbeat, &output.output).await {
             Ok(Some(batch)) => batch,
             Ok(None) => break,
             Err(panic) => {
@@ -210,7 +235,7 @@ async fn write<S: Service>(
                     }
                 }
             }
-            if piece.len() >= PIECE && output.send(std::mem::take(&mut piece).into()).await.is_err() {
+            if piece.len() >= PIECE && !output.send(std::mem::take(&mut piece)).await {
                 return;
             }
         }
@@ -224,7 +249,7 @@ async fn write<S: Service>(
     };
     push(&mut piece, name, None, &json!({}));
     // It fails when nobody listens any more.
-    _ = output.send(piece.into()).await;
+    output.send(piece).await;
 }
 
 /// Waits for a future and meanwhile sends a comment every so often, so that both sides notice when the other is gone.

@@ -1,9 +1,13 @@
 //! One message per line, bounded in length and in time.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
 /// The most bytes of one line, without its line feed.
@@ -88,8 +92,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             } else if deadline.is_none() {
                 deadline = self.timeout.map(|timeout| Instant::now() + timeout);
             }
-            self.buffer.reserve(READ_SIZE);
-            let read = self.inner.read_buf(&mut self.buffer);
+            let read = read_into(&mut self.inner, &mut self.buffer);
             let count = match deadline {
                 Some(deadline) => timeout_at(deadline, read).await.map_err(|_| FrameError::Incomplete)?,
                 None => read.await,
@@ -122,10 +125,22 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.searched -= self.start;
         self.start = 0;
         if self.buffer.is_empty() {
-            // An idle connection does not keep the memory of its longest line.
-            self.buffer.shrink_to(READ_SIZE);
+            // An idle connection needs no memory for lines.
+            self.buffer = Vec::new();
         }
     }
+}
+
+/// Appends what there is to read and returns how much that was. While there is nothing, no room for it is taken either.
+async fn read_into(inner: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<usize> {
+    poll_fn(|context| {
+        let mut room = [MaybeUninit::uninit(); READ_SIZE];
+        let mut read = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut *inner).poll_read(context, &mut read))?;
+        buffer.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    })
+    .await
 }
 
 fn strip_carriage_return(line: &mut Vec<u8>) {

@@ -55,6 +55,52 @@ async fn a_stream_whose_client_does_not_read_ends_with_its_source() {
     server.script.until("the end of the source", sources).await;
 }
 
+/// Has `count` clients ask and read nothing, until one of them is closed; one that reads is not.
+async fn assert_one_of_these_is_closed(count: usize, target: &str, body: &str) {
+    // Any other limit would be longer than the test may take.
+    raise_descriptor_limit();
+    let server = Server::with(Limits { write_stall: Duration::from_secs(3600), ..Limits::default() }).await;
+    let mut modest = server.connect().await;
+    modest.send(server.text("GET", "/v1/health", "", "")).await;
+    assert_eq!(modest.answer().await.status, 200);
+    let method = if body.is_empty() { "GET" } else { "POST" };
+    let mut greedy = Vec::new();
+    for _ in 0..count {
+        let mut wire = Wire::deaf(server.address).await;
+        // More than the system keeps for a client.
+        wire.send(server.text(method, target, "", body).repeat(16)).await;
+        greedy.push(wire);
+    }
+    within("the end of one of them", async {
+        // Connections are accepted one after the other, so that whoever asks comes after all of them.
+        let count_all = async || server.get("/v1/diagnostics").await.json()["http"]["connections"].as_u64();
+        while count_all().await.expect("a number") > count as u64 + 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    modest.send(server.text("GET", "/v1/health", "", "")).await;
+    assert_eq!(modest.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn bodies_that_are_not_read_count_on_all_connections_together() {
+    assert_one_of_these_is_closed(9, "/v1/servers/large", "").await;
+}
+
+#[tokio::test]
+async fn pieces_of_streams_that_are_not_read_count_on_all_connections_together() {
+    assert_one_of_these_is_closed(70, "/v1/servers/torrent/logs?follow=true", "").await;
+}
+
+#[tokio::test]
+async fn what_batches_have_found_counts_before_they_are_answered() {
+    let status =
+        |name| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"status","params":{{"name":"{name}"}}}}"#);
+    let batch = format!("[{},{}]", status("long"), status("slow"));
+    assert_one_of_these_is_closed(17, "/v1/rpc", &batch).await;
+}
+
 #[tokio::test]
 async fn a_body_that_is_too_large_is_refused_whether_it_says_so_or_not() {
     let server = Server::with(Limits { body: 100, ..Limits::default() }).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use xy_daemon::http::connection_file::{CONNECTION_FILE, Connection};
@@ -125,6 +125,14 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = within("connecting", TcpStream::connect(address)).await.expect("it listens");
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// A connection for which the system keeps little that is not read.
+    pub(crate) async fn deaf(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4 << 10).expect("a size");
+        let stream = within("connecting", socket.connect(address)).await.expect("it listens");
         Self { stream, buffer: Vec::new() }
     }
 

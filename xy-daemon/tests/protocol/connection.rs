@@ -180,6 +180,43 @@ async fn an_answer_that_is_too_long_becomes_an_error() {
     raw.assert_alive().await;
 }
 
+/// A batch that has found much before it waits.
+fn long_and_slow() -> String {
+    let long = r#"{"jsonrpc":"2.0","id":1,"method":"status","params":{"name":"long"}}"#;
+    format!("[{long},{}]", slow(2))
+}
+
+#[tokio::test]
+async fn the_answer_to_a_batch_is_one_line_and_what_does_not_fit_becomes_an_error() {
+    let server = Server::start();
+    let mut raw = server.raw().await;
+    let long = |id| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"status","params":{{"name":"long"}}}}"#);
+    let version = r#"{"jsonrpc":"2.0","id":3,"method":"version"}"#;
+    raw.send(&format!("[{},{},{version}]", long(1), long(2))).await;
+    let line = raw.line().await.expect("an answer");
+    assert!(line.len() <= MAX_LINE, "{}", line.len());
+    let answers: Vec<Value> = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(answers.iter().map(|answer| &answer["id"]).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(answers[0].get("result").is_some() && answers[2].get("result").is_some());
+    assert_eq!(answers[1]["error"]["data"]["kind"], "limit_exceeded", "{}", answers[1]);
+    raw.assert_alive().await;
+}
+
+#[tokio::test]
+async fn what_batches_have_found_counts_as_unread_and_whoever_has_most_of_it_is_closed() {
+    let server = Server::start();
+    let (mut greedy, mut modest) = (server.raw().await, server.raw().await);
+    for _ in 0..16 {
+        greedy.send(&long_and_slow()).await;
+    }
+    server.script.until("16 batches", |script| script.waiting.load(Ordering::SeqCst) == 16).await;
+    for _ in 0..4 {
+        modest.send(&long_and_slow()).await;
+    }
+    assert_eq!(greedy.line().await, None, "it has 16 MB, and others need some");
+    modest.assert_alive().await;
+}
+
 #[tokio::test]
 async fn at_the_limit_who_never_asked_makes_room_and_then_who_has_been_idle_longest() {
     raise_descriptor_limit();

@@ -163,6 +163,7 @@ impl Service for Scripted {
         }
         let stderr_tail = match params.name.as_str() {
             "large" => vec!["x".repeat(2 << 20)],
+            "long" => vec!["x".repeat(1_000_000)],
             _ => Vec::new(),
         };
         Ok(StatusResult {

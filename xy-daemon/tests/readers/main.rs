@@ -95,7 +95,7 @@ fn every_reader_has_a_corpus_a_target_and_a_test_here() {
     for (name, _) in READERS {
         assert!(here.contains(&format!("hold(\"{name}\")")), "{name}");
         let target = fs::read_to_string(fuzz.join(format!("targets/{name}.rs"))).expect(name);
-        assert!(target.contains(&format!("run(\"{name}\"")), "{target}");
+        assert!(target.contains(&format!("readers::{name}(bytes)")), "{target}");
     }
     let targets = fs::read_dir(fuzz.join("targets")).expect("targets").count();
     assert_eq!(targets, READERS.len());
