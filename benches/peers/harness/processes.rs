@@ -1,6 +1,6 @@
 //! What /proc knows of the processes of one run: who they are, what they cost, and whether any is left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -61,21 +61,36 @@ pub(crate) fn memory(pid: i32) -> u64 {
     pss.and_then(|pss| pss.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
 }
 
-/// Adds up what all threads of these processes have cost.
-pub(crate) fn cost<'a>(processes: impl IntoIterator<Item = &'a Process>) -> Cost {
-    let mut cost = Cost::default();
+/// Returns what each thread of these processes has cost so far, by its id.
+pub(crate) fn costs<'a>(processes: impl IntoIterator<Item = &'a Process>) -> BTreeMap<i32, Cost> {
+    let mut costs = BTreeMap::new();
     for process in processes {
         let Ok(threads) = fs::read_dir(format!("/proc/{}/task", process.pid)) else { continue };
         for thread in threads.flatten() {
+            let Some(id) = thread.file_name().to_str().and_then(|id| id.parse().ok()) else { continue };
             let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
             let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-            cost.sleeps += sleeps.and_then(|sleeps| sleeps.trim().parse::<u64>().ok()).unwrap_or(0);
+            let sleeps = sleeps.and_then(|sleeps| sleeps.trim().parse().ok()).unwrap_or(0);
             let schedule = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
             let nanoseconds = schedule.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok());
-            cost.cpu += Duration::from_nanos(nanoseconds.unwrap_or(0));
+            costs.insert(id, Cost { cpu: Duration::from_nanos(nanoseconds.unwrap_or(0)), sleeps });
         }
     }
-    cost
+    costs
+}
+
+/// Adds up what these processes have cost since then; a thread that has ended meanwhile takes what it cost with it.
+pub(crate) fn cost_since<'a>(
+    before: &BTreeMap<i32, Cost>,
+    processes: impl IntoIterator<Item = &'a Process>,
+) -> Cost {
+    let mut sum = Cost::default();
+    for (thread, now) in costs(processes) {
+        let before = before.get(&thread).copied().unwrap_or_default();
+        sum.cpu += now.cpu.saturating_sub(before.cpu);
+        sum.sleeps += now.sleeps.saturating_sub(before.sleeps);
+    }
+    sum
 }
 
 /// Sends a signal; whoever is gone needs none.

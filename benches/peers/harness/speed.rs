@@ -131,13 +131,12 @@ pub(crate) fn idle(subjects: &[Subject], places: &Places, figures: &mut Figures)
     let start = |subject: &Subject| Run::started(*subject, places, Work::silent(STORM));
     let runs: Vec<Run<'_>> = subjects.iter().filter_map(start).collect();
     pass(Duration::from_secs(3));
-    let before: Vec<_> =
-        runs.iter().map(|run| (run.supervisors(), processes::cost(&run.supervisors()))).collect();
+    let before: Vec<_> = runs.iter().map(Run::supervisors).map(|own| (processes::costs(&own), own)).collect();
     pass(WATCHED);
-    for (run, (own, before)) in runs.iter().zip(before) {
-        let after = processes::cost(&own);
-        figures.add(Figure::IdleSleeps, run.subject, Some((after.sleeps - before.sleeps) as f64));
-        figures.add(Figure::IdleCpu, run.subject, Some(milliseconds(after.cpu - before.cpu)));
+    for (run, (before, own)) in runs.iter().zip(before) {
+        let cost = processes::cost_since(&before, &own);
+        figures.add(Figure::IdleSleeps, run.subject, Some(cost.sleeps as f64));
+        figures.add(Figure::IdleCpu, run.subject, Some(milliseconds(cost.cpu)));
     }
 }
 
@@ -147,11 +146,10 @@ pub(crate) fn crash_loop(subjects: &[Subject], places: &Places, figures: &mut Fi
     let subjects = subjects.iter().filter(|subject| **subject != Subject::Limit);
     let mut runs: Vec<Run<'_>> =
         subjects.filter_map(|subject| Run::started(*subject, places, work.clone())).collect();
-    let own: Vec<_> =
-        runs.iter().map(|run| (run.supervisors(), processes::cost(&run.supervisors()))).collect();
+    let own: Vec<_> = runs.iter().map(Run::supervisors).map(|own| (processes::costs(&own), own)).collect();
     pass(WATCHED);
-    for (run, (own, before)) in runs.iter_mut().zip(own) {
-        let cpu = processes::cost(&own).cpu - before.cpu;
+    for (run, (before, own)) in runs.iter_mut().zip(own) {
+        let cpu = processes::cost_since(&before, &own).cpu;
         figures.add(Figure::LoopCpu, run.subject, Some(cpu.as_secs_f64() / WATCHED.as_secs_f64() * 100.0));
         let starts: Vec<Duration> =
             run.notes.all().iter().filter(|note| note.kind == "crash").map(|note| note.at).collect();
