@@ -378,7 +378,8 @@ Examples:
   xyctl events                  what the daemon still remembers
   xyctl events -f               only what happens from now on
   xyctl events --since 10m      what happened in the last ten minutes
-  xyctl events -f --from 120    number 120 and everything after it";
+  xyctl events -f --from 120    number 120 and everything after it
+  xyctl events --after ID       what happened since the event with this id";
 
 const START_HELP: &str = "\
 A server that runs already is left alone, which is success.
@@ -787,6 +788,9 @@ pub(crate) struct EventsArgs {
     /// The number of the first event wanted
     #[arg(long, value_name = "SEQ")]
     pub(crate) from: Option<u64>,
+    /// The id of the last event that was seen, as --json tells it; exact also if the daemon was killed meanwhile
+    #[arg(long, value_name = "ID", conflicts_with_all = ["from", "since"])]
+    pub(crate) after: Option<String>,
     /// Only events that are not older than this
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     pub(crate) since: Option<u64>,

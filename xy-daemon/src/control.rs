@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use xy_actors::child::StartErrorKind;
 use xy_actors::event::stream::{EventCursor, unix_ms};
 use xy_actors::exit::Cause;
-use xy_actors::log::{LinePattern, Log, LogHub, LogQuery, LogSettings, Stream};
+use xy_actors::log::{LinePattern, Log, LogHealth, LogHub, LogQuery, LogSettings, Stream};
 use xy_actors::policy::Refusal;
 use xy_actors::process::readiness::McpQuestion;
 use xy_actors::process::{Ownership, ProcessHost};
@@ -1040,6 +1040,10 @@ impl Service for Control {
 
     fn operations(&self) -> Option<Arc<OperationTable>> {
         Some(Arc::clone(&self.0.operations))
+    }
+
+    fn output_health(&self, name: &str) -> Option<LogHealth> {
+        self.0.logs.find(name).map(|log| log.health())
     }
 
     fn http(&self) -> Option<Arc<HttpPlane>> {

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch}
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::timeout;
 use xy_actors::event::stream::unix_ms;
+use xy_actors::log::LogHealth;
 use xy_actors::process::settings::is_reserved;
 
 use crate::http::plane::HttpPlane;
@@ -187,6 +188,10 @@ pub trait Service: Send + Sync + 'static {
     }
     /// Returns what was asked for lately, if that is known.
     fn operations(&self) -> Option<Arc<OperationTable>> {
+        None
+    }
+    /// Returns how a server's output fares, if it has some; for measurements.
+    fn output_health(&self, _name: &str) -> Option<LogHealth> {
         None
     }
     /// Returns what HTTP is, if it is on.

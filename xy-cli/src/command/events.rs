@@ -25,12 +25,14 @@ const FIRST: u64 = 1;
 pub(super) async fn run(args: &EventsArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
     let client = session.connect().await?;
     // What is asked for of the past is looked for from its beginning.
-    let from = if args.follow && args.since.is_none() { args.from } else { Some(args.from.unwrap_or(FIRST)) };
-    let mut events =
-        client.subscribe::<Events>(EventsParams { from, after: None, follow: args.follow }).await?;
+    let is_about_the_past = args.after.is_none() && (!args.follow || args.since.is_some());
+    let from = args.from.or(is_about_the_past.then_some(FIRST));
+    let params = EventsParams { from, after: args.after.clone(), follow: args.follow };
+    let mut events = client.subscribe::<Events>(params).await?;
     let wanted = Wanted::new(args.since, &args.names, &client).await?;
     let output = &mut *session.output;
-    let mut printer = Printer { clock: Clock::local(), is_asked_for: args.from.is_some(), wanted };
+    let mut printer =
+        Printer { clock: Clock::local(), is_asked_for: args.from.is_some() || args.after.is_some(), wanted };
     let end =
         follow(&mut events, output, args.follow, |notification, output| printer.print(notification, output))
             .await?;

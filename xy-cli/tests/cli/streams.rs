@@ -200,6 +200,15 @@ fn missed_events_are_reported_when_their_numbers_were_asked_for() {
 }
 
 #[test]
+fn the_id_of_the_last_event_is_asked_of_the_daemon() {
+    let daemon = Daemon::start();
+    daemon.say::<Events>(vec![event(8, "child_paused", json!({}))], After::End);
+    assert_eq!(daemon.xyctl(&["events", "--after", "18f-7"]).code, Some(0));
+    assert_eq!(daemon.asked::<Events>().unwrap(), json!({ "after": "18f-7", "follow": false }));
+    assert_eq!(daemon.xyctl(&["events", "--after", "18f-7", "--from", "3"]).code, Some(64));
+}
+
+#[test]
 fn a_follower_of_events_starts_with_what_is_new() {
     let daemon = Daemon::start();
     daemon.say::<Events>(vec![event(7, "child_paused", json!({}))], After::End);

@@ -502,10 +502,14 @@ impl<S: Service> Shared<S> {
     async fn metrics(self: &Arc<Self>) -> Result<Response<Content>, Problem> {
         let version = self.version().await?;
         let servers = self.service.list(Default::default()).await?.servers;
+        let fares = |name: &str| self.service.output_health(name);
+        let output: Vec<_> =
+            servers.iter().filter_map(|server| Some((server.name.as_str(), fares(&server.name)?))).collect();
         let written = self.meter.write(&Now {
             version: &version.version,
             started_at_unix_ms: version.started_at_unix_ms,
             servers: &servers,
+            output: &output,
             connections: self.plane.connections.load(Ordering::Relaxed),
             refused_tokens: self.plane.credentials.tokens().failures(),
             operations: self.operations.under_way(),

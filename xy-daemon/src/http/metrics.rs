@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use xy_actors::log::LogHealth;
+
 use crate::protocol::method::{Event, ServerSummary, State};
 
 /// The upper bounds of requests' times, in seconds.
@@ -82,6 +84,8 @@ pub(super) struct Now<'a> {
     pub(super) version: &'a str,
     pub(super) started_at_unix_ms: u64,
     pub(super) servers: &'a [ServerSummary],
+    /// How the output of each server fares that has some.
+    pub(super) output: &'a [(&'a str, LogHealth)],
     pub(super) connections: usize,
     pub(super) refused_tokens: u64,
     pub(super) operations: usize,
@@ -178,6 +182,21 @@ impl Meter {
                 if let Some(value) = value(server) {
                     line(text, format_args!("{name}{{server=\"{}\"}} {value}", Escaped(&server.name)));
                 }
+            }
+        }
+
+        type Count = fn(&LogHealth) -> u64;
+        let counts: [(&str, &str, Count); 3] = [
+            ("xy_server_log_lines_total", "Lines of output since the daemon started.", |log| log.lines),
+            ("xy_server_log_bytes_total", "Their bytes.", |log| log.bytes),
+            ("xy_server_log_dropped_lines_total", "Lines that could not be written to the files.", |log| {
+                log.dropped_lines
+            }),
+        ];
+        for (name, help, count) in counts {
+            head(text, name, "counter", help);
+            for (server, log) in now.output {
+                line(text, format_args!("{name}{{server=\"{}\"}} {}", Escaped(server), count(log)));
             }
         }
 
@@ -297,6 +316,7 @@ mod tests {
             version: "1",
             started_at_unix_ms: 1500,
             servers: &[],
+            output: &[],
             connections: 3,
             refused_tokens: 4,
             operations: 5,

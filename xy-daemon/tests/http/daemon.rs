@@ -183,6 +183,7 @@ async fn xyd_is_found_asked_told_and_ended_over_http_and_never_shows_its_token()
         .until("the counters", async || {
             let metrics = ask(&connection, "GET", "/metrics").await.body;
             (metrics.contains("xy_server_starts_total{server=\"nap\"} 2\n")
+                && metrics.contains("xy_server_log_dropped_lines_total{server=\"nap\"} 0\n")
                 && metrics.contains("xy_start_to_ready_seconds_count 2\n"))
             .then_some(())
         })
