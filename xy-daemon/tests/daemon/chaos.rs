@@ -172,7 +172,7 @@ impl Chaos {
         let ends = Ends::default();
         self.ends.push(ends.clone());
         // A daemon that is gone again has told nothing.
-        let params = EventsParams::following(1);
+        let params = EventsParams::following(0);
         let Ok(mut events) = self.client.subscribe::<Events>(params).await else { return };
         tokio::spawn(async move {
             while let Ok(Some(next)) = events.next().await.map(Some) {
