@@ -1,4 +1,4 @@
 //! Fuzzes the reader `journal`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xy_daemon::readers::run("journal", bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| xy_daemon::readers::journal(bytes));
