@@ -41,7 +41,7 @@ use crate::error::CommandError;
 use crate::output::Output;
 use crate::session::Session;
 
-/// Runs a command that asks once and is answered at once, and returns the exit code; `None` leaves it to [`run`].
+/// Runs a command that asks once and is answered at once, and returns the exit code; `None` leaves it to [`fn@run`].
 ///
 /// A runtime takes longer to begin and to end than such a question.
 pub(crate) fn run_at_once(cli: &Cli, output: &mut Output) -> Option<Result<u8, CommandError>> {

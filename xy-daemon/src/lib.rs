@@ -36,11 +36,13 @@ pub mod idle;
 pub mod instance;
 #[cfg(feature = "server")]
 pub mod intent;
+#[cfg(feature = "server")]
 mod journal;
 #[cfg(feature = "server")]
 pub mod mcp_server;
-#[cfg(feature = "client")]
+#[cfg(feature = "server")]
 pub mod operations;
+#[cfg(feature = "client")]
 pub mod paths;
 #[cfg(feature = "server")]
 pub mod permission;
