@@ -287,29 +287,11 @@ fn is_name(name: &str) -> bool {
 }
 
 fn read(path: &Path) -> Option<Vec<Entry>> {
-    let set_aside = |error: &dyn std::fmt::Display| {
-        tracing::warn!(path = %path.display(), %error, "the clients cannot be read, so that none is admitted");
-        // If that fails too, the next change overwrites it.
-        _ = std::fs::rename(path, path.with_added_extension("bad"));
-    };
-    match private_file::read(path) {
-        Ok(text) => match serde_json::from_slice::<Vec<Entry>>(&text) {
-            Ok(entries) if entries.iter().all(|entry| is_name(&entry.client.name)) => Some(entries),
-            Ok(_) => {
-                set_aside(&"a name in it is none");
-                None
-            }
-            Err(error) => {
-                set_aside(&error);
-                None
-            }
-        },
-        Err(PrivateFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            set_aside(&error);
-            None
-        }
-    }
+    let loss = "the clients cannot be read, so that none is admitted";
+    private_file::read_or_set_aside(path, &path.with_added_extension("bad"), loss, |entries: &Vec<Entry>| {
+        let are_names = entries.iter().all(|entry| is_name(&entry.client.name));
+        if are_names { Ok(()) } else { Err("a name in it is none") }
+    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use crate::durable;
 
 /// More than this is in none of our files.
@@ -73,6 +75,30 @@ pub fn read(path: &Path) -> Result<Vec<u8>, PrivateFileError> {
     let mut content = Vec::new();
     file.take(LONGEST).read_to_end(&mut content).map_err(failed)?;
     Ok(content)
+}
+
+/// Reads what was written as JSON; `None` if there is no such file. One that cannot be read, or that `check` refuses, is renamed
+/// to `aside`, and `loss` says in the log what that means.
+pub(crate) fn read_or_set_aside<T: DeserializeOwned>(
+    path: &Path,
+    aside: &Path,
+    loss: &str,
+    check: impl FnOnce(&T) -> Result<(), &'static str>,
+) -> Option<T> {
+    let value = match read(path) {
+        Ok(text) => serde_json::from_slice::<T>(&text)
+            .map_err(|error| error.to_string())
+            .and_then(|value| check(&value).map(|()| value).map_err(str::to_owned)),
+        Err(PrivateFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => Err(error.to_string()),
+    };
+    value
+        .inspect_err(|error| {
+            tracing::warn!(path = %path.display(), %error, "{loss}");
+            // If that fails too, the next writing overwrites it.
+            _ = std::fs::rename(path, aside);
+        })
+        .ok()
 }
 
 #[cfg(test)]

@@ -113,19 +113,8 @@ impl GrantStore {
 }
 
 fn read(path: &Path) -> Option<Vec<Grant>> {
-    let set_aside = |error: &dyn std::fmt::Display| {
-        tracing::warn!(path = %path.display(), %error, "the grants cannot be read, so that nothing is granted");
-        // If that fails too, the next grant overwrites it.
-        _ = std::fs::rename(path, path.with_extension("bad"));
-    };
-    match private_file::read(path) {
-        Ok(text) => serde_json::from_slice(&text).inspect_err(|error| set_aside(error)).ok(),
-        Err(PrivateFileError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            set_aside(&error);
-            None
-        }
-    }
+    let loss = "the grants cannot be read, so that nothing is granted";
+    private_file::read_or_set_aside(path, &path.with_extension("bad"), loss, |_| Ok(()))
 }
 
 #[cfg(test)]
