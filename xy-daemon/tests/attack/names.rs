@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
-use crate::support::{World, ready, script, within};
+use crate::support::{World, lines, ready, script, until, within};
 
 const NAMES: [&str; 12] = [
     "..",
@@ -35,6 +35,9 @@ async fn a_name_that_climbs_reaches_nothing_by_any_method() {
     let mut world = World::with(&[("web", script("lines 3 sleep-forever", ""))]);
     let client = world.boot().await;
     let pid = ready(&client, "web").await;
+    // Its log is a file as soon as its first line has arrived, which readiness does not wait for.
+    let log = world.path("state/xy/logs/web.log");
+    until("the server's lines are in its log", async || (lines(&log) >= 3).then_some(())).await;
     let before = paths_below(world.directory.path());
     let stream = UnixStream::connect(world.socket()).await.expect("it listens");
     let (reader, mut writer) = stream.into_split();

@@ -110,6 +110,7 @@ fn u32_at(bytes: &[u8], index: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::process::port::platform::table;
@@ -135,8 +136,17 @@ mod tests {
                 all
             };
             let monitor = ours(listeners(port).expect("a socket monitor"));
-            assert_eq!(monitor, ours(table::listeners(port).expect("a table")), "{address}");
             assert_eq!(monitor.len(), 1, "{address}");
+            // A row can fall between two parts of a table, when others stop to listen in between.
+            let start = Instant::now();
+            loop {
+                let printed = ours(table::listeners(port).expect("a table"));
+                if !printed.is_empty() {
+                    assert_eq!(printed, monitor, "{address}");
+                    break;
+                }
+                assert!(start.elapsed() < Duration::from_secs(60), "{address} is in no table");
+            }
             found += 1;
         }
         assert!(found >= 2);

@@ -35,7 +35,14 @@ fn parse(table: &str, port: u16) -> Vec<Listener> {
         let socket = Socket(columns.nth(5)?.parse().ok()?);
         Some(Listener { address: parse_address(address)?, socket })
     };
-    table.lines().skip(1).filter_map(row).collect()
+    let mut listeners: Vec<Listener> = Vec::new();
+    for listener in table.lines().skip(1).filter_map(row) {
+        // The kernel prints a table in parts, and repeats a row when others begin to listen between two of them.
+        if !listeners.contains(&listener) {
+            listeners.push(listener);
+        }
+    }
+    listeners
 }
 
 /// Parses an address as the kernel prints it: words of network-order bytes, each printed as a native integer.
@@ -73,6 +80,8 @@ mod tests {
         assert_eq!(parse(table, 8421), [at("127.0.0.1", 4711)]);
         assert_eq!(parse(table, 8422), [at("0.0.0.0", 4712)]);
         assert_eq!(parse(table, 8423), []);
+        let repeated: String = table.lines().flat_map(|line| [line, "\n", line, "\n"]).collect();
+        assert_eq!(parse(&repeated, 8421), [at("127.0.0.1", 4711)]);
     }
 
     #[cfg(target_endian = "little")]
