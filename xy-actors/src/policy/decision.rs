@@ -986,8 +986,11 @@ impl<T> Policy<T> {
         if after == After::Unhealthy {
             return self.unhealthy_gone(key, exit, now, out);
         }
-        let clean = self.is_clean_stop(key, exit);
-        self.report(key, ChildReport::Stopped { exit, clean }, out);
+        // A start that was given up ends once, as what it was: what follows says so.
+        if !matches!(after, After::StartFailed(_)) {
+            let clean = self.is_clean_stop(key, exit);
+            self.report(key, ChildReport::Stopped { exit, clean }, out);
+        }
         self.answer_gone(key, exit, out);
         match after {
             After::Rest => {

@@ -57,10 +57,10 @@ impl Transition {
     /// Returns the reason in words.
     pub fn reason(&self) -> String {
         let mut text = match (&self.report, &self.exit) {
-            (Some(ChildReport::Exited { .. } | ChildReport::StartFailed { .. }), Some(exit)) => {
-                exit.to_string()
-            }
-            (Some(ChildReport::Stopped { .. }), Some(exit)) => stopped_text(exit),
+            (Some(ChildReport::Exited { .. }), Some(exit)) => exit.to_string(),
+            // A start that was given up ended by a stop.
+            (Some(ChildReport::StartFailed { .. }), Some(exit)) => exit.to_string() + &rest_text(exit),
+            (Some(ChildReport::Stopped { .. }), Some(exit)) => format!("stopped, {exit}{}", rest_text(exit)),
             (Some(report), _) => report.words().to_owned(),
             (None, _) if self.to == State::Restarting => "to be started again with its group".to_owned(),
             (None, _) => "no longer needed".to_owned(),
@@ -74,15 +74,16 @@ impl Transition {
     }
 }
 
-fn stopped_text(exit: &ExitReport) -> String {
+/// Returns what is to be said of the rest of a tree that was stopped.
+fn rest_text(exit: &ExitReport) -> String {
     let names = |processes: &[ProcessRef]| {
         let names: Vec<String> = processes.iter().map(|p| format!("{} ({})", p.pid, p.command)).collect();
         names.join(", ")
     };
     match (exit.killed.is_empty(), exit.left.is_empty()) {
-        (true, true) => format!("stopped, {exit}"),
-        (false, true) => format!("stopped, {exit}; had to be killed: {}", names(&exit.killed)),
-        (_, false) => format!("stopped, {exit}; still there: {}", names(&exit.left)),
+        (true, true) => String::new(),
+        (false, true) => format!("; had to be killed: {}", names(&exit.killed)),
+        (_, false) => format!("; still there: {}", names(&exit.left)),
     }
 }
 

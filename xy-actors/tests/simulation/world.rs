@@ -36,6 +36,8 @@ pub(crate) struct Live {
 pub(crate) struct Child {
     pub(crate) spec: ChildSpec,
     pub(crate) incarnation: u64,
+    /// The latest incarnation of whose end was told.
+    told_end: u64,
     pub(crate) live: Option<Live>,
     pub(crate) timer: Option<(TimerToken, Instant)>,
     state: State,
@@ -159,6 +161,7 @@ impl World {
     fn enter(&mut self, key: ChildKey, spec: ChildSpec, initial: bool) {
         let child = Child {
             incarnation: 0,
+            told_end: 0,
             live: None,
             timer: None,
             state: State::Stopped,
@@ -578,6 +581,14 @@ impl World {
     }
 
     fn reported(&mut self, key: ChildKey, report: ChildReport) {
+        if let ChildReport::Exited { .. }
+        | ChildReport::StartFailed { .. }
+        | ChildReport::Stopped { .. } = report
+        {
+            let child = self.child(key);
+            assert!(child.incarnation > child.told_end, "an incarnation ends once: {report:?} of {key:?}");
+            child.told_end = child.incarnation;
+        }
         match report {
             ChildReport::Ignored => {
                 let child = self.child(key);

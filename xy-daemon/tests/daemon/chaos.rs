@@ -185,10 +185,6 @@ impl Chaos {
                     continue;
                 }
                 let count = told.ends.entry(event.path).or_default().entry(incarnation).or_default();
-                // Whoever is not ready in time is stopped, which is its end; this says why.
-                if cause.starts_with("not ready in time") {
-                    continue;
-                }
                 if matches!(
                     event.event_type.as_str(),
                     "child_exited" | "child_stopped" | "child_start_failed"
