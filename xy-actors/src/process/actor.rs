@@ -21,12 +21,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 mod helper;
+mod waiter;
 
 #[cfg(feature = "testkit")]
 pub use self::helper::Helper;
 #[cfg(not(feature = "testkit"))]
 use self::helper::Helper;
 use self::helper::HelperTask;
+use self::waiter::Waiter;
 use super::handover::ProcessState;
 use super::health::{self, Ask, Liveness, Verdict};
 use super::readiness::notify::{self, Listener, NotifySocket};
@@ -201,7 +203,7 @@ pub(crate) struct ActorState {
     probe: Option<HelperTask>,
     /// Hears what it says about itself, to its end.
     listener: Option<HelperTask>,
-    waiter: Option<HelperTask>,
+    waiter: Option<Waiter>,
     finisher: Option<HelperTask>,
     /// What panicked, which is why it is ended.
     fault: Option<String>,
@@ -330,14 +332,7 @@ impl ActorState {
 
     /// Begins to wait for the end of the process, and until then for its readiness or for whether it stays healthy.
     fn begin(&mut self, myself: &ActorRef<ProcessMessage>, gate: Gate) {
-        let waiter = {
-            let (process, myself) = (self.process.clone(), myself.clone());
-            async move {
-                let exit = process.exited().await;
-                tell(&myself, ProcessMessage::MainExited(exit));
-            }
-        };
-        self.waiter = Some(self.helped_by(Helper::Waiter, myself, waiter));
+        self.waiter = Some(Waiter::begin(&self.process, myself));
         if matches!(gate, Gate::Open) {
             self.note_ready();
         }

@@ -20,12 +20,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 mod adoption;
+mod exits;
 mod handover;
 mod kin;
 mod process;
 pub(super) mod spawner;
 mod usage;
 
+use self::exits::Exits;
 pub use self::process::{KillReport, Member, OsProcess, ProcessExit, ProcessOutput};
 use self::spawner::{Job, Spawner};
 pub use self::usage::TreeUsage;
@@ -154,6 +156,8 @@ struct Host {
     has_others: bool,
     /// By pid; each shared with whoever owns the process.
     live: Mutex<BTreeMap<u32, Arc<LiveProcess>>>,
+    /// Who waits for which of them to end.
+    exits: Exits,
     /// What was read of processes when somebody asked last.
     readings: Mutex<usage::Readings>,
     /// Reaps adopted orphans; begun by the first use inside a runtime.
@@ -242,6 +246,7 @@ impl ProcessHost {
             groups,
             has_others,
             live: Mutex::new(BTreeMap::new()),
+            exits: Exits::default(),
             readings: Mutex::default(),
             adoption: OnceLock::new(),
             inherited: Mutex::default(),

@@ -475,6 +475,15 @@ pub(super) fn watch(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|error| error.into_parts().1)
 }
 
+/// Registers a poll with the runtime, to await that something of it is ready.
+///
+/// # Panics
+/// Outside a tokio runtime with I/O enabled.
+pub(super) fn watch_poll(poll: mio::Poll) -> io::Result<AsyncFd<mio::Poll>> {
+    // SAFETY: a poll owns its descriptor and never replaces it, and the returned value owns the poll.
+    unsafe { AsyncFd::register_with_interest(poll, Interest::READABLE) }.map_err(|error| error.into_parts().1)
+}
+
 /// Blocks every signal in the calling thread, and returns those that were blocked before.
 pub(crate) fn block_all_signals() -> SignalSet {
     hold_signals(&SignalSet::all())

@@ -1,4 +1,4 @@
-//! The tasks that work for one process's actor. None of them ends unnoticed: a panic in one comes back as a message.
+//! The tasks, and the one wait, that work for one process's actor. None of them ends unnoticed: a panic in one comes back as a message.
 
 use std::fmt;
 use std::future::Future;

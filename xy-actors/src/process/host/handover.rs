@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::oneshot;
 
+use super::exits::Exits;
 use super::process::{Guard, Main, RESCAN};
 use super::spawner::{Job, Spawner};
 use super::{Host, HostError, HostOptions, OsProcess, ProcessHost, lock};
@@ -114,6 +115,7 @@ impl ProcessHost {
             groups,
             has_others: state.has_others,
             live: Mutex::new(live),
+            exits: Exits::default(),
             readings: Mutex::default(),
             adoption: OnceLock::new(),
             inherited: Mutex::new(Inherited { luggage, attachments: BTreeMap::new() }),

@@ -5,12 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::{Poll, Waker};
 
-use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
+use super::exits::Watched;
 use super::spawner::Job;
 use super::{Host, LiveProcess, lock};
 use crate::process::cgroup::{Groups, Leaf};
@@ -397,16 +398,16 @@ impl Drop for Guard {
 /// no path loses the handle and leaves the process running.
 #[derive(Debug)]
 pub struct OsProcess {
-    // Before the guard, so that it leaves the runtime before the process is let go.
-    watch: AsyncFd<Arc<OwnedFd>>,
+    // Before the guard, so that nobody waits any more when the process is let go.
+    watch: Watched,
     guard: Guard,
     output: Option<ProcessOutput>,
 }
 
 impl OsProcess {
-    /// Registers with the runtime, or returns the guard. A process that was taken up has no output here.
+    /// Has its end watched for by the current runtime, or returns the guard. A process that was taken up has no output here.
     pub(super) fn watch(guard: Guard, output: Option<ProcessOutput>) -> Result<Self, (Guard, io::Error)> {
-        match sys::watch(guard.main().exit_fd.clone()) {
+        match guard.main().host.exits.watch(guard.main().exit_fd.clone()) {
             Ok(watch) => Ok(Self { watch, guard, output }),
             Err(error) => Err((guard, error)),
         }
@@ -450,20 +451,18 @@ impl OsProcess {
     /// # Cancel safety
     /// Cancel safe, and may be awaited again: the answer stays.
     pub async fn exited(&self) -> ProcessExit {
-        loop {
-            // Looked at before each wait, since readiness of the descriptor is told only once.
-            if let Some(exit) = self.main().peek(&mut lock(&self.main().state)) {
-                return exit;
-            }
-            match self.watch.readable().await {
-                Ok(mut ready) => {
-                    // Cleared first and looked at after, so that an end in between is not missed.
-                    ready.clear_ready();
-                }
-                // The runtime shuts down, and this task with it.
-                Err(_) => std::future::pending().await,
-            }
-        }
+        std::future::poll_fn(|cx| match self.exited_or_wake(cx.waker()) {
+            Some(exit) => Poll::Ready(exit),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Returns how the main process has ended, or has `waker` woken, perhaps more than once, when it has.
+    pub(in super::super) fn exited_or_wake(&self, waker: &Waker) -> Option<ProcessExit> {
+        // Before the look: its end is told only once.
+        self.watch.wake_at_end(waker);
+        self.main().peek(&mut lock(&self.main().state))
     }
 
     /// Signals the process group; `Ok(false)` if nobody of it is left, or the main process was reaped.
