@@ -4,6 +4,7 @@
 //! temporary directory with 1,000 servers that sleep.
 
 mod daemon;
+mod echo;
 mod figures;
 mod flood;
 mod speed;
@@ -30,6 +31,11 @@ fn main() -> ExitCode {
         // What `flood` starts.
         ["flooders", place, connections] => {
             flood::be_flooders(place, connections.parse().expect("a number of connections"));
+            true
+        }
+        // What `speed` compares with.
+        ["echo", path, length] => {
+            echo::be_echo(path, length.parse().expect("a length"));
             true
         }
         _ => panic!("usage: control speed|flood DIRECTORY OF PROGRAMS"),

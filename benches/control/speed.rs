@@ -5,7 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::daemon::{Daemon, Line};
-use crate::figures::summary;
+use crate::echo::Echo;
+use crate::figures::{percentile, summary};
 
 /// Connections that ask as fast as they can.
 const CONNECTIONS: usize = 8;
@@ -20,14 +21,28 @@ const TIME: Duration = Duration::from_secs(3);
 const SUBSCRIBERS: usize = 1_000;
 
 const ROUND_TRIPS: usize = 20_000;
+/// How often xyd and its limit take turns in them.
+const TURNS: usize = 10;
 const LISTS: usize = 300;
 const EVENTS: usize = 30;
 
 pub(crate) fn run(daemon: &Daemon) {
     println!("{} servers, one xyd", daemon.servers);
-    println!("status, round trip           {}", summary(round_trips(daemon, status(0), ROUND_TRIPS)));
+    let mut xyd = Line::connect(&daemon.socket()).expect("it listens");
+    let answer = xyd.ask(&status(0)).expect("an answer");
+    let mut echo = Echo::start(answer.len());
+    // By turns, so that both meet the same machine.
+    let (mut status_times, mut echo_times) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        status_times.extend(round_trips(&mut xyd, &status(0), ROUND_TRIPS / TURNS));
+        echo_times.extend(round_trips(echo.line(), &status(0), ROUND_TRIPS / TURNS));
+    }
+    let ratio = percentile(&status_times, 0.5).as_secs_f64() / percentile(&echo_times, 0.5).as_secs_f64();
+    println!("status, round trip           {}", summary(status_times));
+    println!("the same bytes, echoed       {}", summary(echo_times));
+    println!("status to echo, p50          {ratio:.2}");
     let list = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"list\"}\n".to_vec();
-    println!("list of all                  {}", summary(round_trips(daemon, list, LISTS)));
+    println!("list of all                  {}", summary(round_trips(&mut xyd, &list, LISTS)));
     for under_way in [1, UNDER_WAY] {
         let rate = throughput(daemon, under_way);
         println!("status, {CONNECTIONS} connections, {under_way:>2} under way each: {rate:.0}/s");
@@ -40,13 +55,13 @@ fn status(index: usize) -> Vec<u8> {
         .into_bytes()
 }
 
-fn round_trips(daemon: &Daemon, request: Vec<u8>, count: usize) -> Vec<Duration> {
-    let mut line = Line::connect(&daemon.socket()).expect("it listens");
+fn round_trips(line: &mut Line, request: &[u8], count: usize) -> Vec<Duration> {
     let mut one = || {
         let began = Instant::now();
-        let answer = line.ask(&request).expect("an answer");
-        assert!(answer.windows(8).any(|part| part == b"\"result\""), "{}", String::from_utf8_lossy(&answer));
-        began.elapsed()
+        let answer = line.ask(request).expect("an answer");
+        let took = began.elapsed();
+        assert!(!answer.windows(7).any(|part| part == b"\"error\""), "{}", String::from_utf8_lossy(&answer));
+        took
     };
     let warm = count / 10;
     (0..warm + count).map(|_| one()).skip(warm).collect()

@@ -581,9 +581,8 @@ impl World {
     }
 
     fn reported(&mut self, key: ChildKey, report: ChildReport) {
-        if let ChildReport::Exited { .. }
-        | ChildReport::StartFailed { .. }
-        | ChildReport::Stopped { .. } = report
+        if let ChildReport::Exited { .. } | ChildReport::StartFailed { .. } | ChildReport::Stopped { .. } =
+            report
         {
             let child = self.child(key);
             assert!(child.incarnation > child.told_end, "an incarnation ends once: {report:?} of {key:?}");
