@@ -152,12 +152,12 @@ impl fmt::Debug for SupervisorBuilder {
 }
 
 impl SupervisorBuilder {
-    /// Adds a child; children start in the order in which they are added.
+    /// Adds a child; children start in the order in which they are added. A spec that is kept elsewhere, too, can be shared.
     #[must_use]
-    pub fn child(mut self, spec: ChildSpec, child: impl Child) -> Self {
+    pub fn child(mut self, spec: impl Into<Arc<ChildSpec>>, child: impl Child) -> Self {
         // Beside the id, which is younger than most: a restart needs both and not the rest of the spec.
         let child = Arc::new(child);
-        self.children.push((Arc::new(spec), child));
+        self.children.push((spec.into(), child));
         self
     }
 
@@ -487,10 +487,10 @@ impl Supervisor {
     /// If the future is dropped, the child starts all the same.
     pub async fn start_child(
         &self,
-        spec: ChildSpec,
+        spec: impl Into<Arc<ChildSpec>>,
         child: impl Child,
     ) -> Result<StartOutcome, OperationError> {
-        self.start_recipe(Arc::new(spec), Arc::new(child)).await
+        self.start_recipe(spec.into(), Arc::new(child)).await
     }
 
     async fn start_recipe(
@@ -635,9 +635,13 @@ impl Supervisor {
     ///
     /// # Cancel safety
     /// If the future is dropped, the child is updated all the same.
-    pub async fn update(&self, spec: ChildSpec, child: Option<Box<dyn Child>>) -> Result<(), OperationError> {
-        let id = spec.id.clone();
-        let (spec, child) = (Arc::new(spec), child.map(Arc::from));
+    pub async fn update(
+        &self,
+        spec: impl Into<Arc<ChildSpec>>,
+        child: Option<Box<dyn Child>>,
+    ) -> Result<(), OperationError> {
+        let spec = spec.into();
+        let (id, child) = (spec.id.clone(), child.map(Arc::from));
         let reply = self.ask(|reply| SupervisorMessage::Update { spec, child, reply }).await?;
         done(id.into(), reply)
     }

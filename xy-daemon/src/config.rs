@@ -114,8 +114,8 @@ pub struct ServerConfig {
     pub base: String,
     /// The file's name without its ending.
     pub origin: String,
-    /// When it is restarted and how it is ended.
-    pub child: ChildSpec,
+    /// When it is restarted and how it is ended, which its supervisor has in common with this.
+    pub child: Arc<ChildSpec>,
     /// What to run, which its child in the tree has in common with this.
     pub process: Arc<ProcessSpec>,
     /// How much of its output is kept.
@@ -137,8 +137,8 @@ pub struct GroupConfig {
     pub name: String,
     /// The file's name without its ending.
     pub origin: String,
-    /// What its own supervisor knows of it.
-    pub child: ChildSpec,
+    /// What its own supervisor knows of it, in common with this.
+    pub child: Arc<ChildSpec>,
     /// Its flags.
     pub supervisor: SupervisorSpec,
     /// The ids of its children in start order, instances one by one.
@@ -353,9 +353,9 @@ impl Config {
 
     fn set_dependencies(&mut self, root: &str, depends_on: Vec<Dependency>) {
         if let Some(server) = self.servers.get_mut(root) {
-            server.child.depends_on = depends_on;
+            Arc::make_mut(&mut server.child).depends_on = depends_on;
         } else if let Some(group) = self.groups.get_mut(root) {
-            group.child.depends_on = depends_on;
+            Arc::make_mut(&mut group.child).depends_on = depends_on;
         }
     }
 

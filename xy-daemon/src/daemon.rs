@@ -694,7 +694,8 @@ fn is_at_root(path: &str) -> bool {
 pub(crate) fn root_specs(config: &Config) -> Vec<ChildSpec> {
     let servers = config.servers.values().filter(|server| is_at_root(&server.name));
     let groups = config.groups.values().filter(|group| is_at_root(&group.name));
-    servers.map(|server| server.child.clone()).chain(groups.map(|group| group.child.clone())).collect()
+    let specs = servers.map(|server| &server.child).chain(groups.map(|group| &group.child));
+    specs.map(|spec| ChildSpec::clone(spec)).collect()
 }
 
 fn host_options(options: &RunOptions) -> Result<HostOptions, RunError> {

@@ -121,12 +121,12 @@ impl Intent {
         let said = self.said();
         for (name, server) in &mut config.servers {
             if let Some(enabled) = said.get(name) {
-                server.child.autostart = *enabled;
+                Arc::make_mut(&mut server.child).autostart = *enabled;
             }
         }
         for (name, group) in &mut config.groups {
             if let Some(enabled) = said.get(name) {
-                group.child.autostart = *enabled;
+                Arc::make_mut(&mut group.child).autostart = *enabled;
             }
         }
     }

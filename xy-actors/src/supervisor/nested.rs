@@ -72,8 +72,8 @@ pub fn supervisor(spec: SupervisorSpec) -> SupervisorChild {
 impl SupervisorChild {
     /// Adds a child; children start in the order in which they are added.
     #[must_use]
-    pub fn child(mut self, spec: ChildSpec, child: impl Child) -> Self {
-        self.children.push((Arc::new(spec), Arc::new(child)));
+    pub fn child(mut self, spec: impl Into<Arc<ChildSpec>>, child: impl Child) -> Self {
+        self.children.push((spec.into(), Arc::new(child)));
         self
     }
 

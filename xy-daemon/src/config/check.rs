@@ -418,7 +418,7 @@ impl<'a> Checker<'a> {
             name: name.to_owned(),
             base: name.to_owned(),
             origin: origin.name.to_owned(),
-            child,
+            child: child.into(),
             process: process.into(),
             log,
             tags,

@@ -37,7 +37,7 @@ pub(super) fn tells_apart(server: &ServerConfig) -> bool {
 fn copy(server: &ServerConfig, instance: u32) -> ServerConfig {
     let mut copy = server.clone();
     copy.name = name(&server.name, instance);
-    copy.child.id = ChildId::from(copy.name.rsplit('/').next().unwrap_or_default());
+    Arc::make_mut(&mut copy.child).id = ChildId::from(copy.name.rsplit('/').next().unwrap_or_default());
     let process = Arc::make_mut(&mut copy.process);
     process.port = process.port.and_then(|port| port.checked_add(u16::try_from(instance - 1).ok()?));
     let port = process.port.map(|port| port.to_string());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use xy_actors::spec::ChildSpec;
 
@@ -84,9 +85,9 @@ impl Control {
                 Ok(()) => {
                     let config = &mut self.in_force().config;
                     if let Some(server) = config.servers.get_mut(&name) {
-                        server.child.autostart = enabled;
+                        Arc::make_mut(&mut server.child).autostart = enabled;
                     } else if let Some(group) = config.groups.get_mut(&name) {
-                        group.child.autostart = enabled;
+                        Arc::make_mut(&mut group.child).autostart = enabled;
                     }
                     self.0.history.asked(&name, verb, params.reason.as_deref(), super::unix_ms());
                     done.push(name);
@@ -132,7 +133,7 @@ impl Control {
                 let message = format!("port {port} belongs to server `{holder}`");
                 return Err(RpcError::new(ErrorKind::PortConflict, message));
             }
-            server.child.autostart = !params.stopped;
+            Arc::make_mut(&mut server.child).autostart = !params.stopped;
         }
         let file = if params.temporary {
             None

@@ -210,13 +210,13 @@ fn fates(plan: &ReloadPlan) -> BTreeMap<String, Fate> {
 }
 
 fn specs(config: &Config) -> impl Iterator<Item = (&str, &ChildSpec)> {
-    let servers = config.servers.values().map(|server| (server.name.as_str(), &server.child));
-    servers.chain(config.groups.values().map(|group| (group.name.as_str(), &group.child)))
+    let servers = config.servers.values().map(|server| (server.name.as_str(), &*server.child));
+    servers.chain(config.groups.values().map(|group| (group.name.as_str(), &*group.child)))
 }
 
 fn spec_at<'a>(config: &'a Config, path: &str) -> Option<&'a ChildSpec> {
-    let server = config.servers.get(path).map(|server| &server.child);
-    server.or_else(|| config.groups.get(path).map(|group| &group.child))
+    let server = config.servers.get(path).map(|server| &*server.child);
+    server.or_else(|| config.groups.get(path).map(|group| &*group.child))
 }
 
 /// An operation inside a reload that did not come about: its child has just gone another way.

@@ -2,10 +2,8 @@
 //!
 //! A registration with the runtime and a task for each would take most of a kilobyte more for each process.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
@@ -36,16 +34,15 @@ impl Exits {
     /// Outside a tokio runtime with I/O enabled.
     pub(super) fn watch(&self, fd: Arc<OwnedFd>) -> io::Result<Watched> {
         let watcher = self.watcher()?;
-        let token = watcher.next_token.fetch_add(1, Ordering::Relaxed);
         // Before the descriptor, whose process may have ended.
-        lock(&watcher.waiting).insert(token, Waiting::default());
+        let place = lock(&watcher.waiting).enter();
         let registered =
-            watcher.registry.register(&mut SourceFd(&fd.as_raw_fd()), Token(token), Interest::READABLE);
+            watcher.registry.register(&mut SourceFd(&fd.as_raw_fd()), Token(place), Interest::READABLE);
         if let Err(error) = registered {
-            lock(&watcher.waiting).remove(&token);
+            lock(&watcher.waiting).leave(place);
             return Err(error);
         }
-        Ok(Watched { watcher, token, fd })
+        Ok(Watched { watcher, place, fd })
     }
 
     /// Returns the watcher of the current runtime.
@@ -68,8 +65,7 @@ impl Exits {
 struct Watcher {
     runtime: runtime::Id,
     registry: Registry,
-    waiting: Arc<Mutex<BTreeMap<usize, Waiting>>>,
-    next_token: AtomicUsize,
+    waiting: Arc<Mutex<Waiting>>,
     task: AbortHandle,
 }
 
@@ -80,7 +76,7 @@ impl Watcher {
         let waiting = Arc::default();
         let poll = sys::watch_poll(poll)?;
         let task = tokio::spawn(wake(poll, Arc::clone(&waiting))).abort_handle();
-        Ok(Self { runtime, registry, waiting, next_token: AtomicUsize::new(0), task })
+        Ok(Self { runtime, registry, waiting, task })
     }
 }
 
@@ -90,27 +86,63 @@ impl Drop for Watcher {
     }
 }
 
-/// Who waits for one process: most often one.
+/// Who waits for each process. A place may be told the end of whoever had it before, which its new owner takes for a look in
+/// vain.
 #[derive(Debug, Default)]
 struct Waiting {
-    first: Option<Waker>,
-    more: Vec<Waker>,
+    places: Vec<Wakers>,
+    free: Vec<usize>,
 }
 
 impl Waiting {
+    fn enter(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.places.push(Wakers::default());
+            self.places.len() - 1
+        })
+    }
+
+    fn leave(&mut self, place: usize) -> Wakers {
+        self.free.push(place);
+        self.take(place)
+    }
+
+    fn take(&mut self, place: usize) -> Wakers {
+        self.places.get_mut(place).map(std::mem::take).unwrap_or_default()
+    }
+}
+
+/// Who waits for one process: most often one.
+#[derive(Debug, Default)]
+struct Wakers {
+    first: Option<Waker>,
+    #[expect(
+        clippy::box_collection,
+        reason = "few have more than one, and a vector would take three times the room"
+    )]
+    more: Option<Box<Vec<Waker>>>,
+}
+
+impl Wakers {
     fn add(&mut self, waker: &Waker) {
-        if self.first.iter().chain(&self.more).any(|known| known.will_wake(waker)) {
+        let Some(first) = &self.first else {
+            self.first = Some(waker.clone());
             return;
+        };
+        let more = self.more.as_deref().map_or(&[][..], Vec::as_slice);
+        if !std::iter::once(first).chain(more).any(|known| known.will_wake(waker)) {
+            self.more.get_or_insert_default().push(waker.clone());
         }
-        match &self.first {
-            None => self.first = Some(waker.clone()),
-            Some(_) => self.more.push(waker.clone()),
-        }
+    }
+
+    fn wake(self) {
+        let more = self.more.map(|more| *more).unwrap_or_default();
+        self.first.into_iter().chain(more).for_each(Waker::wake);
     }
 }
 
 /// Wakes whoever waits for a process whose descriptor has become readable, for ever.
-async fn wake(mut poll: AsyncFd<Poll>, waiting: Arc<Mutex<BTreeMap<usize, Waiting>>>) {
+async fn wake(mut poll: AsyncFd<Poll>, waiting: Arc<Mutex<Waiting>>) {
     let mut events = Events::with_capacity(BATCH);
     loop {
         // The runtime shuts down, and all its tasks with it.
@@ -128,10 +160,8 @@ async fn wake(mut poll: AsyncFd<Poll>, waiting: Arc<Mutex<BTreeMap<usize, Waitin
                 }
             }
             for event in &events {
-                let woken = lock(&waiting).get_mut(&event.token().0).map(std::mem::take);
-                if let Some(Waiting { first, more }) = woken {
-                    first.into_iter().chain(more).for_each(Waker::wake);
-                }
+                let woken = lock(&waiting).take(event.token().0);
+                woken.wake();
             }
             if events.iter().count() < BATCH {
                 break;
@@ -144,15 +174,15 @@ async fn wake(mut poll: AsyncFd<Poll>, waiting: Arc<Mutex<BTreeMap<usize, Waitin
 #[derive(Debug)]
 pub(super) struct Watched {
     watcher: Arc<Watcher>,
-    token: usize,
+    place: usize,
     fd: Arc<OwnedFd>,
 }
 
 impl Watched {
     /// Has `waker` woken once when the process ends; one that had ended before may have told already.
     pub(super) fn wake_at_end(&self, waker: &Waker) {
-        if let Some(waiting) = lock(&self.watcher.waiting).get_mut(&self.token) {
-            waiting.add(waker);
+        if let Some(wakers) = lock(&self.watcher.waiting).places.get_mut(self.place) {
+            wakers.add(waker);
         }
     }
 }
@@ -162,8 +192,8 @@ impl Drop for Watched {
         // It is registered as long as this lives, and what cannot be taken back ends with the descriptor.
         let _gone = self.watcher.registry.deregister(&mut SourceFd(&self.fd.as_raw_fd()));
         // Dropped without the lock: with a waker may go what it was to wake.
-        let waiting = lock(&self.watcher.waiting).remove(&self.token);
-        drop(waiting);
+        let wakers = lock(&self.watcher.waiting).leave(self.place);
+        drop(wakers);
     }
 }
 
@@ -211,7 +241,10 @@ mod tests {
         let all = async { while tasks.join_next().await.is_some() {} };
         tokio::time::timeout(Duration::from_secs(60), all).await.expect("all are woken");
         assert_eq!(lock(&exits.0).len(), 1, "one watcher for all of them");
-        assert!(lock(&lock(&exits.0)[0].waiting).is_empty(), "nothing is kept of those who are gone");
+        let watcher = lock(&exits.0)[0].clone();
+        let waiting = lock(&watcher.waiting);
+        assert_eq!(waiting.free.len(), waiting.places.len(), "every place can be taken again");
+        assert!(waiting.places.iter().all(|wakers| wakers.first.is_none()), "nobody waits for who is gone");
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! What `Supervisor(..)` and `depends_on` mean.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use xy_actors::spec::{
@@ -50,12 +51,12 @@ impl Checker<'_> {
         described.groups.push(GroupConfig {
             name: path.to_owned(),
             origin: origin.name.to_owned(),
-            child: ChildSpec {
+            child: Arc::new(ChildSpec {
                 limit: (depth == 0).then_some(limit),
                 retain: true,
                 autostart: shape.autostart.unwrap_or(true),
                 ..ChildSpec::supervisor(id)
-            },
+            }),
             supervisor: SupervisorSpec {
                 strategy: shape.strategy.into(),
                 order: shape.order.into(),
@@ -206,9 +207,9 @@ impl Described {
 
     fn set_dependencies(&mut self, path: &str, depends_on: Vec<xy_actors::spec::Dependency>) {
         if let Some(server) = self.servers.iter_mut().find(|server| server.name == path) {
-            server.child.depends_on = depends_on;
+            Arc::make_mut(&mut server.child).depends_on = depends_on;
         } else if let Some(group) = self.groups.iter_mut().find(|group| group.name == path) {
-            group.child.depends_on = depends_on;
+            Arc::make_mut(&mut group.child).depends_on = depends_on;
         }
     }
 }
