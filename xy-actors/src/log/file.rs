@@ -356,6 +356,11 @@ fn explained(error: Errno) -> io::Error {
     }
 }
 
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| code == Some(*errno as i32))
+}
+
 impl Storage for Place {
     fn open(&mut self) -> io::Result<Opened> {
         let directory = self.directory()?;
@@ -396,8 +401,12 @@ impl Storage for Place {
         self.close();
         let directory = self.directory()?;
         let name = |index| rotation::file_name(&self.stem, index);
-        let exists = |index| fstatat(&directory, name(index).as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok();
-        for step in rotation::steps(keep, exists) {
+        let exists = |index| match fstatat(&directory, name(index).as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        };
+        for step in rotation::steps(keep, exists)? {
             let done = match step {
                 Step::Remove(index) => unlinkat(&directory, name(index).as_str(), UnlinkatFlags::NoRemoveDir),
                 Step::Shift(index) => renameat(
@@ -417,8 +426,13 @@ impl Storage for Place {
     }
 
     fn is_linked(&self) -> bool {
+        let Some(file) = &self.current else { return false };
+        let directory = match self.directory() {
+            Ok(directory) => directory,
+            // Without a descriptor to look with, the open file is all there is: it could not be opened again.
+            Err(error) => return is_want_of_descriptors(&error),
+        };
         // A moved file has a link as well; only its name tells that it is another one.
-        let (Some(file), Ok(directory)) = (&self.current, self.directory()) else { return false };
         let name = rotation::file_name(&self.stem, 0);
         let found = fstatat(&directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
         let ours = fstat(file);

@@ -2,11 +2,9 @@
 
 use std::io::Write as _;
 
-use xy_actors::log::{
-    Cursor, DRAIN_GRACE, LinePattern, Log, LogHub, LogItem, LogLine, LogQuery, LogSettings, Stream,
-};
+use xy_actors::log::{Cursor, LinePattern, Log, LogHub, LogItem, LogLine, LogQuery, LogSettings, Stream};
 
-use crate::{ample, attach, number, soon, text, write_numbers};
+use crate::{ample, attach, number, read_to_end, soon, text, write_numbers};
 
 fn tail(n: usize) -> LogQuery {
     LogQuery { tail: Some(n), ..LogQuery::default() }
@@ -34,7 +32,7 @@ async fn output_of_an_earlier_run_is_shown_and_followed_without_a_hole() {
     let (attachment, out, err) = attach(&log, 1);
     drop(err);
     write_numbers(out, 0..5_000).join().unwrap();
-    soon(attachment.drain(DRAIN_GRACE)).await;
+    read_to_end(attachment).await;
 
     let hub = LogHub::new(Some(root.path().to_owned()));
     let log = hub.open("web", settings).unwrap();
@@ -58,7 +56,7 @@ async fn output_of_an_earlier_run_is_shown_and_followed_without_a_hole() {
     writer.join().unwrap();
     writeln!(err, "last").unwrap();
     drop(err);
-    soon(attachment.drain(DRAIN_GRACE)).await;
+    read_to_end(attachment).await;
     let lines = read(&log, tail(2)).await;
     assert_eq!(text(&lines[1]), "last");
     assert_eq!(lines[1].number + 1, log.health().lines);
@@ -85,7 +83,7 @@ async fn a_reader_behind_what_memory_holds_goes_on_in_the_files_line_by_line() {
         }
     }
     writer.join().unwrap();
-    soon(attachment.drain(DRAIN_GRACE)).await;
+    read_to_end(attachment).await;
     assert!(matches!(soon(plain.next()).await.unwrap()[0], LogItem::Gap { first: 0, .. }));
 }
 
@@ -100,7 +98,7 @@ async fn files_that_do_not_hold_it_either_leave_a_gap() {
     let (attachment, out, err) = attach(&log, 1);
     drop(err);
     write_numbers(out, 0..10_000).join().unwrap();
-    soon(attachment.drain(DRAIN_GRACE)).await;
+    read_to_end(attachment).await;
     let items = soon(reader.next()).await.unwrap();
     let LogItem::Gap { first: 0, last } = items[0] else { panic!("{:?}", items[0]) };
     assert!(matches!(&items[1], LogItem::Line(line) if line.number == last + 1));
@@ -118,7 +116,7 @@ async fn the_previous_incarnation_and_matches_are_found_across_rotated_files_and
             drop(err);
             let first = u64::from(incarnation) * 1_000;
             write_numbers(out, first..first + 200).join().unwrap();
-            soon(attachment.drain(DRAIN_GRACE)).await;
+            read_to_end(attachment).await;
             log.mark_exit(u64::from(incarnation), incarnation + 40, "exit code 1");
         }
         soon(hub.flush()).await;
