@@ -91,7 +91,11 @@ impl LogReader {
                         Ok((None, _)) => self.stage = self.after_the_past(),
                         Err(error) => {
                             tracing::warn!(log = self.log.name(), %error, "reading a log file failed");
+                            let first = stretch.number().unwrap_or(self.next);
                             self.stage = self.after_the_past();
+                            if first < self.next {
+                                return Some(vec![LogItem::Gap { first, last: self.next - 1 }]);
+                            }
                         }
                     }
                 }
