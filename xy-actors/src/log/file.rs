@@ -493,7 +493,9 @@ impl Storage for Place {
     }
 
     fn truncate(&mut self, size: u64) -> io::Result<()> {
-        self.file().set_len(size)
+        let file = self.file();
+        // It may have been emptied by somebody else, and must not be filled up with zeros.
+        if file.metadata()?.len() > size { file.set_len(size) } else { Ok(()) }
     }
 
     fn rotate(&mut self, keep: u32) -> io::Result<()> {
@@ -771,6 +773,21 @@ mod tests {
         append(&mut file, "three", now + 2 * LOOK_AFTER);
         assert_eq!(read("group/web.log"), ["three"]);
         assert_eq!(file.dropped(), 0);
+    }
+
+    #[test]
+    fn a_file_that_somebody_emptied_is_not_filled_up_with_zeros() {
+        let root = tempfile::tempdir().unwrap();
+        let mut place = Place::new(&Root::new(root.path()), "web");
+        place.open().unwrap();
+        place.write(b"one\ntwo\n").unwrap();
+        let path = root.path().join("web.log");
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        place.write(b"three\nfo").unwrap();
+        place.truncate(14).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"three\nfo");
+        place.truncate(6).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
     }
 
     #[test]
