@@ -190,6 +190,9 @@ fn rpc_hint(error: &RpcError) -> Option<&'static str> {
         ErrorKind::InvalidParams if parameter == Some("id") => {
             Some("`xyctl approvals` lists what waits, and `xyctl grants` what is remembered")
         }
+        ErrorKind::InvalidParams if parameter == Some("grep") => {
+            Some("a `\\` before a character such as `(` or `[` takes it as it is")
+        }
         ErrorKind::PermissionDenied => Some("the rules are `permissions` in `xyd.ron`"),
         ErrorKind::MethodNotFound | ErrorKind::InvalidParams | ErrorKind::InvalidRequest => {
             Some("compare the versions of `xyctl` and the daemon with `xyctl version`")

@@ -15,6 +15,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::io::Interest;
 use tokio::net::unix::pipe::Sender;
+use xy_daemon::client::ClientError;
+use xy_daemon::protocol::error::ErrorKind;
 
 use crate::args::ColorChoice;
 use crate::error::CommandError;
@@ -222,6 +224,15 @@ impl Output {
 
     /// Reports an error: its text, its causes, and what to do.
     pub(crate) fn error(&mut self, error: &CommandError) {
+        if let CommandError::Client(ClientError::Rpc(rejected)) = error
+            && rejected.kind() == ErrorKind::ConfigInvalid
+        {
+            // One line for each mistake.
+            for line in rejected.message.lines() {
+                self.problem(line, None);
+            }
+            return;
+        }
         self.failure(error, error.hint().as_deref());
     }
 

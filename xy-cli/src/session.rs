@@ -169,8 +169,14 @@ pub(crate) fn nearest_of(name: &str, candidates: impl Iterator<Item = String>) -
     // A third of the letters may be wrong, and one in a short name.
     let allowed = (name.chars().count() / 3).max(1);
     let lower = name.to_lowercase();
+    // Its instances are its name and a number.
+    let first_instance = format!("{name}-1");
+    let distance = |candidate: &str| match candidate {
+        candidate if candidate == first_instance => 0,
+        candidate => strsim::osa_distance(&lower, candidate),
+    };
     candidates
-        .map(|candidate| (strsim::osa_distance(&lower, &candidate), candidate))
+        .map(|candidate| (distance(&candidate), candidate))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -182,12 +188,13 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_found_within_reason() {
-        let names = || ["files", "search", "db", "web"].into_iter().map(ToOwned::to_owned);
+        let names = || ["files", "search", "db", "web", "mcp-1", "mcp-2"].into_iter().map(ToOwned::to_owned);
         for (given, meant) in [
             ("serach", Some("search")),
             ("file", Some("files")),
             ("Search", Some("search")),
             ("dv", Some("db")),
+            ("mcp", Some("mcp-1")),
             ("mail", None),
             ("", None),
         ] {

@@ -33,6 +33,7 @@ mod shape;
 
 use check::{Described, Origin};
 use dependencies::Node;
+use outline::Outline;
 
 pub use self::file_text::FileText;
 pub use dependencies::DependsOn;
@@ -192,7 +193,13 @@ impl RejectedFile {
 
 fn port_taken(server: &ServerConfig, port: u16, holder: &str) -> ConfigError {
     let shown = shown_from_source(&server.source);
+    // In a group's file the number itself says which one is meant.
+    let is_alone = server.base == server.origin;
+    let outline = is_alone.then(|| Outline::new(server.text.as_str()));
+    let place = outline.and_then(|outline| Some(outline.position_of(outline.value_of("port")?)));
     let error = ConfigError {
+        line: place.map(|(line, _)| line),
+        column: place.map(|(_, column)| column),
         key: Some("port".to_owned()),
         ..ConfigError::of_file(shown, format!("port {port} belongs to server `{holder}`"))
     };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use memchr::{memchr_iter, memrchr};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::hub::locked;
@@ -24,8 +24,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often it is looked whether the open file was deleted or moved away.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 
-/// How many files are opened for reading at most.
-const MAX_READERS: u32 = 64;
+/// How many files are held open for a reader; older ones are opened for each piece that is read.
+const MAX_HELD: u32 = 64;
+
+/// How many files are read at most.
+const MAX_READ: u32 = 10_000;
 
 /// Where a log's current file lies, and how it is changed.
 pub(crate) trait Storage {
@@ -320,23 +323,40 @@ impl Place {
         Ok(directory)
     }
 
-    /// Opens the files that exist, newest first, with their sizes; a limited number of them.
-    pub(crate) fn readers(&self) -> io::Result<Vec<(File, u64)>> {
-        let directory = self.directory()?;
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    /// Returns the files that exist, newest first.
+    pub(crate) fn readers(&self) -> io::Result<Vec<PastFile>> {
+        let directory = Arc::new(self.directory()?);
         let mut readers = Vec::new();
-        for index in 0..MAX_READERS {
+        let mut is_after_hole = false;
+        for index in 0..MAX_READ {
             let name = rotation::file_name(&self.stem, index);
-            let file = match openat(&directory, name.as_str(), flags, Mode::empty()) {
-                Ok(file) => File::from(file),
-                // The current file is missing between a rotation and the next line.
-                Err(Errno::ENOENT) if index == 0 => continue,
+            let found = if index < MAX_HELD {
+                openat(&directory, name.as_str(), READ, Mode::empty()).and_then(|file| {
+                    let found = fstat(&file)?;
+                    Ok((found, Access::Held(file.into())))
+                })
+            } else {
+                fstatat(&directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).map(|found| {
+                    let directory = Arc::clone(&directory);
+                    let id = Identity::of(&found);
+                    (found, Access::Sought { directory, stem: self.stem.clone(), index, id })
+                })
+            };
+            let (found, access) = match found {
+                Ok(found) => found,
+                // There is no current file between a rotation and the next line, and one of the others is missing after a
+                // crash within a rotation.
+                Err(Errno::ENOENT) if !is_after_hole => {
+                    is_after_hole = true;
+                    continue;
+                }
                 Err(Errno::ENOENT) => break,
                 Err(error) => return Err(explained(error)),
             };
-            let metadata = file.metadata()?;
-            if metadata.is_file() {
-                readers.push((file, metadata.len()));
+            is_after_hole = false;
+            if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG {
+                let size = u64::try_from(found.st_size).unwrap_or(0);
+                readers.push(PastFile { size, access });
             }
         }
         Ok(readers)
@@ -348,12 +368,96 @@ impl Place {
     }
 }
 
+/// How a file of the past is opened: a pipe that somebody put there makes nobody wait.
+const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC).union(OFlag::O_NONBLOCK);
+
+/// One of a log's files as a reader found it: what is added to it later is not seen.
+#[derive(Debug)]
+pub(crate) struct PastFile {
+    size: u64,
+    access: Access,
+}
+
+#[derive(Debug)]
+enum Access {
+    Held(File),
+    /// It is at this index or, after rotations, at a higher one.
+    Sought {
+        directory: Arc<OwnedFd>,
+        stem: String,
+        index: u32,
+        id: Identity,
+    },
+}
+
+/// Tells an old file from every other one. Nobody writes to it any more, so that its time tells it from one that has its inode
+/// after it was deleted.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    device: libc::dev_t,
+    inode: libc::ino_t,
+    written: (i64, i64),
+}
+
+impl Identity {
+    fn of(found: &FileStat) -> Self {
+        Self { device: found.st_dev, inode: found.st_ino, written: (found.st_mtime, found.st_mtime_nsec) }
+    }
+}
+
+impl PastFile {
+    /// Takes an open file with its size.
+    #[cfg(test)]
+    pub(crate) fn held(file: File, size: u64) -> Self {
+        Self { size, access: Access::Held(file) }
+    }
+
+    /// Returns how many bytes it had.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Fills a buffer from an offset on.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::NotFound`] if a rotation has deleted it meanwhile.
+    pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match &self.access {
+            Access::Held(file) => file.read_exact_at(buffer, offset),
+            Access::Sought { directory, stem, index, id } => {
+                sought(directory, stem, *index, id)?.read_exact_at(buffer, offset)
+            }
+        }
+    }
+}
+
+/// Opens the file that was at an index.
+fn sought(directory: &OwnedFd, stem: &str, index: u32, id: &Identity) -> io::Result<File> {
+    let mut is_after_hole = false;
+    for index in index..MAX_READ {
+        match openat(directory, rotation::file_name(stem, index).as_str(), READ, Mode::empty()) {
+            Ok(file) if Identity::of(&fstat(&file)?) == *id => return Ok(file.into()),
+            Ok(_) => is_after_hole = false,
+            Err(Errno::ENOENT) if !is_after_hole => is_after_hole = true,
+            Err(Errno::ENOENT) => break,
+            Err(error) => return Err(explained(error)),
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
 /// Says what a refused symbolic link is, which the system calls "too many levels".
 fn explained(error: Errno) -> io::Error {
     match error {
         Errno::ELOOP => io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"),
         error => error.into(),
     }
+}
+
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| code == Some(*errno as i32))
 }
 
 impl Storage for Place {
@@ -389,15 +493,21 @@ impl Storage for Place {
     }
 
     fn truncate(&mut self, size: u64) -> io::Result<()> {
-        self.file().set_len(size)
+        let file = self.file();
+        // It may have been emptied by somebody else, and must not be filled up with zeros.
+        if file.metadata()?.len() > size { file.set_len(size) } else { Ok(()) }
     }
 
     fn rotate(&mut self, keep: u32) -> io::Result<()> {
         self.close();
         let directory = self.directory()?;
         let name = |index| rotation::file_name(&self.stem, index);
-        let exists = |index| fstatat(&directory, name(index).as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok();
-        for step in rotation::steps(keep, exists) {
+        let exists = |index| match fstatat(&directory, name(index).as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        };
+        for step in rotation::steps(keep, exists)? {
             let done = match step {
                 Step::Remove(index) => unlinkat(&directory, name(index).as_str(), UnlinkatFlags::NoRemoveDir),
                 Step::Shift(index) => renameat(
@@ -417,8 +527,13 @@ impl Storage for Place {
     }
 
     fn is_linked(&self) -> bool {
+        let Some(file) = &self.current else { return false };
+        let directory = match self.directory() {
+            Ok(directory) => directory,
+            // Without a descriptor to look with, the open file is all there is: it could not be opened again.
+            Err(error) => return is_want_of_descriptors(&error),
+        };
         // A moved file has a link as well; only its name tells that it is another one.
-        let (Some(file), Ok(directory)) = (&self.current, self.directory()) else { return false };
         let name = rotation::file_name(&self.stem, 0);
         let found = fstatat(&directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
         let ours = fstat(file);
@@ -658,6 +773,21 @@ mod tests {
         append(&mut file, "three", now + 2 * LOOK_AFTER);
         assert_eq!(read("group/web.log"), ["three"]);
         assert_eq!(file.dropped(), 0);
+    }
+
+    #[test]
+    fn a_file_that_somebody_emptied_is_not_filled_up_with_zeros() {
+        let root = tempfile::tempdir().unwrap();
+        let mut place = Place::new(&Root::new(root.path()), "web");
+        place.open().unwrap();
+        place.write(b"one\ntwo\n").unwrap();
+        let path = root.path().join("web.log");
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        place.write(b"three\nfo").unwrap();
+        place.truncate(14).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"three\nfo");
+        place.truncate(6).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
     }
 
     #[test]

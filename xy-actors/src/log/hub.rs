@@ -547,7 +547,11 @@ impl Log {
         let shared = Arc::clone(&self.inner.shared);
         let sent = match self.inner.engine.pump() {
             Ok(pump) => pump.note(shared, text.to_owned()),
-            Err(_) => false,
+            Err(error) => {
+                let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(log = self.name(), reason, "{error}; a line of ours is dropped");
+                false
+            }
         };
         if !sent {
             self.inner.shared.lock().dropped_lines += 1;

@@ -1,12 +1,11 @@
 //! Reads a log's files, across rotation and earlier runs of the host, with memory for one block.
 
-use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt as _;
 
 use memchr::{memchr, memrchr};
 
+use super::file::PastFile;
 use super::lines::MAX_LINE;
 use super::query::{Locator, LogQuery};
 use super::record::{LogLine, Record};
@@ -29,7 +28,7 @@ const BATCH_BYTES: usize = 256 << 10;
 pub(crate) struct Past {
     pub(crate) next: u64,
     /// Newest first, with the sizes they had.
-    pub(crate) files: Vec<(File, u64)>,
+    pub(crate) files: Vec<PastFile>,
 }
 
 /// A place in the files: how many newer files there are, and an offset.
@@ -48,10 +47,17 @@ pub(crate) struct Stretch {
     number: Option<u64>,
 }
 
+impl Stretch {
+    /// Returns the number of its first line, if it is known.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.number
+    }
+}
+
 impl Past {
     /// Finds the lines of a query; this blocks on the disk.
     pub(crate) fn locate(&self, query: &LogQuery) -> io::Result<Stretch> {
-        let newest = Place { file: 0, offset: self.files.first().map_or(0, |(_, size)| *size) };
+        let newest = Place { file: 0, offset: self.files.first().map_or(0, PastFile::size) };
         let oldest = Place { file: self.files.len().saturating_sub(1), offset: 0 };
         if query.is_plain() && query.tail.is_none() {
             return Ok(Stretch { from: oldest, to: newest, number: None });
@@ -68,7 +74,7 @@ impl Past {
         let query = LogQuery { tail: Some(wanted), ..LogQuery::default() };
         let mut locator = Locator::new(&query);
         self.visit_backwards(&mut |record, place| locator.see(record, place))?;
-        let to = Place { file: 0, offset: self.files.first().map_or(0, |(_, size)| *size) };
+        let to = Place { file: 0, offset: self.files.first().map_or(0, PastFile::size) };
         let from = locator.start.filter(|_| locator.found == wanted);
         Ok(from.map(|from| Stretch { from, to, number: Some(first) }))
     }
@@ -78,14 +84,18 @@ impl Past {
         &self,
         visit: &mut dyn FnMut(Record<'_>, Place) -> ControlFlow<()>,
     ) -> io::Result<()> {
-        for (index, (file, size)) in self.files.iter().enumerate() {
+        for (index, file) in self.files.iter().enumerate() {
             let read = |buffer: &mut [u8], at| file.read_exact_at(buffer, at);
-            let flow = backwards(*size, read, &mut |record, offset| match Record::parse(record) {
+            let flow = backwards(file.size(), read, &mut |record, offset| match Record::parse(record) {
                 Some(record) => visit(record, Place { file: index, offset }),
                 None => ControlFlow::Continue(()),
-            })?;
-            if flow.is_break() {
-                break;
+            });
+            match flow {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => break,
+                // It was deleted meanwhile, and with it all that are older.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -98,8 +108,8 @@ impl Past {
         while searched < SEARCHED && lines.len() < BATCH_LINES && bytes < BATCH_BYTES {
             let Place { file: index, offset } = stretch.from;
             let is_last = index == stretch.to.file;
-            let Some((file, size)) = self.files.get(index) else { break };
-            let end = if is_last { stretch.to.offset } else { *size };
+            let Some(file) = self.files.get(index) else { break };
+            let end = if is_last { stretch.to.offset } else { file.size() };
             if offset >= end {
                 if is_last || index == 0 {
                     break;
@@ -109,7 +119,17 @@ impl Past {
             }
             let left = |most: usize| usize::try_from(end - offset).map_or(most, |left| left.min(most));
             let mut block = vec![0; left(PIECE)];
-            file.read_exact_at(&mut block, offset)?;
+            match file.read_exact_at(&mut block, offset) {
+                Ok(()) => {}
+                // It was deleted meanwhile: whoever begins to read now finds what is left, too.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && stretch.number.is_none() && !is_last =>
+                {
+                    stretch.from = Place { file: index - 1, offset: 0 };
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
             if memchr(b'\n', &block).is_none() {
                 block.resize(left(BLOCK), 0);
                 file.read_exact_at(&mut block, offset)?;
@@ -191,7 +211,7 @@ mod tests {
         let file = |content: &&[u8]| {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(content).unwrap();
-            (file, content.len() as u64)
+            PastFile::held(file, content.len() as u64)
         };
         Past { next: 0, files: contents.iter().map(file).collect() }
     }

@@ -34,8 +34,8 @@ const TURN_READS: usize = 4;
 /// How many turns there are between two looks at events, requests and deadlines.
 const ROUND_TURNS: usize = 32;
 
-/// How often a pipe is read at most before it is closed: 1 MiB, the largest pipe an ordinary user can make.
-const FINAL_READS: usize = (1 << 20) / READ_SIZE;
+/// How much a pipe holds that cannot be asked: more than the largest that an ordinary user can make.
+const LARGEST_PIPE: usize = 1 << 20;
 
 /// How many notes wait for the thread at most.
 const MAX_NOTES: usize = 4_096;
@@ -290,6 +290,19 @@ fn enlarge(pipe: &File) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn enlarge(_pipe: &File) -> bool {
     false
+}
+
+/// Returns how much a pipe holds at most; its writer may have made it larger than any of ours.
+#[cfg(target_os = "linux")]
+fn capacity(pipe: &File) -> usize {
+    let size = fcntl(pipe.as_fd(), FcntlArg::F_GETPIPE_SZ).ok();
+    size.and_then(|size| usize::try_from(size).ok()).unwrap_or(LARGEST_PIPE)
+}
+
+/// Other systems do not say.
+#[cfg(not(target_os = "linux"))]
+fn capacity(_pipe: &File) -> usize {
+    LARGEST_PIPE
 }
 
 /// Tells the handles that the thread has ended, also when it panicked.
@@ -702,7 +715,10 @@ impl Worker {
 
     /// Reads what is in a pipe now, then closes it.
     fn exhaust(&mut self, token: Token) {
-        for _ in 0..FINAL_READS {
+        let Some(pipe) = self.pipes.get(&token) else { return };
+        // Once more, to see whether it has ended.
+        let reads = capacity(&pipe.file).div_ceil(READ_SIZE) + 1;
+        for _ in 0..reads {
             match self.read(token) {
                 Read::Bytes(_) => {}
                 Read::Empty => break,

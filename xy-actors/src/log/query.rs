@@ -2,10 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use regex::bytes::{Regex, RegexBuilder};
-
 use super::marker::Marker;
 use super::record::{LogLine, Record, Stream};
+use crate::process::readiness::{self, LogPattern};
 
 /// After so many lines in a row that are too old, the rest is taken to be older still.
 ///
@@ -31,9 +30,9 @@ pub struct LogQuery {
 
 /// A regular expression for lines, matched in time linear in their length.
 ///
-/// Its syntax is that of the `regex` crate, on bytes: classes such as `\w` and case are those of ASCII.
+/// Its syntax and what it matches are those of the [`LogPattern`] that proves readiness.
 #[derive(Debug, Clone)]
-pub struct LinePattern(Regex);
+pub struct LinePattern(LogPattern);
 
 /// Why a text is no [`LinePattern`].
 #[derive(Debug, Clone, thiserror::Error)]
@@ -41,7 +40,7 @@ pub struct LinePattern(Regex);
 pub struct PatternError {
     pattern: String,
     #[source]
-    source: regex::Error,
+    source: readiness::PatternError,
 }
 
 impl LinePattern {
@@ -51,8 +50,8 @@ impl LinePattern {
     ///
     /// [`PatternError`] if it is none, or if it is too large.
     pub fn new(pattern: &str) -> Result<Self, PatternError> {
-        let regex = RegexBuilder::new(pattern).unicode(false).size_limit(1 << 20).build();
-        regex.map(Self).map_err(|source| PatternError { pattern: pattern.to_owned(), source })
+        let compiled = LogPattern::new(pattern);
+        compiled.map(Self).map_err(|source| PatternError { pattern: pattern.to_owned(), source })
     }
 
     /// Returns whether it matches somewhere in a line.
@@ -218,10 +217,17 @@ mod tests {
     }
 
     #[test]
+    fn a_carriage_return_hides_no_end_of_a_line() {
+        assert!(LinePattern::new("done$").unwrap().matches(b"done\r"));
+    }
+
+    #[test]
     fn what_is_no_pattern_is_said() {
         for wrong in ["(", "*", "\\w{1000000}", "(?P<"] {
             let error = LinePattern::new(wrong).unwrap_err();
             assert!(error.to_string().contains(wrong));
+            let source = std::error::Error::source(&error).expect("says what is wrong").to_string();
+            assert!(!source.contains('\n'), "one line: {source}");
         }
         assert!(LinePattern::new("\\d+ caf\u{e9}").unwrap().matches("\u{ff}7 caf\u{e9}".as_bytes()));
     }

@@ -91,7 +91,11 @@ impl LogReader {
                         Ok((None, _)) => self.stage = self.after_the_past(),
                         Err(error) => {
                             tracing::warn!(log = self.log.name(), %error, "reading a log file failed");
+                            let first = stretch.number().unwrap_or(self.next);
                             self.stage = self.after_the_past();
+                            if first < self.next {
+                                return Some(vec![LogItem::Gap { first, last: self.next - 1 }]);
+                            }
                         }
                     }
                 }
@@ -176,4 +180,33 @@ async fn blocking<T: Send + 'static>(
     let (past, query) = (Arc::clone(past), Arc::clone(query));
     let read = tokio::task::spawn_blocking(move || read(&past, &query));
     read.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::super::file::PastFile;
+    use super::super::record::{Stamp, Stream};
+    use super::super::{LogHub, LogSettings};
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_that_cannot_be_read_any_more_are_a_gap() {
+        let mut records = Vec::new();
+        for number in 5..10 {
+            Stamp::at(0).record(Stream::Out, false, number.to_string().as_bytes(), &mut records);
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&records).unwrap();
+        let held = PastFile::held(file.try_clone().unwrap(), records.len() as u64);
+        let past = Past { next: 10, files: vec![held] };
+        let stretch = past.locate_number(7).unwrap().unwrap();
+        file.set_len(0).unwrap();
+        let log = LogHub::new(None).open("web", LogSettings::default()).unwrap();
+        let stage = Stage::Files(Arc::new(past), stretch);
+        let mut reader = LogReader { log, query: Arc::new(LogQuery::default()), stage, next: 10 };
+        assert_eq!(reader.next().await, Some(vec![LogItem::Gap { first: 7, last: 9 }]));
+        assert_eq!(reader.next().await, None);
+    }
 }

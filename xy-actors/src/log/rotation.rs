@@ -1,5 +1,7 @@
 //! When a log file is full and which files move where; pure.
 
+use std::ops::Range;
+
 use memchr::{memchr, memrchr};
 
 /// One change to the files of a log; index 0 is the current file, higher ones are older.
@@ -38,23 +40,39 @@ pub(crate) fn fitting(records: &[u8], size: u64, max_size: u64) -> usize {
 ///
 /// They begin at the old end, so that a crash between two of them loses nothing; the hole it leaves is used by the
 /// next rotation. Files beyond `keep`, left from a larger setting, are removed.
-pub(crate) fn steps(keep: u32, exists: impl Fn(u32) -> bool) -> Vec<Step> {
+///
+/// # Errors
+///
+/// The first error of `exists`: a file that was taken for missing would be overwritten by a younger one.
+pub(crate) fn steps<E>(keep: u32, exists: impl Fn(u32) -> Result<bool, E>) -> Result<Vec<Step>, E> {
     let keep = keep.max(1);
-    let surplus = (keep..u32::MAX).take_while(|index| exists(*index));
-    let mut steps: Vec<Step> = surplus.map(Step::Remove).collect();
-    steps.reverse();
+    let first_missing = |indices: Range<u32>| {
+        for index in indices {
+            if !exists(index)? {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    };
+    let surplus = keep..first_missing(keep..u32::MAX)?.unwrap_or(u32::MAX);
+    let mut steps: Vec<Step> = surplus.rev().map(Step::Remove).collect();
     if keep == 1 {
         steps.push(Step::Remove(0));
     } else {
-        let free = (1..keep - 1).find(|index| !exists(*index)).unwrap_or(keep - 1);
+        let free = first_missing(1..keep - 1)?.unwrap_or(keep - 1);
         steps.extend((0..free).rev().map(Step::Shift));
     }
-    steps
+    Ok(steps)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Returns the steps on a disk that can be looked at.
+    fn steps(keep: u32, exists: impl Fn(u32) -> bool) -> Vec<Step> {
+        super::steps(keep, |index| Ok::<_, ()>(exists(index))).unwrap()
+    }
 
     #[test]
     fn records_fill_a_file_up_to_its_size_and_are_never_cut() {
@@ -97,6 +115,14 @@ mod tests {
             steps(2, |index| index < 5),
             [Step::Remove(4), Step::Remove(3), Step::Remove(2), Step::Shift(0)]
         );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_looked_at_is_never_taken_for_missing() {
+        for (keep, unknown) in [(5, 2), (5, 1), (3, 3), (1, 1)] {
+            let exists = |index| if index == unknown { Err(index) } else { Ok(index < 4) };
+            assert_eq!(super::steps(keep, exists), Err(unknown), "{unknown} of {keep}");
+        }
     }
 
     #[test]

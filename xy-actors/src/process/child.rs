@@ -16,7 +16,7 @@ use super::{OsProcess, PortOwner, ProcessHost, ProcessSpec, Readiness, port};
 use crate::child::{
     Child, Reporter, Running, StartContext, StartError, StartErrorKind, StartFuture, Started,
 };
-use crate::log::{LogHub, LogSettings};
+use crate::log::{LogError, LogHub, LogSettings};
 use crate::supervisor::handover::{HandOverError, HandOverFuture, LiveState};
 
 /// How long a start waits for its port. Whoever is about to end, as the last of an earlier daemon's servers may be, lets go
@@ -100,7 +100,7 @@ impl Child for ProcessChild {
                     } else {
                         StartErrorKind::Failed
                     };
-                    StartError::new(kind, error)
+                    StartError::new(kind, error.told())
                 })?;
             log.mark_start(context.incarnation.get(), process.pid());
             let mut gate = match spec.readiness() {
@@ -126,7 +126,7 @@ impl Child for ProcessChild {
                         Some(watch) => log.attach_watched(incarnation, output.stdout, output.stderr, watch),
                         None => log.attach(incarnation, output.stdout, output.stderr),
                     };
-                    Some(attached.map_err(StartError::failed)?)
+                    Some(attached.map_err(unlogged)?)
                 }
                 None => None,
             };
@@ -198,6 +198,31 @@ impl Child for ProcessChild {
     }
 }
 
+/// Its output cannot be read, so that it is killed again.
+fn unlogged(error: LogError) -> StartError {
+    match error {
+        LogError::Watch { ref source, .. } | LogError::Start(ref source) => {
+            let kind = match source.raw_os_error() {
+                // No disk is meant: it is the room for watches.
+                Some(libc::ENOSPC) => StartErrorKind::ResourceShortage,
+                _ => kind_of(source),
+            };
+            StartError::new(kind, format!("{error}: {source}"))
+        }
+        error => StartError::failed(error),
+    }
+}
+
+/// Returns whether a call failed for want of a resource, so that a later try may succeed.
+fn kind_of(error: &io::Error) -> StartErrorKind {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS) => {
+            StartErrorKind::ResourceShortage
+        }
+        _ => StartErrorKind::Failed,
+    }
+}
+
 /// Binds the socket on which the child tells how it is, if it is to.
 fn notify_socket(spec: &ProcessSpec, host: &ProcessHost) -> Result<Option<NotifySocket>, StartError> {
     let is_wanted = spec.watchdog.is_some() || spec.ready == Some(Readiness::Notify { fd: None });
@@ -205,13 +230,7 @@ fn notify_socket(spec: &ProcessSpec, host: &ProcessHost) -> Result<Option<Notify
         return Ok(None);
     }
     let refuse = |place: &str, error: io::Error| {
-        let kind = match error.raw_os_error() {
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
-                StartErrorKind::ResourceShortage
-            }
-            _ => StartErrorKind::Failed,
-        };
-        StartError::new(kind, format!("no notification socket {place}: {error}"))
+        StartError::new(kind_of(&error), format!("no notification socket {place}: {error}"))
     };
     // Another user cannot enter our directory.
     #[cfg(target_os = "linux")]
@@ -338,5 +357,24 @@ impl Running for RunningProcess {
 impl Drop for RunningProcess {
     fn drop(&mut self) {
         self.tell(ProcessMessage::Kill);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_that_cannot_be_watched_is_told_with_the_cause_and_costs_no_budget_where_room_is_wanting() {
+        for (errno, kind) in [
+            (libc::ENOSPC, StartErrorKind::ResourceShortage),
+            (libc::ENOMEM, StartErrorKind::ResourceShortage),
+            (libc::EPERM, StartErrorKind::Failed),
+        ] {
+            let source = io::Error::from_raw_os_error(errno);
+            let expected = format!("watching the output of `web` failed: {source}");
+            let error = unlogged(LogError::Watch { name: "web".into(), source });
+            assert_eq!((error.kind, error.cause.to_string()), (kind, expected));
+        }
     }
 }

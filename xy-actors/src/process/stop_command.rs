@@ -31,7 +31,7 @@ const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 /// Why a stop command did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StopCommandError {
-    #[error(transparent)]
+    #[error("{}", .0.told())]
     Spawn(#[from] SpawnError),
     #[error("it ended with code {0}")]
     Code(i32),

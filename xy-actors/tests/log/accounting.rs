@@ -10,10 +10,10 @@ use std::thread;
 use std::time::Instant;
 
 use xy_actors::log::{
-    Cursor, DRAIN_GRACE, HubState, LogFollower, LogHub, LogItem, LogLine, LogQuery, LogSettings, Stream,
+    Cursor, HubState, LogFollower, LogHub, LogItem, LogLine, LogQuery, LogSettings, Stream,
 };
 
-use crate::{attach, read_files, soon, text};
+use crate::{attach, read_files, read_to_end, soon, text};
 
 const SERVERS: usize = 8;
 const RESTARTS: u64 = 6;
@@ -120,7 +120,7 @@ async fn every_line_is_there_once_through_rotation_crash_restart_hand_over_and_s
             tokio::task::spawn_blocking(|| writer.join().unwrap()).await.unwrap();
         }
         for attachment in attachments {
-            assert!(!soon(attachment.drain(DRAIN_GRACE)).await.held);
+            read_to_end(attachment).await;
         }
         for name in &names {
             hub.open(name, settings).unwrap().mark_exit(incarnation, 1, "killed");

@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::Write as _;
 
-use xy_actors::log::{Cursor, DRAIN_GRACE, LogHub, LogItem, Stream};
+use xy_actors::log::{Cursor, LogHub, LogItem, Stream};
 
-use crate::{ample, attach, number, read_files, soon, text, until, write_numbers};
+use crate::{ample, attach, number, read_files, read_to_end, soon, text, until, write_numbers};
 
 #[tokio::test]
 async fn an_unwritable_directory_drops_from_the_file_only_and_recovery_says_how_many() {
@@ -38,7 +38,7 @@ async fn an_unwritable_directory_drops_from_the_file_only_and_recovery_says_how_
     })
     .await;
     drop(err);
-    soon(attachment.drain(DRAIN_GRACE)).await;
+    read_to_end(attachment).await;
     let health = log.health();
     assert_eq!(health.lines, written);
     let lines = read_files(&logs, "group/web");

@@ -4,9 +4,11 @@ use std::io::{ErrorKind, Write as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use xy_actors::log::{Cursor, DRAIN_GRACE, LogItem, LogSettings};
+use xy_actors::log::{Cursor, DRAIN_GRACE, Drained, LogHub, LogItem, LogSettings, Stream};
 
-use crate::{DEADLINE, ample, attach, in_memory, number, soon, text, until, write_numbers};
+use crate::{
+    DEADLINE, ample, attach, in_memory, number, read_files, read_to_end, soon, text, until, write_numbers,
+};
 
 #[tokio::test]
 async fn a_pipe_that_somebody_else_holds_is_read_for_the_grace_and_closed() {
@@ -40,7 +42,7 @@ async fn the_marker_of_an_exit_is_added_by_itself_though_it_wakes_nobody() {
     for incarnation in 1..=20 {
         let (attachment, out, err) = attach(&log, incarnation);
         drop((out, err));
-        assert!(!soon(attachment.drain(DRAIN_GRACE)).await.held);
+        read_to_end(attachment).await;
         log.mark_exit(incarnation, 7, "exit code 0");
         // Nothing else happens that the log thread could hear of.
         until("the marker is there", || log.health().lines == incarnation).await;
@@ -110,6 +112,60 @@ async fn a_large_pipe_is_emptied_although_the_deadline_has_passed() {
     assert!(soon(attachment.drain(Duration::ZERO)).await.held);
     assert_eq!(log.health().lines, 1_000);
     drop((out, err));
+}
+
+/// Only Linux has pipes whose writer can make them as large as it likes.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_pipe_of_any_size_that_has_ended_is_read_to_its_end_and_held_by_nobody() {
+    use nix::fcntl::{FcntlArg, fcntl};
+
+    for size in [64 << 10, 1 << 20, 4 << 20] {
+        let hub = LogHub::new(None);
+        let log = hub.open("web", ample()).unwrap();
+        let (stdout, mut out) = std::io::pipe().unwrap();
+        let (stderr, err) = std::io::pipe().unwrap();
+        if fcntl(&out, FcntlArg::F_SETPIPE_SZ(size)).is_err() {
+            println!("skipped: a pipe of {size} bytes takes a privilege");
+            continue;
+        }
+        let lines = size as u64 / 1_024;
+        for number in 0..lines {
+            writeln!(out, "{number:01023}").unwrap();
+        }
+        drop((out, err));
+        // The thread hears of all of it at once, and has not had time for this pipe when its time is over.
+        let still = soon(hub.hand_over()).await.unwrap();
+        let others: Vec<_> = (0..40)
+            .map(|other| attach(&hub.open(&format!("other-{other}"), LogSettings::default()).unwrap(), 1))
+            .collect();
+        let attachment = log.attach(1, stdout.into(), stderr.into()).unwrap();
+        let (drained, ()) = tokio::join!(soon(attachment.drain(Duration::ZERO)), async { drop(still) });
+        assert_eq!(drained, Drained::default());
+        assert!(log.tail(usize::MAX).iter().map(number).eq(0..lines), "{size}");
+        drop(others);
+    }
+}
+
+#[tokio::test]
+async fn a_log_thread_that_stands_still_is_not_waited_for_and_loses_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let hub = LogHub::new(Some(root.path().to_owned()));
+    let log = hub.open("web", ample()).unwrap();
+    let (attachment, out, err) = attach(&log, 1);
+    drop(err);
+    let still = soon(hub.hand_over()).await.unwrap();
+    write_numbers(out, 0..5_000).join().unwrap();
+    let drained = soon(attachment.drain(Duration::ZERO)).await;
+    assert!(drained.stalled && !drained.held);
+    log.mark_exit(1, 7, "exit code 0");
+    assert_eq!(log.health().lines, 0);
+    drop(still);
+    until("all of it is there", || log.health().lines == 5_001).await;
+    soon(hub.flush()).await;
+    let lines = read_files(root.path(), "web");
+    assert_eq!(lines.len(), 5_001);
+    assert!(lines.iter().filter(|line| line.stream == Stream::Out).map(number).eq(0..5_000));
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 
 use std::io::Write as _;
 
-use xy_actors::log::{Cursor, DRAIN_GRACE, LogError, LogFollower, LogHub, LogItem, LogSettings};
+use xy_actors::log::{Cursor, LogError, LogFollower, LogHub, LogItem, LogSettings};
 
-use crate::{ample, attach, in_memory, number, soon, text, write_numbers};
+use crate::{ample, attach, in_memory, number, read_to_end, soon, text, write_numbers};
 
 const FLOOD: u64 = 1_000_000;
 
@@ -66,7 +66,7 @@ async fn followers_that_never_read_hold_up_nobody_and_cost_no_memory() {
     drop(err);
     let writer = write_numbers(out, 0..FLOOD);
     tokio::task::spawn_blocking(|| writer.join().unwrap()).await.unwrap();
-    assert!(!soon(attachment.drain(DRAIN_GRACE)).await.held);
+    read_to_end(attachment).await;
     assert_eq!(log.health().lines, FLOOD);
     let held: usize = log.tail(usize::MAX).iter().map(|line| line.bytes.len() + 1).sum();
     assert!(held <= 64 << 10);
@@ -159,7 +159,7 @@ async fn closing_a_log_delivers_the_rest_and_then_the_end() {
     assert!(matches!(&items[..], [LogItem::Line(line)] if text(line) == "last words" && line.partial));
     assert_eq!(soon(follower.next()).await, None);
     assert_eq!(soon(log.follow(Cursor::Now).next()).await, None);
-    assert!(!soon(attachment.drain(DRAIN_GRACE)).await.stalled);
+    read_to_end(attachment).await;
 
     let (stdout, _) = std::io::pipe().unwrap();
     let (stderr, _) = std::io::pipe().unwrap();

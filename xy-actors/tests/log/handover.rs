@@ -6,11 +6,10 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
 use xy_actors::log::{
-    Attachment, Cursor, DRAIN_GRACE, HubState, LineWatch, Log, LogError, LogHub, LogItem, LogSettings,
-    StateError, Stream,
+    Attachment, Cursor, HubState, LineWatch, Log, LogError, LogHub, LogItem, LogSettings, StateError, Stream,
 };
 
-use crate::{DEADLINE, ample, attach, number, read_files, soon, text};
+use crate::{ample, attach, number, read_files, read_to_end, soon, text};
 
 /// Writes the numbers of a range as lines, in pieces that end anywhere within them; the last piece when `go` is dropped.
 fn write_in_pieces(
@@ -124,7 +123,7 @@ async fn the_beginning_of_a_line_and_all_numbers_and_settings_go_along() {
         ControlFlow::Continue(())
     }));
     let again = hub.open("group/web", settings).unwrap();
-    assert!(!soon(taken.drain(DRAIN_GRACE)).await.held);
+    read_to_end(taken).await;
     let lines = again.tail(9);
     let expected = [(0, "one"), (1, "a remark"), (2, "two, first half"), (3, "last")];
     assert!(lines.iter().map(|line| (line.number, text(line))).eq(expected));
@@ -151,7 +150,7 @@ async fn a_hub_whose_successor_does_not_come_goes_on() {
     log.note("noted meanwhile");
     drop(standing);
     drop(out);
-    assert!(!soon(attachment.drain(DRAIN_GRACE)).await.held);
+    read_to_end(attachment).await;
     let mut lines: Vec<_> = log.tail(9).iter().map(|line| text(line).to_owned()).collect();
     lines.sort();
     assert_eq!(lines, ["meanwhile", "noted meanwhile"]);
@@ -197,7 +196,7 @@ async fn fill(hub: &LogHub, log: &Log, begin: u64) -> u64 {
         let lines: String = (begin..end).map(|number| format!("{number}\n")).collect();
         lines.as_bytes().chunks(1_000).for_each(|piece| out.write_all(piece).unwrap());
     });
-    assert!(!soon(attachment.drain(DEADLINE)).await.held);
+    read_to_end(attachment).await;
     writer.join().unwrap();
     hub.flush().await;
     end
@@ -289,6 +288,6 @@ async fn a_successor_that_fails_leaves_everything_to_the_next_one() {
     let (hub, mut attachments) = LogHub::take_up(None, state, descriptors).unwrap();
     assert_held(&hub.open("a", settings).unwrap(), end, settings);
     drop((out, err));
-    assert!(!soon(attachments.pop().unwrap().drain(DEADLINE)).await.held);
+    read_to_end(attachments.pop().unwrap()).await;
     assert_eq!(text(&hub.open("z", settings).unwrap().tail(1)[0]), "unread");
 }

@@ -10,12 +10,12 @@ mod output;
 mod past;
 mod watch;
 
-use std::io::{PipeWriter, Write as _};
+use std::io::{ErrorKind, PipeWriter, Write as _};
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use xy_actors::log::{Attachment, Log, LogHub, LogLine, LogSettings};
+use xy_actors::log::{Attachment, Drained, Log, LogHub, LogLine, LogSettings};
 
 /// The one limit for everything that is awaited; reaching it means failure.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -57,6 +57,11 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("it took too long")
 }
 
+/// Reads pipes whose writers are gone to their end, however long that takes here.
+async fn read_to_end(attachment: Attachment) {
+    assert_eq!(soon(attachment.drain(DEADLINE)).await, Drained::default());
+}
+
 /// Asks again and again until the answer is yes, or fails.
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
@@ -74,7 +79,11 @@ fn read_files(root: &Path, name: &str) -> Vec<LogLine> {
         0 => root.join(format!("{name}.log")),
         _ => root.join(format!("{name}.log.{index}")),
     };
-    let files: Vec<Vec<u8>> = (0..).map_while(|index| std::fs::read(path(index)).ok()).collect();
+    let read = |index| match std::fs::read(path(index)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        read => Some(read.unwrap()),
+    };
+    let files: Vec<Vec<u8>> = (0..).map_while(read).collect();
     let mut lines = Vec::new();
     for file in files.iter().rev() {
         let records = file.strip_suffix(b"\n").expect("a file ends with a newline");

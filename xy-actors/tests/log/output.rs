@@ -5,9 +5,9 @@ use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use xy_actors::log::{DRAIN_GRACE, LogError, LogHub, LogSettings, MAX_LINE, Stream};
+use xy_actors::log::{LogError, LogHub, LogSettings, MAX_LINE, Stream};
 
-use crate::{ample, attach, in_memory, number, read_files, soon, text, until, write_numbers};
+use crate::{ample, attach, in_memory, number, read_files, read_to_end, soon, text, until, write_numbers};
 
 #[tokio::test]
 async fn every_byte_value_reaches_file_and_memory_unchanged_and_ends_nothing() {
@@ -19,7 +19,7 @@ async fn every_byte_value_reaches_file_and_memory_unchanged_and_ends_nothing() {
     out.write_all(&[&every[..], b"\n", &[0xff, 0xfe], b"\n\0\nafter\n"].concat()).unwrap();
     err.write_all(b"error\r\n").unwrap();
     drop((out, err));
-    assert!(!soon(attachment.drain(DRAIN_GRACE)).await.held);
+    read_to_end(attachment).await;
 
     let expected: [&[u8]; 4] = [&every, &[0xff, 0xfe], b"\0", b"after"];
     let held = log.tail(100);
@@ -45,7 +45,7 @@ async fn the_last_line_without_a_newline_is_kept_and_never_meets_the_next_incarn
         assert_eq!(attachment.incarnation(), incarnation);
         write!(out, "start\n{last}").unwrap();
         drop((out, err));
-        soon(attachment.drain(DRAIN_GRACE)).await;
+        read_to_end(attachment).await;
     }
     let expected = [("start", false), ("half a li", true), ("start", false), ("again", true)];
     for lines in [log.tail(9), read_files(root.path(), "web")] {
@@ -70,7 +70,7 @@ async fn an_endless_line_is_cut_and_memory_stays_bounded() {
     });
     drop(err);
     writer.join().unwrap();
-    soon(attachment.drain(DRAIN_GRACE)).await;
+    read_to_end(attachment).await;
     assert_eq!((log.health().lines, log.health().bytes), ((TOTAL / MAX_LINE) as u64, TOTAL as u64));
     let held = log.tail(usize::MAX);
     assert!(held.iter().all(|line| line.partial && line.bytes.len() == MAX_LINE));
@@ -90,7 +90,7 @@ async fn many_small_rotations_neither_tear_nor_drop_nor_reorder() {
         let to = from + LINES / 4;
         let writers = [write_numbers(out, from..to), write_numbers(err, from..to)];
         writers.into_iter().for_each(|writer| writer.join().unwrap());
-        assert!(!soon(attachment.drain(DRAIN_GRACE)).await.held);
+        read_to_end(attachment).await;
         from = to;
     }
     let health = log.health();
@@ -136,7 +136,7 @@ async fn notes_are_lines_of_their_own_stream_in_order() {
     let (attachment, mut out, err) = attach(&log, 1);
     out.write_all(b"hello").unwrap();
     drop((out, err));
-    soon(attachment.drain(DRAIN_GRACE)).await;
+    read_to_end(attachment).await;
     log.note("exited");
     soon(hub.flush()).await;
     let lines = log.tail(9);
@@ -212,7 +212,7 @@ async fn a_thousand_servers_that_write_at_once_all_have_their_lines_in_memory_an
     tokio::task::spawn_blocking(|| writing.join().unwrap()).await.unwrap();
     for (server, attachment) in (0..).zip(attachments) {
         let log = attachment.log().clone();
-        assert!(!soon(attachment.drain(DRAIN_GRACE)).await.held);
+        read_to_end(attachment).await;
         for lines in [log.tail(usize::MAX), read_files(root.path(), &name(server))] {
             for stream in [Stream::Out, Stream::Err] {
                 assert!(

@@ -2,11 +2,9 @@
 
 use std::io::Write as _;
 
-use xy_actors::log::{
-    Cursor, DRAIN_GRACE, LinePattern, Log, LogHub, LogItem, LogLine, LogQuery, LogSettings, Stream,
-};
+use xy_actors::log::{Cursor, LinePattern, Log, LogHub, LogItem, LogLine, LogQuery, LogSettings, Stream};
 
-use crate::{ample, attach, number, soon, text, write_numbers};
+use crate::{ample, attach, number, read_to_end, soon, text, write_numbers};
 
 fn tail(n: usize) -> LogQuery {
     LogQuery { tail: Some(n), ..LogQuery::default() }
@@ -34,7 +32,7 @@ async fn output_of_an_earlier_run_is_shown_and_followed_without_a_hole() {
     let (attachment, out, err) = attach(&log, 1);
     drop(err);
     write_numbers(out, 0..5_000).join().unwrap();
-    soon(attachment.drain(DRAIN_GRACE)).await;
+    read_to_end(attachment).await;
 
     let hub = LogHub::new(Some(root.path().to_owned()));
     let log = hub.open("web", settings).unwrap();
@@ -58,7 +56,7 @@ async fn output_of_an_earlier_run_is_shown_and_followed_without_a_hole() {
     writer.join().unwrap();
     writeln!(err, "last").unwrap();
     drop(err);
-    soon(attachment.drain(DRAIN_GRACE)).await;
+    read_to_end(attachment).await;
     let lines = read(&log, tail(2)).await;
     assert_eq!(text(&lines[1]), "last");
     assert_eq!(lines[1].number + 1, log.health().lines);
@@ -85,7 +83,7 @@ async fn a_reader_behind_what_memory_holds_goes_on_in_the_files_line_by_line() {
         }
     }
     writer.join().unwrap();
-    soon(attachment.drain(DRAIN_GRACE)).await;
+    read_to_end(attachment).await;
     assert!(matches!(soon(plain.next()).await.unwrap()[0], LogItem::Gap { first: 0, .. }));
 }
 
@@ -100,7 +98,7 @@ async fn files_that_do_not_hold_it_either_leave_a_gap() {
     let (attachment, out, err) = attach(&log, 1);
     drop(err);
     write_numbers(out, 0..10_000).join().unwrap();
-    soon(attachment.drain(DRAIN_GRACE)).await;
+    read_to_end(attachment).await;
     let items = soon(reader.next()).await.unwrap();
     let LogItem::Gap { first: 0, last } = items[0] else { panic!("{:?}", items[0]) };
     assert!(matches!(&items[1], LogItem::Line(line) if line.number == last + 1));
@@ -118,7 +116,7 @@ async fn the_previous_incarnation_and_matches_are_found_across_rotated_files_and
             drop(err);
             let first = u64::from(incarnation) * 1_000;
             write_numbers(out, first..first + 200).join().unwrap();
-            soon(attachment.drain(DRAIN_GRACE)).await;
+            read_to_end(attachment).await;
             log.mark_exit(u64::from(incarnation), incarnation + 40, "exit code 1");
         }
         soon(hub.flush()).await;
@@ -146,6 +144,69 @@ async fn the_previous_incarnation_and_matches_are_found_across_rotated_files_and
             let items = soon(reader.next()).await.unwrap();
             assert!(matches!(&items[..], [LogItem::Line(line)] if text(line) == expected));
         }
+    }
+}
+
+/// Writes numbers through pipes of their own; files of 1,000 bytes hold some 30 of them.
+async fn write_more(log: &Log, numbers: std::ops::Range<u64>) {
+    let (attachment, out, err) = attach(log, 1);
+    drop(err);
+    write_numbers(out, numbers).join().unwrap();
+    read_to_end(attachment).await;
+}
+
+#[tokio::test]
+async fn hundreds_of_rotated_files_are_read_and_a_hole_among_them_hides_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let hub = LogHub::new(Some(root.path().to_owned()));
+    let settings = LogSettings { max_size: 1_000, keep: 1_000, buffer: 1_000, ..LogSettings::default() };
+    let log = hub.open("web", settings).unwrap();
+    write_more(&log, 0..8_000).await;
+    let files = std::fs::read_dir(root.path()).unwrap().count() as u64;
+    assert!(files > 200, "{files}");
+    assert!(read(&log, LogQuery::default()).await.iter().map(number).eq(0..8_000));
+    let pattern = Some(LinePattern::new("000$").unwrap());
+    let found = read(&log, LogQuery { pattern, ..LogQuery::default() }).await;
+    assert!(found.iter().map(number).eq((1..8).map(|thousand| thousand * 1_000)));
+
+    // As after a crash within a rotation, which the next one repairs.
+    for hole in [150, 3] {
+        let path = |index| root.path().join(format!("web.log.{index}"));
+        for index in (hole..2 * files).rev().filter(|index| path(*index).exists()) {
+            std::fs::rename(path(index), path(index + 1)).unwrap();
+        }
+        let held = read(&log, LogQuery::default()).await;
+        assert!(held.iter().map(number).eq(0..held.len() as u64), "{hole}");
+        let next = held.len() as u64;
+        assert!(next >= 8_000, "{hole}: {next}");
+        write_more(&log, next..next + 60).await;
+        assert!(path(hole).exists());
+    }
+}
+
+#[tokio::test]
+async fn what_is_rotated_while_it_is_read_is_read_once_and_what_is_deleted_is_left_out() {
+    for (keep, is_all) in [(1_000, true), (120, false)] {
+        let root = tempfile::tempdir().unwrap();
+        let hub = LogHub::new(Some(root.path().to_owned()));
+        let settings = LogSettings { max_size: 1_000, keep, buffer: 1_000, ..LogSettings::default() };
+        let log = hub.open("web", settings).unwrap();
+        write_more(&log, 0..3_500).await;
+        assert!(read(&log, LogQuery::default()).await.iter().map(number).eq(0..3_500), "all are kept");
+        let mut reader = soon(log.read(LogQuery::default())).await;
+        let (mut numbers, mut more) = (Vec::new(), 3_500);
+        loop {
+            write_more(&log, more..more + 700).await;
+            more += 700;
+            let Some(items) = soon(reader.next()).await else { break };
+            for item in items {
+                let LogItem::Line(line) = item else { panic!("nothing is missing: {item:?}") };
+                numbers.push(number(&line));
+            }
+        }
+        let first = numbers[0];
+        assert_eq!(first == 0, is_all, "{first}");
+        assert!(numbers.iter().copied().eq(first..3_500), "what came later is not its affair");
     }
 }
 

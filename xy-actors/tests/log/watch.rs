@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 
 use tokio::sync::{mpsc, oneshot};
-use xy_actors::log::{Attachment, DRAIN_GRACE, LineWatch, Log, LogSettings, Stream};
+use xy_actors::log::{Attachment, LineWatch, Log, LogSettings, Stream};
 
-use crate::{attach, in_memory, soon, write_numbers};
+use crate::{attach, in_memory, read_to_end, soon, write_numbers};
 
 /// Attaches new pipes with a watch and returns their write ends.
 fn attach_watched(
@@ -49,7 +49,7 @@ async fn a_watch_sees_every_line_of_its_incarnation_and_of_no_other() {
     err.write_all(b"first\nla").unwrap();
     err.write_all(b"st").unwrap();
     drop(err);
-    soon(attachment.drain(DRAIN_GRACE)).await;
+    read_to_end(attachment).await;
     let (numbers, errors) = soon(counts).await.unwrap();
     assert_eq!(errors, [(b"first".to_vec(), false), (b"last".to_vec(), true)]);
     assert_eq!(numbers, LINES);
@@ -69,7 +69,7 @@ async fn a_watch_that_has_seen_enough_or_panics_is_dropped_and_the_log_goes_on()
         let (attachment, mut out, err) = attach_watched(&log, 1, watch);
         out.write_all(b"one\ntwo\nthree").unwrap();
         drop((out, err));
-        soon(attachment.drain(DRAIN_GRACE)).await;
+        read_to_end(attachment).await;
         assert_eq!(soon(called.recv()).await, Some(b"one".to_vec()));
         assert_eq!(soon(called.recv()).await, None);
     }

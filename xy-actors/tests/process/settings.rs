@@ -231,9 +231,13 @@ async fn what_the_system_does_not_grant_is_told_by_name_and_leaves_nothing() {
         spec.settings.oom_score_adj = Some(5000);
     })
     .await;
-    refuse(SpawnErrorKind::InputUnavailable, "standard input `/no/such` cannot be opened", &|spec| {
-        spec.settings.stdin = Stdin::File("/no/such".into());
-    })
+    refuse(
+        SpawnErrorKind::InputUnavailable,
+        "standard input `/no/such` does not exist: create it",
+        &|spec| {
+            spec.settings.stdin = Stdin::File("/no/such".into());
+        },
+    )
     .await;
     refuse(SpawnErrorKind::InputUnavailable, "standard input `/tmp` is a directory", &|spec| {
         spec.settings.stdin = Stdin::File("/tmp".into());
@@ -402,7 +406,7 @@ async fn an_environment_file_that_cannot_be_used_is_told_with_its_line_and_witho
     chmod(&path("sticky"), 0o1777);
     nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRUSR).expect("made");
     for (name, problem) in [
-        ("absent", "` cannot be read"),
+        ("absent", "` does not exist: create it, or put `-` before"),
         ("malformed", "`, line 2: expected `KEY=VALUE`"),
         ("bad_key", "environment variable \"XY_INSTANCE\" is set by the process host itself"),
         ("shared", "` is writable by everybody; `chmod o-w "),

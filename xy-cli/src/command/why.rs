@@ -3,6 +3,7 @@
 use xy_daemon::protocol::method::{PastExit, Why, WhyParams, WhyResult};
 
 use super::list;
+use super::operation::processes;
 use crate::args::WhyArgs;
 use crate::error::{CommandError, exit_code};
 use crate::output::text::{neutral, neutral_line};
@@ -85,6 +86,9 @@ fn write_exit(
     let ran = ran.map(|ms| format!(" after {}", lasted(ms))).unwrap_or_default();
     let next = exit.next.as_deref().map(|next| format!("; {}", neutral(next))).unwrap_or_default();
     output.line(&format!("{at}  {what}{ran}: {}{next}", neutral(&exit.cause)))?;
+    if !exit.killed.is_empty() {
+        output.line(&format!("  had to be killed: {}", processes(&exit.killed)))?;
+    }
     for line in &exit.lines {
         output.line(&format!("  | {}", neutral_line(line)))?;
     }

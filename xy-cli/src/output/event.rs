@@ -134,7 +134,11 @@ fn stopped(facts: Facts) -> (String, Style) {
 /// Says how something ended and what happens next: `exited: signal 9 (SIGKILL); restart 1 of 5 in 1.0 s`.
 fn fate(what: &str, facts: Facts) -> String {
     let next = next(&facts);
+    let killed = killed(&facts.killed);
     let mut text = with(what, facts.cause.or(facts.message));
+    if let Some(killed) = killed {
+        text.push_str(&format!("; had to be killed: {killed}"));
+    }
     if let Some(next) = next {
         text.push_str("; ");
         text.push_str(&next);
@@ -240,6 +244,11 @@ mod tests {
                 "exited: exit code 1; stays down",
             ),
             ("child_exited", json!({"next": "restart", "delay_ms": 0}), "exited; restart now"),
+            (
+                "child_exited",
+                json!({"cause": "exit code 1", "next": "rest", "killed": [{"pid": 7, "command": "sleep 9"}]}),
+                "exited: exit code 1; had to be killed: 7 (sleep 9); stays down",
+            ),
             (
                 "child_stopped",
                 json!({"clean": false, "killed": [{"pid": 7, "command": "sleep 9"}]}),

@@ -118,6 +118,8 @@ fn an_invalid_configuration_has_its_own_exit_code() {
     let daemon = Daemon::start();
     daemon.refuse::<Reload>(RpcError::new(ErrorKind::ConfigInvalid, "`xyd.ron` is invalid"));
     daemon.xyctl(&["reload"]).is(3, "", "error: `xyd.ron` is invalid\n");
+    daemon.refuse::<Status>(RpcError::new(ErrorKind::ConfigInvalid, "web.ron: one\nweb.ron: two"));
+    daemon.xyctl(&["status", "web"]).is(3, "", "error: web.ron: one\nerror: web.ron: two\n");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use xy_actors::log::{LogItem, LogQuery, Stream};
 use xy_actors::policy::State;
 use xy_actors::supervisor::OperationError;
 
-use super::{Control, Trouble, gone};
+use super::{Control, Trouble, gone, killed};
 use crate::history::{Entry, ExitEntry};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::method::{Asked, PastExit, ServerSummary, WhyResult};
@@ -62,6 +62,7 @@ impl Control {
                 exit: end.report.exit,
                 cause: end.report.to_string(),
                 next: end.next.map(words),
+                killed: killed(&name, &end.report.killed).processes,
                 lines,
             });
         }

@@ -25,9 +25,11 @@ pub(super) fn next(child: &ChildInfo) -> Option<String> {
     }
     match child.state {
         State::Failed => Some("gave up; `start` tries again".to_owned()),
-        State::Starting | State::Restarting => {
-            child.waits_for.as_ref().map(|what| format!("waiting for {what}"))
-        }
+        State::Starting | State::Restarting => child.waits_for.as_ref().map(|what| match child.pid {
+            // What is said of a process that runs is why it does not count as ready.
+            Some(_) => format!("waiting to be ready: {what}"),
+            None => format!("waiting for {what}"),
+        }),
         State::Running if !child.ready => child.waits_for.as_ref().map(|what| format!("not ready: {what}")),
         _ => None,
     }

@@ -751,6 +751,9 @@ pub struct PastExit {
     /// What followed, in words; `None` after a stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// The processes of its tree that had to be killed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub killed: Vec<KilledProcess>,
     /// The last lines it wrote, as far as the log still has them, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<String>,

@@ -33,7 +33,7 @@ fn the_smallest_file_has_every_default() {
     assert_eq!(server.name, "web");
     assert!(server.source.ends_with("servers/web.ron"));
     assert_eq!(
-        server.child,
+        *server.child,
         ChildSpec {
             restart: RestartType::Transient,
             shutdown: Shutdown::Timeout(Duration::from_secs(10)),
@@ -121,7 +121,7 @@ fn every_key_is_read() {
         }
     );
     assert_eq!(
-        server.child,
+        *server.child,
         ChildSpec {
             restart: RestartType::Permanent,
             shutdown: Shutdown::Timeout(Duration::from_secs(3)),
@@ -392,7 +392,10 @@ fn the_commented_examples_name_every_key_and_parse() {
     // The examples say that they show the defaults.
     assert_eq!(config.settings, Settings::default());
     let search = &config.servers["search"];
-    assert_eq!(search.child, ChildSpec { id: "search".into(), ..web("Process(command: \"a\")").child });
+    assert_eq!(
+        *search.child,
+        ChildSpec { id: "search".into(), ..(*web("Process(command: \"a\")").child).clone() }
+    );
     assert_eq!(search.log, LogSettings::default());
     // The parser's own lists of keys are the reference.
     for (name, probe, file) in [

@@ -208,7 +208,7 @@ fn at_boot_the_first_by_name_gets_a_port_that_two_want() {
     assert_eq!(config.servers.keys().collect::<Vec<_>>(), ["a", "c"]);
     assert_eq!(
         errors(&config),
-        "servers/b.ron: port: port 8421 belongs to server `a`; give one of them another port"
+        "servers/b.ron:1:29: port: port 8421 belongs to server `a`; give one of them another port"
     );
 }
 

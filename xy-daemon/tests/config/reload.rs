@@ -180,7 +180,7 @@ fn a_running_server_keeps_its_port_against_an_earlier_name() {
     assert_eq!(rejected(&plan), ["a"]);
     assert_eq!(
         plan.rejected[0].errors[0].to_string(),
-        "servers/a.ron: port: port 8421 belongs to server `b`; give one of them another port"
+        "servers/a.ron:1:29: port: port 8421 belongs to server `b`; give one of them another port"
     );
 }
 

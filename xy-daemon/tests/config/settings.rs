@@ -193,7 +193,7 @@ fn ports_of_instances_and_of_the_daemon_itself_are_taken() {
     let config = Config::load(directory.root(), &options).expect("sound settings");
     assert_eq!(
         errors(&config),
-        "servers/b.ron: port: port 8423 belongs to server `a-3`; give one of them another port\n\
+        "servers/b.ron:1:29: port: port 8423 belongs to server `a-3`; give one of them another port\n\
          servers/c.ron:1:29: port: port 8400 belongs to the HTTP interface of xyd; choose another port\n\
          servers/d.ron:1:29: port: port 8400 belongs to the HTTP interface of xyd; choose another port"
     );

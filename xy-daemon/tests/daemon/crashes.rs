@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use xy_daemon::protocol::error::ErrorKind;
 use xy_daemon::protocol::method::{
-    Events, EventsParams, Notification, OperationParams, Start, State, Wanted,
+    Events, EventsParams, Notification, OperationParams, Start, State, Wanted, Why, WhyParams,
 };
 
 use super::support::{
@@ -24,6 +24,9 @@ async fn a_server_that_runs_and_does_not_listen_yet_is_not_ready() {
     let running = until_status(&client, "web", |status| status.summary.pid.is_some()).await;
     assert!(!running.summary.ready, "{running:#?}");
     assert_eq!(running.summary.state, State::Starting, "{running:#?}");
+    let says = until_status(&client, "web", |status| status.summary.next.is_some()).await;
+    let next = format!("waiting to be ready: nothing listens on port {port}");
+    assert_eq!(says.summary.next, Some(next));
     std::fs::write(&go, "").expect("written");
     assert_eq!(Some(ready(&client, "web").await), running.summary.pid, "it was never replaced");
 }
@@ -38,7 +41,9 @@ async fn a_killed_server_comes_back_and_nothing_of_the_old_start_is_left() {
     for round in 1..=3 {
         let pid = ready(&client, "web").await;
         let old = marker(pid);
-        assert_eq!(processes_with(&old).len(), 2, "main process and grandchild");
+        let mut left = processes_with(&old);
+        assert_eq!(left.len(), 2, "main process and grandchild");
+        left.retain(|process| *process != pid);
         send(pid, Signal::SIGKILL);
         let back = until_status(&client, "web", |now| {
             now.summary.restart_count == round && now.summary.state == State::Running
@@ -49,6 +54,10 @@ async fn a_killed_server_comes_back_and_nothing_of_the_old_start_is_left() {
         assert_ne!(marker(back.summary.pid.expect("ready")), old);
         let cause = back.summary.last_exit.expect("it was killed").cause;
         assert!(cause.contains("SIGKILL"), "{cause}");
+        let why =
+            within("why", client.call::<Why>(WhyParams { name: "web".into() })).await.expect("answered");
+        let killed: Vec<u32> = why.exits[0].killed.iter().map(|process| process.pid).collect();
+        assert_eq!(killed, left, "what was killed with it is named");
     }
 }
 

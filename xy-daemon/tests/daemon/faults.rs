@@ -79,6 +79,7 @@ faults! {
     an_open_in_a_full_file_table_is_survived: "openat", ENFILE;
     a_failed_fsync_is_survived: "fsync", EIO;
     a_failed_rename_is_survived: "rename", EIO;
+    a_failed_renameat_is_survived: "renameat", EIO;
 }
 
 /// Runs the scenario with the first call failing, then the second, and so on.
@@ -212,7 +213,8 @@ fn prepare() -> World {
     let port = free_port();
     let kinds = [
         ("steady", format!("{} lines 5 sleep-forever", alone("steady")), String::new()),
-        ("chatty", format!("{} chatter 20", alone("chatty")), String::new()),
+        // Its log is rotated all the time.
+        ("chatty", format!("{} chatter 20", alone("chatty")), "log: (max_size: \"512\", keep: 3)".to_owned()),
         ("port", format!("{} serve {port}", alone("port")), format!("port: {port}")),
         ("notify", format!("{} notify READY=1 sleep-forever", alone("notify")), "ready: Notify".to_owned()),
         (

@@ -106,6 +106,8 @@ pub struct SpawnError {
     kind: SpawnErrorKind,
     path: Option<PathBuf>,
     message: String,
+    /// Whether the message leaves it to the source to say why.
+    is_vague: bool,
     #[source]
     source: Option<io::Error>,
 }
@@ -133,12 +135,39 @@ impl SpawnError {
         )
     }
 
+    /// Returns what happened in one line, with the system's words where ours leave it to them.
+    pub(in super::super) fn told(&self) -> String {
+        match &self.source {
+            Some(source) if self.is_vague => format!("{}: {source}", self.message),
+            _ => self.message.clone(),
+        }
+    }
+
     fn new(kind: SpawnErrorKind, path: Option<PathBuf>, message: String, errno: i32) -> Self {
-        Self { kind, path, message, source: Some(io::Error::from_raw_os_error(errno)) }
+        let source = Some(io::Error::from_raw_os_error(errno));
+        Self { kind, path, message, is_vague: kind == SpawnErrorKind::System, source }
+    }
+
+    /// The text says it all.
+    fn plain(kind: SpawnErrorKind, path: Option<PathBuf>, message: String) -> Self {
+        Self { kind, path, message, is_vague: false, source: None }
+    }
+
+    /// Something that a start needs, and that lies elsewhere, was not to be had. The spec is not to blame if that was for
+    /// want of a resource.
+    fn unanswered(
+        kind: SpawnErrorKind,
+        path: Option<PathBuf>,
+        message: String,
+        source: Option<io::Error>,
+    ) -> Self {
+        let wanting = source.as_ref().and_then(io::Error::raw_os_error).and_then(want);
+        let kind = wanting.map_or(kind, |(wanting, _)| wanting);
+        Self { kind, path, message, is_vague: true, source }
     }
 
     pub(in super::super) fn invalid(message: String) -> Self {
-        Self { kind: SpawnErrorKind::InvalidSpec, path: None, message, source: None }
+        Self::plain(SpawnErrorKind::InvalidSpec, None, message)
     }
 
     /// The user database or our own user forbids it.
@@ -152,18 +181,27 @@ impl SpawnError {
             IdentityError::Lookup { source, .. } => Some(source),
             _ => None,
         };
-        Self { kind, path: None, message, source }
+        Self::unanswered(kind, None, message, source)
     }
 
     pub(super) fn env_file(error: EnvFileError) -> Self {
+        let kind = SpawnErrorKind::EnvironmentFile;
         let message = error.to_string();
-        let (path, source) = match error {
-            EnvFileError::Unreadable { path, source } => (path, Some(source)),
+        match error {
+            EnvFileError::Unreadable { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                let message = format!(
+                    "environment file `{}` does not exist: create it, or put `-` before its name if it may be missing",
+                    path.display()
+                );
+                Self { kind, path: Some(path), message, is_vague: false, source: Some(source) }
+            }
+            EnvFileError::Unreadable { path, source } => {
+                Self::unanswered(kind, Some(path), message, Some(source))
+            }
             EnvFileError::NotText { path, .. }
             | EnvFileError::Distrusted { path, .. }
-            | EnvFileError::Malformed { path, .. } => (path, None),
-        };
-        Self { kind: SpawnErrorKind::EnvironmentFile, path: Some(path), message, source }
+            | EnvFileError::Malformed { path, .. } => Self::plain(kind, Some(path), message),
+        }
     }
 
     /// Names the variable and the source, never what was found there.
@@ -177,22 +215,39 @@ impl SpawnError {
             SecretError::Unreadable(source) => Some(source),
             _ => None,
         };
-        Self { kind: SpawnErrorKind::SecretUnavailable, path, message, source }
+        Self::unanswered(SpawnErrorKind::SecretUnavailable, path, message, source)
     }
 
-    pub(super) fn input(path: PathBuf, problem: &str, error: Option<io::Error>) -> Self {
-        let message = format!("standard input `{}` {problem}: correct `stdin`", path.display());
-        Self { kind: SpawnErrorKind::InputUnavailable, path: Some(path), message, source: error }
+    /// The command that tells a secret did not start.
+    pub(super) fn secret_command(key: &str, from: &SecretSource, error: &Self) -> Self {
+        let kind = if error.is_resource_shortage() { error.kind } else { SpawnErrorKind::SecretUnavailable };
+        let problem = SecretError::Command(format!("cannot be started: {}", error.told()));
+        Self { kind, ..Self::secret(key, from, problem) }
+    }
+
+    pub(super) fn input(path: PathBuf, error: io::Error) -> Self {
+        let shown = path.display();
+        let (message, is_vague) = match error.kind() {
+            io::ErrorKind::NotFound => {
+                (format!("standard input `{shown}` does not exist: create it or correct `stdin`"), false)
+            }
+            io::ErrorKind::IsADirectory => {
+                (format!("standard input `{shown}` is a directory: correct `stdin`"), false)
+            }
+            _ => (format!("standard input `{shown}` cannot be opened"), true),
+        };
+        let kind = SpawnErrorKind::InputUnavailable;
+        Self { is_vague, ..Self::unanswered(kind, Some(path), message, Some(error)) }
     }
 
     pub(in super::super) fn no_randomness(error: &getrandom::Error) -> Self {
         let message = format!("the system has no random numbers for the process's marker: {error}");
-        Self { kind: SpawnErrorKind::System, path: None, message, source: None }
+        Self::plain(SpawnErrorKind::System, None, message)
     }
 
     pub(in super::super) fn host_gone() -> Self {
         let message = "the thread that spawns processes has ended: restart the program".to_owned();
-        Self { kind: SpawnErrorKind::System, path: None, message, source: None }
+        Self::plain(SpawnErrorKind::System, None, message)
     }
 
     /// The process started but its end could not be watched, so it was killed again.
@@ -234,7 +289,13 @@ pub(in super::super) fn diagnose(command: &PreparedCommand, failure: SpawnFailur
 }
 
 fn shortage(program: &str, errno: i32) -> Option<SpawnError> {
-    let (kind, message) = match errno {
+    let (kind, message) = want(errno)?;
+    Some(SpawnError::new(kind, None, format!("program `{program}` was not started: {message}"), errno))
+}
+
+/// Says which resource is wanting, and what to do about it.
+fn want(errno: i32) -> Option<(SpawnErrorKind, &'static str)> {
+    Some(match errno {
         libc::EMFILE => (
             SpawnErrorKind::TooManyOpenFiles,
             "this process has too many open files: raise its limit (`ulimit -n`, `LimitNOFILE=`)",
@@ -251,8 +312,7 @@ fn shortage(program: &str, errno: i32) -> Option<SpawnError> {
             (SpawnErrorKind::OutOfMemory, "there is not enough memory: end something, or add some")
         }
         _ => return None,
-    };
-    Some(SpawnError::new(kind, None, format!("program `{program}` was not started: {message}"), errno))
+    })
 }
 
 /// A setting that the system does not grant.
@@ -547,4 +607,53 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
 
 fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     Some(u16::from_le_bytes(bytes.get(offset..offset + 2)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn system(errno: i32) -> io::Error {
+        io::Error::from_raw_os_error(errno)
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_for_want_of_a_resource_is_no_fault_of_the_spec() {
+        let path = || PathBuf::from("/f");
+        let unreadable = |errno| EnvFileError::Unreadable { path: path(), source: system(errno) };
+        let from = SecretSource::File(path());
+        for (errno, is_shortage) in [(libc::EMFILE, true), (libc::ENOMEM, true), (libc::EACCES, false)] {
+            let cause = system(errno).to_string();
+            for error in [
+                SpawnError::input(path(), system(errno)),
+                SpawnError::env_file(unreadable(errno)),
+                SpawnError::secret("KEY", &from, SecretError::Unreadable(system(errno))),
+                SpawnError::identity(IdentityError::Lookup { name: "web".into(), source: system(errno) }),
+            ] {
+                assert_eq!(error.is_resource_shortage(), is_shortage, "{error}");
+                assert!(error.told().ends_with(&cause), "{}", error.told());
+                assert!(!error.to_string().contains(&cause), "the cause is told once: {error}");
+            }
+        }
+        let command = SecretSource::Command(vec!["pass".into()]);
+        let unstarted = SpawnError::new(SpawnErrorKind::TooManyProcesses, None, "no".into(), libc::EAGAIN);
+        assert!(SpawnError::secret_command("KEY", &command, &unstarted).is_resource_shortage());
+    }
+
+    #[test]
+    fn a_text_that_says_why_is_left_without_the_words_of_the_system() {
+        for error in [
+            SpawnError::input("/f".into(), system(libc::ENOENT)),
+            SpawnError::env_file(EnvFileError::Unreadable {
+                path: "/f".into(),
+                source: system(libc::ENOENT),
+            }),
+            SpawnError::new(SpawnErrorKind::ProgramMissing, None, "it does not exist".into(), libc::ENOENT),
+        ] {
+            assert_eq!(error.told(), error.to_string());
+            assert!(std::error::Error::source(&error).is_some());
+        }
+        let error = SpawnError::new(SpawnErrorKind::System, None, "it cannot be executed".into(), libc::EIO);
+        assert_eq!(error.told(), format!("it cannot be executed: {}", system(libc::EIO)));
+    }
 }

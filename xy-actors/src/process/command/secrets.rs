@@ -37,7 +37,13 @@ pub(in super::super) async fn resolve(
     let mut secrets = Secrets::new();
     for (key, source) in &spec.settings.secrets {
         let value = match source {
-            SecretSource::Command(words) => run(host, label, spec, words).await,
+            SecretSource::Command(words) => match run(host, label, spec, words).await {
+                Err(Unanswered::NotStarted(error)) => {
+                    return Err(SpawnError::secret_command(key, source, &error));
+                }
+                Err(Unanswered::Because(problem)) => Err(SecretError::Command(problem)),
+                Ok(text) => of_output(text),
+            },
             SecretSource::Env(_) | SecretSource::File(_) => {
                 let (source, directory) = (source.clone(), spec.working_dir.clone());
                 // The file may be on a disk that hangs.
@@ -54,11 +60,22 @@ pub(in super::super) async fn resolve(
     Ok(secrets)
 }
 
-type Answer<'a> = Pin<Box<dyn Future<Output = Result<Secret, SecretError>> + Send + 'a>>;
+/// Why a command told nothing.
+enum Unanswered {
+    NotStarted(SpawnError),
+    Because(String),
+}
+
+impl From<String> for Unanswered {
+    fn from(problem: String) -> Self {
+        Self::Because(problem)
+    }
+}
+
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, Unanswered>> + Send + 'a>>;
 
 /// Runs a command. Boxed, since it comes from a spawn and spawns itself.
 fn run<'a>(host: &'a ProcessHost, label: &'a str, of: &'a ProcessSpec, words: &[String]) -> Answer<'a> {
-    let failed = |problem: &dyn std::fmt::Display| SecretError::Command(problem.to_string());
     let mut words = words.iter().cloned();
     let mut spec = ProcessSpec {
         env: of.env.clone(),
@@ -71,19 +88,16 @@ fn run<'a>(host: &'a ProcessHost, label: &'a str, of: &'a ProcessSpec, words: &[
     spec.settings.stdin = Stdin::Null;
     spec.settings.secrets.clear();
     Box::pin(async move {
-        match timeout(TIME_LIMIT, answer(host, label, &spec)).await {
-            Ok(answer) => of_output(answer.map_err(|problem| failed(&problem))?),
-            Err(_) => Err(failed(&format_args!("did not end within {TIME_LIMIT:?} and was killed"))),
-        }
+        let answer = timeout(TIME_LIMIT, answer(host, label, &spec)).await;
+        answer.unwrap_or_else(|_| Err(format!("did not end within {TIME_LIMIT:?} and was killed").into()))
     })
 }
 
 /// Returns what a command prints, if it ends well. Whatever else it started ends with it.
-async fn answer(host: &ProcessHost, label: &str, spec: &ProcessSpec) -> Result<Vec<u8>, String> {
-    let unstarted = |error: SpawnError| format!("cannot be started: {error}");
+async fn answer(host: &ProcessHost, label: &str, spec: &ProcessSpec) -> Result<Vec<u8>, Unanswered> {
     let unreadable = |error: std::io::Error| format!("cannot be read from: {error}");
-    let mut process = host.spawn_beside(label, spec).await.map_err(unstarted)?;
-    let output = process.take_output().ok_or("has no output")?;
+    let mut process = host.spawn_beside(label, spec).await.map_err(Unanswered::NotStarted)?;
+    let output = process.take_output().ok_or_else(|| "has no output".to_owned())?;
     let mut stdout = pipe::Receiver::from_owned_fd(output.stdout).map_err(unreadable)?;
     let mut stderr = pipe::Receiver::from_owned_fd(output.stderr).map_err(unreadable)?;
     let mut text = Vec::new();
@@ -107,14 +121,16 @@ async fn answer(host: &ProcessHost, label: &str, spec: &ProcessSpec) -> Result<V
         let rest = File::from(stdout.into_nonblocking_fd().map_err(unreadable)?);
         let limit = (MOST_OUTPUT + 1 - text.len()) as u64;
         match rest.take(limit).read_to_end(&mut text) {
-            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return Err(unreadable(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
+                return Err(unreadable(error).into());
+            }
             _ => {}
         }
     }
     match exit {
-        _ if text.len() > MOST_OUTPUT => Err(format!("printed more than {} KiB", MOST_OUTPUT >> 10)),
+        _ if text.len() > MOST_OUTPUT => Err(format!("printed more than {} KiB", MOST_OUTPUT >> 10).into()),
         ProcessExit::Code(0) => Ok(text),
-        ProcessExit::Code(code) => Err(format!("ended with code {code}")),
-        ProcessExit::Signal { signal, .. } => Err(format!("was ended by signal {signal}")),
+        ProcessExit::Code(code) => Err(format!("ended with code {code}").into()),
+        ProcessExit::Signal { signal, .. } => Err(format!("was ended by signal {signal}").into()),
     }
 }
