@@ -32,7 +32,7 @@ use super::route::{self, BodyRule, Endpoint, Parameter, ParameterKind, Route, Ro
 use super::token::Verdict;
 use super::{mcp, sse, target};
 
-use crate::mcp_server::McpServer;
+use crate::mcp_server::{McpServer, Unfit};
 use crate::operations::OperationTable;
 use crate::permission::{Caller, Surface};
 use crate::protocol::error::{ErrorKind, RpcError};
@@ -346,9 +346,15 @@ impl<S: Service> Shared<S> {
         let caller = caller.clone().named(Surface::Mcp, caller.client()).in_session(session);
         let backend = mcp::InDaemon { service: Arc::clone(&self.service), caller };
         let is_read_only = query.get("read_only") == Some(&Value::Bool(true));
-        let answered = McpServer::new(backend, is_read_only).answer(known.as_deref(), body).await;
+        let server = McpServer::new(backend, is_read_only);
+        let answered = server.answer_mirrored(known.as_deref(), body, Some(&mcp::mirror(headers))).await;
+        let status = match answered.unfit {
+            None => StatusCode::OK,
+            Some(Unfit::NoSuchMethod) => StatusCode::NOT_FOUND,
+            Some(_) => StatusCode::BAD_REQUEST,
+        };
         let mut response = match answered.text {
-            Some(answer) => text(StatusCode::OK, JSON, answer),
+            Some(answer) => text(status, JSON, answer),
             None => text(StatusCode::ACCEPTED, JSON, ""),
         };
         if let Some(client) = answered.introduced {
