@@ -32,7 +32,8 @@ pub struct DiagnosticsResult {
     /// How many clients are connected, over the socket and over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<usize>,
-    /// When a client last came or went, in milliseconds since the Unix epoch.
+    /// When a client last asked for anything but `version`, `identify` and `diagnostics`, in milliseconds since the Unix
+    /// epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_activity_unix_ms: Option<u64>,
     /// The latest warnings and errors in the daemon's own log, oldest first.
