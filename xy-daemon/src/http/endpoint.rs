@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    TRANSFER_ENCODING, USER_AGENT,
+    ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, TRANSFER_ENCODING,
+    USER_AGENT,
 };
 use hyper::{Request, Response, StatusCode};
 use serde_json::value::RawValue;
@@ -126,7 +126,8 @@ impl<S: Service> Shared<S> {
     ) -> Response<Content> {
         let (serving, began) = pace.serve();
         let arrived = Instant::now();
-        // Where a body's length is in dispute, the connection must not go on with what one side takes for a request.
+        // Where a body's length is in dispute, the connection must not go on with what one side takes for a request. The reader of
+        // heads lets the encoding win and takes a `Content-Length` beside it away, so that the two cannot be told apart here.
         let is_chunked = request.headers().contains_key(TRANSFER_ENCODING);
         let mut label = "none";
         let result = match self.admit(request, began, &mut label).await {
@@ -167,10 +168,6 @@ impl<S: Service> Shared<S> {
         };
         *label = route.path;
         let query = target::query(head.uri.query().unwrap_or_default()).map_err(bad_target)?;
-        if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
-            let message = "a request has one of `Content-Length` and `Transfer-Encoding`";
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message).closing());
-        }
         let body = match route.body {
             BodyRule::Ignored => Vec::new(),
             BodyRule::Json => {
