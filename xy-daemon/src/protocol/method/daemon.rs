@@ -109,6 +109,9 @@ pub struct HttpLimits {
     pub write_stall_secs: f64,
     /// The most operations remembered.
     pub operations: usize,
+    /// How often the token is replaced; an earlier daemon does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate_token_secs: Option<f64>,
 }
 
 /// What is known of events.
