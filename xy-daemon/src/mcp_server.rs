@@ -9,6 +9,7 @@ use std::future::Future;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
+use crate::control::chain;
 use crate::protocol::Method as _;
 use crate::protocol::error::RpcError;
 use crate::protocol::json as strict_json;
@@ -226,7 +227,7 @@ enum Fit {
 
 impl Message {
     fn read(text: &[u8]) -> Result<Self, Fault> {
-        let text = strict_json::check(text).map_err(|error| Fault::new(-32700, error.to_string()))?;
+        let text = strict_json::check(text).map_err(|error| Fault::new(-32700, chain(&error)))?;
         serde_json::from_str(text).map_err(|_| Fault::no_request())
     }
 

@@ -53,6 +53,9 @@ async fn what_is_no_message_is_a_bad_request_with_the_error_of_json_rpc_as_its_b
     ] {
         assert_eq!(send(&server, "", message).await, (400, json!(code), id), "{message}");
     }
+    let answer = server.post("/mcp", "{").await.json();
+    let said = answer["error"]["message"].as_str().expect("text");
+    assert!(said.contains("EOF while parsing an object at line 1 column 1"), "{said}");
 }
 
 #[tokio::test]
