@@ -14,7 +14,7 @@ use xy_actors::child::{actor, task};
 use xy_actors::log::LogHub;
 use xy_actors::process::{HostOptions, ProcessHost, ProcessSpec, process};
 use xy_actors::spec::{ChildSpec, SupervisorSpec};
-use xy_actors::supervisor::{Supervisor, shutdown_signal, supervisor};
+use xy_actors::supervisor::{Supervisor, WhileDown, shutdown_signal, supervisor};
 use xy_daemon::protocol::Method;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
 use xy_daemon::registry::{RegisterError, Registry};
@@ -110,7 +110,8 @@ async fn open(socket: &Path) -> Result<(Supervisor, Server), Box<dyn std::error:
     let mut oven = ProcessSpec::new("sh");
     oven.args = ["-c", "echo hot; exec sleep 1000"].map(String::from).to_vec();
     let customers = task(|context| async move {
-        let till = context.addr::<Sale>("shop/till");
+        // Siblings are called by their ids; a till that is being restarted is waited for.
+        let till = context.addr::<Sale>("till").while_down(WhileDown::Wait { limit: Duration::from_secs(5) });
         loop {
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(200)) => till.send(Sale::Sold(40)).await?,
@@ -159,6 +160,9 @@ mod tests {
 
     use super::*;
 
+    /// How long anything may take before the test fails.
+    const DEADLINE: Duration = Duration::from_secs(30);
+
     /// The catalog, as a client calls it.
     enum Items {}
 
@@ -191,8 +195,21 @@ mod tests {
         );
         assert_eq!(known[1].params["required"], serde_json::json!(["item", "count"]));
         assert_eq!(client.call::<Items>(CatalogParams {}).await?.items.len(), 2);
-        let quote = client.call::<Quote>(QuoteParams { item: "roll".to_owned(), count: 3 }).await?;
-        assert_eq!(quote.cents, 120);
+        let quote = async || client.call::<Quote>(QuoteParams { item: "roll".to_owned(), count: 3 }).await;
+        assert_eq!(quote().await?.cents, 120);
+        for _ in 0..3 {
+            let restarted = client.call::<Restart>(OperationParams::named("shop/till")).await?;
+            assert_eq!(restarted.restarted, ["shop/till"]);
+        }
+        let first_sale = async {
+            while quote().await?.sold_before == 0 {
+                tokio::task::yield_now().await;
+            }
+            Ok::<_, ClientError>(())
+        };
+        tokio::time::timeout(DEADLINE, first_sale).await??;
+        let customers = client.call::<Status>(StatusParams::new("shop/customers")).await?;
+        assert_eq!((customers.summary.ready, customers.summary.restart_count), (true, 0));
         let refused = client.call::<Quote>(QuoteParams { item: "cake".to_owned(), count: 1 }).await;
         assert!(
             matches!(&refused, Err(ClientError::Rpc(error)) if error.kind() == ErrorKind::MethodFailed),

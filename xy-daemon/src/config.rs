@@ -17,6 +17,7 @@ use xy_actors::log::LogSettings;
 use xy_actors::process::ProcessSpec;
 use xy_actors::spec::{ChildSpec, Dependency, RestartType, SupervisorSpec};
 
+use crate::http::Limits;
 use crate::permission::rules::PermissionSettings;
 
 mod check;
@@ -66,6 +67,9 @@ pub struct Settings {
     pub log: LogSettings,
     /// `http`: the loopback address to answer HTTP at, if at all.
     pub http: Option<SocketAddr>,
+    /// `http.rotate_token`: how often the token of HTTP is replaced, every 24 hours by default. A change counts from the next
+    /// start on.
+    pub rotate_token: Duration,
     /// `idle_shutdown`: the time without running servers and clients after which the daemon ends, if it does.
     pub idle_shutdown: Option<Duration>,
     /// `events`: what is kept of events beyond the life of the daemon. A change counts from its next start on.
@@ -99,6 +103,7 @@ impl Default for Settings {
             shutdown_timeout: Duration::from_secs(30),
             log: LogSettings::default(),
             http: None,
+            rotate_token: Limits::default().rotate_every,
             idle_shutdown: None,
             events: EventSettings::default(),
         }

@@ -730,6 +730,10 @@ impl Service for Control {
         self.0.clients.arrive()
     }
 
+    fn note_request(&self, method: &str) {
+        self.0.clients.note(method);
+    }
+
     async fn list(&self, _params: ListParams) -> Result<ListResult, RpcError> {
         let _turn = self.0.long.acquire().await;
         Ok(ListResult { servers: self.rows().await.map_err(gone)? })

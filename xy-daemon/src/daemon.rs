@@ -32,6 +32,7 @@ use crate::activation::Activated;
 use crate::config::{Config, EventSettings, LoadError, LoadOptions, Trust};
 use crate::control::{Control, InForce, Place, Source, add_children, child_of, group_of, killed};
 use crate::http::credentials::{Credentials, TokenError};
+use crate::http::private_file::PrivateFileError;
 use crate::http::{self, HttpError, HttpOptions};
 use crate::idle::{IdleShutdown, until_idle};
 use crate::instance::{InstanceLock, LockError};
@@ -208,9 +209,12 @@ impl RunError {
             held if held.is_held() => EXIT_ANOTHER_INSTANCE,
             Self::Config(_)
             | Self::Socket(BindError::Path(_))
-            | Self::Http(HttpError::Address(_) | HttpError::Token(TokenError::Unusable { .. })) => {
-                EXIT_CONFIG
-            }
+            | Self::Http(
+                HttpError::Address(_)
+                | HttpError::Token(
+                    TokenError::Unusable { .. } | TokenError::File(PrivateFileError::NotPrivate(_)),
+                ),
+            ) => EXIT_CONFIG,
             _ => EXIT_INTERNAL,
         }
     }
@@ -270,9 +274,10 @@ pub async fn run_on(
         None => patiently(async || Ok(Listener::bind(&options.socket)?)).await?,
     };
     let http_socket = activated.http;
+    let rotate_every = config.settings.rotate_token;
     let http = match (&http_socket, options.http.listen.address(config.settings.http)) {
-        (Some(socket), _) => Some(listen_for_http_on(&options, socket).await?),
-        (None, Some(address)) => Some(listen_for_http(&options, address).await?),
+        (Some(socket), _) => Some(listen_for_http_on(&options, rotate_every, socket).await?),
+        (None, Some(address)) => Some(listen_for_http(&options, rotate_every, address).await?),
         (None, None) => None,
     };
     let (host, sweep) = patiently(async || {
@@ -356,7 +361,8 @@ pub async fn take_up(
     let root = builder(&config, &host, &logs).take_up(handoff.tree).spawn().await?;
     host.end_unclaimed(&markers);
     start_missing(&config, &root, &host, &logs).await;
-    let http = take_up_http(&options, http_socket.as_ref(), handoff.http).await;
+    let rotate_every = config.settings.rotate_token;
+    let http = take_up_http(&options, rotate_every, http_socket.as_ref(), handoff.http).await;
     let told = Listening {
         socket: options.socket.clone(),
         http: http.as_ref().map(http::Listener::base_url),
@@ -381,9 +387,13 @@ pub async fn take_up(
     daemon.serve(listener, http, signals, || listening(told)).await
 }
 
-async fn listen_for_http(options: &RunOptions, address: SocketAddr) -> Result<http::Listener, RunError> {
+async fn listen_for_http(
+    options: &RunOptions,
+    rotate_every: Duration,
+    address: SocketAddr,
+) -> Result<http::Listener, RunError> {
     patiently(async || {
-        let limits = http::Limits::default();
+        let limits = http::Limits { rotate_every, ..http::Limits::default() };
         Ok(http::Listener::bind(address, &options.http.token, &options.state_dir, limits).await?)
     })
     .await
@@ -392,10 +402,11 @@ async fn listen_for_http(options: &RunOptions, address: SocketAddr) -> Result<ht
 /// Listens for HTTP on a socket that a service manager has bound, of which it keeps the original.
 async fn listen_for_http_on(
     options: &RunOptions,
+    rotate_every: Duration,
     socket: &std::net::TcpListener,
 ) -> Result<http::Listener, RunError> {
     let own = socket.try_clone().and_then(tokio::net::TcpListener::from_std).map_err(HttpError::Socket)?;
-    let limits = http::Limits::default();
+    let limits = http::Limits { rotate_every, ..http::Limits::default() };
     Ok(http::Listener::on(own, &options.http.token, &options.state_dir, limits).await?)
 }
 
@@ -413,12 +424,13 @@ fn path_of(socket: &OwnedFd) -> Option<PathBuf> {
 /// Listens for HTTP where the program before did; without it the servers run on all the same.
 async fn take_up_http(
     options: &RunOptions,
+    rotate_every: Duration,
     socket: Option<&std::net::TcpListener>,
     address: Option<SocketAddr>,
 ) -> Option<http::Listener> {
     let bound = match socket {
-        Some(socket) => listen_for_http_on(options, socket).await,
-        None => listen_for_http(options, address?).await,
+        Some(socket) => listen_for_http_on(options, rotate_every, socket).await,
+        None => listen_for_http(options, rotate_every, address?).await,
     };
     bound.inspect_err(|error| tracing::error!("no HTTP: {}", crate::control::chain(error))).ok()
 }
@@ -454,6 +466,8 @@ struct Daemon {
     shutdown_timeout: Duration,
     /// As configured.
     idle_shutdown: Option<Duration>,
+    /// How often the token of HTTP is replaced.
+    rotate_token: Duration,
     in_short: String,
     is_handed_back: bool,
 }
@@ -507,6 +521,7 @@ impl Daemon {
         let place = Place { state_dir: options.state_dir.clone(), guard: options.guard };
         let shutdown_timeout = in_force.config.settings.shutdown_timeout;
         let idle_shutdown = in_force.config.settings.idle_shutdown;
+        let rotate_token = in_force.config.settings.rotate_token;
         let in_short = in_short(&in_force.config);
         let tree = (root.clone(), host.clone(), logs.clone());
         let control = Control::new(tree, source, in_force, journal, own_signals, place);
@@ -522,6 +537,7 @@ impl Daemon {
             http_socket: None,
             shutdown_timeout,
             idle_shutdown,
+            rotate_token,
             in_short,
             is_handed_back: false,
         }
@@ -630,6 +646,7 @@ impl Daemon {
             http_socket: self.http_socket.as_ref(),
             shutdown_timeout: self.shutdown_timeout,
             idle_shutdown: self.idle_shutdown,
+            rotate_token: self.rotate_token,
             http: served.http_address,
         };
         let checked = upgrade.check().await;
@@ -676,7 +693,8 @@ impl Daemon {
         if let Some(signal) = ending {
             self.control.signal_daemon(signal);
         }
-        let http = take_up_http(&self.options, self.http_socket.as_ref(), http_address).await;
+        let socket = self.http_socket.as_ref();
+        let http = take_up_http(&self.options, self.rotate_token, socket, http_address).await;
         Ok(self.serve_on(self.shared.listener().map_err(RunError::Thread)?, http))
     }
 }

@@ -256,7 +256,9 @@ impl Past {
         line.push(b'\n');
         if self.file.is_none() {
             let mut options = OpenOptions::new();
-            self.file = Some(options.append(true).create(true).mode(0o600).open(path)?);
+            // A link in its place leads to what is not ours to write to.
+            options.append(true).create(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+            self.file = Some(options.open(path)?);
         }
         let Some(file) = &mut self.file else { return Ok(()) };
         self.lines += 1;

@@ -300,12 +300,12 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
         }
         let pace = Pace::new(Instant::now(), shared.unread.join());
         open.push(Arc::downgrade(&pace));
-        shared.plane.connections.store(open.len(), Ordering::Relaxed);
+        let counted = Counted::one_more(&shared.plane);
         let presence = shared.service.arrive();
         let connection = serve_connection(stream, Arc::clone(&shared), pace, close.clone());
         connections.spawn(async move {
             connection.await;
-            drop(presence);
+            drop((presence, counted));
         });
         accepted = accepted.wrapping_add(1);
         if accepted.is_multiple_of(ACCEPTED_AT_A_TIME) {
@@ -315,6 +315,22 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
     drop(listener);
     closing.send_replace(true);
     while connections.join_next().await.is_some() {}
+}
+
+/// A connection counts as open until this is dropped.
+struct Counted(Arc<HttpPlane>);
+
+impl Counted {
+    fn one_more(plane: &Arc<HttpPlane>) -> Self {
+        plane.connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(plane))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Closes the connection that has waited for its client longest, first of those that never asked anything; returns whether

@@ -12,7 +12,8 @@ use xy_actors::event::stream::{EventCursor, EventItem, EventKind, unix_ms};
 use xy_actors::supervisor::Supervisor;
 
 use crate::control::Control;
-use crate::protocol::method::{ListParams, State};
+use crate::protocol::Method as _;
+use crate::protocol::method::{DaemonDiagnostics, Identify, ListParams, State, Version};
 use crate::rpc::Service as _;
 
 /// What the operator says about the end of a daemon that nobody needs.
@@ -57,7 +58,7 @@ impl Idle {
     }
 }
 
-/// How many clients are connected, and when one last came or went.
+/// How many clients are connected, and when one last asked for something.
 #[derive(Debug, Clone)]
 pub(crate) struct Clients(watch::Sender<usize>, Arc<AtomicU64>);
 
@@ -71,7 +72,6 @@ impl Clients {
     /// Counts one more, for as long as the value lives.
     pub(crate) fn arrive(&self) -> Presence {
         self.0.send_modify(|count| *count += 1);
-        self.1.store(unix_ms(), Ordering::Relaxed);
         Presence(Some(self.clone()))
     }
 
@@ -80,7 +80,14 @@ impl Clients {
         *self.0.borrow()
     }
 
-    /// Returns when one last came or went, in milliseconds since the Unix epoch.
+    /// Notes that one asks for this method. Looking at the daemon itself is not what it is there for.
+    pub(crate) fn note(&self, method: &str) {
+        if ![Version::NAME, Identify::NAME, DaemonDiagnostics::NAME].contains(&method) {
+            self.1.store(unix_ms(), Ordering::Relaxed);
+        }
+    }
+
+    /// Returns when one last asked for something, in milliseconds since the Unix epoch.
     pub(crate) fn last_activity_unix_ms(&self) -> Option<u64> {
         Some(self.1.load(Ordering::Relaxed)).filter(|at| *at > 0)
     }
@@ -94,7 +101,6 @@ impl Drop for Presence {
     fn drop(&mut self) {
         if let Some(clients) = &self.0 {
             clients.0.send_modify(|count| *count -= 1);
-            clients.1.store(unix_ms(), Ordering::Relaxed);
         }
     }
 }
@@ -182,5 +188,17 @@ mod tests {
         assert_eq!(count(), 1);
         drop(other);
         assert_eq!(count(), 0);
+    }
+
+    #[test]
+    fn looking_at_the_daemon_is_no_activity() {
+        let clients = Clients::default();
+        let _one = clients.arrive();
+        for method in ["version", "identify", "diagnostics"] {
+            clients.note(method);
+            assert_eq!(clients.last_activity_unix_ms(), None, "{method}");
+        }
+        clients.note("list");
+        assert!(clients.last_activity_unix_ms().is_some());
     }
 }

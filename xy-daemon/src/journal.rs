@@ -102,6 +102,8 @@ impl Journal {
 
     fn begin(path: Option<&Path>, settings: EventSettings, era: Option<&str>) -> Self {
         let path = path.filter(|_| settings.keep > 0);
+        // Without a file nothing outlives the program, whatever was asked for.
+        let settings = if path.is_some() { settings } else { EventSettings { keep: 0, ..settings } };
         let mut scan = Scan::default();
         for path in path.into_iter().flat_map(|path| [previous(path), path.to_owned()]) {
             match open(&path) {

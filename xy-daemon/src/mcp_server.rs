@@ -6,9 +6,10 @@
 
 use std::future::Future;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
+use crate::control::chain;
 use crate::protocol::Method as _;
 use crate::protocol::error::RpcError;
 use crate::protocol::json as strict_json;
@@ -24,6 +25,12 @@ const OLDER: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"
 
 /// The code for a version that is not spoken here.
 const UNSUPPORTED_VERSION: i32 = -32022;
+
+/// The code for a transport that says something else of a message than the message itself.
+const MIRROR_MISMATCH: i32 = -32020;
+
+const NO_REQUEST: i32 = -32600;
+const NO_METHOD: i32 = -32601;
 
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";
@@ -64,6 +71,30 @@ pub struct Answered {
     pub text: Option<String>,
     /// What the client calls itself, if it has just said so for its session.
     pub introduced: Option<String>,
+    /// Why the message was not run, if the transport has to tell.
+    pub unfit: Option<Unfit>,
+}
+
+/// Why a message was not run, for a transport that tells this apart from an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unfit {
+    /// It is no message of JSON-RPC 2.0, speaks a version that is not spoken here, or is not what the transport says.
+    Malformed,
+    /// The newer era has no such method.
+    NoSuchMethod,
+}
+
+/// What a transport says of a message beside it, so that others can route it without reading it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "the newer era has these three")]
+pub struct Mirror {
+    /// The version of the protocol.
+    pub version: Option<String>,
+    /// The method.
+    pub method: Option<String>,
+    /// The tool that is called.
+    pub name: Option<String>,
 }
 
 /// The MCP server over a backend.
@@ -166,12 +197,59 @@ const TOOLS: [Tool; 9] = [
 struct Message {
     #[serde(default)]
     jsonrpc: Option<String>,
-    #[serde(default)]
+    /// An `id` of null is not the same as none.
+    #[serde(default, deserialize_with = "given")]
     id: Option<Value>,
     #[serde(default)]
     method: Option<String>,
     #[serde(default)]
     params: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
+    result: Option<Value>,
+    #[serde(default, deserialize_with = "given")]
+    error: Option<Value>,
+}
+
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+/// A message that fits JSON-RPC 2.0 and this protocol.
+enum Fit {
+    Request {
+        id: Value,
+        method: String,
+        params: Map<String, Value>,
+    },
+    /// One that is not answered: a notification, or an answer to something that was never asked.
+    Silent,
+}
+
+impl Message {
+    fn read(text: &[u8]) -> Result<Self, Fault> {
+        let text = strict_json::check(text).map_err(|error| Fault::new(-32700, chain(&error)))?;
+        serde_json::from_str(text).map_err(|_| Fault::no_request())
+    }
+
+    /// Returns what it is, or why it is nothing, with the id to say so to.
+    fn fit(self) -> Result<Fit, (Value, Fault)> {
+        let is_id = |id: &Value| id.is_string() || id.is_number();
+        let shown = || self.id.clone().filter(is_id).unwrap_or(Value::Null);
+        let is_known = self.id.as_ref().is_none_or(is_id);
+        if self.jsonrpc.as_deref() != Some("2.0") || !is_known {
+            return Err((shown(), Fault::no_request()));
+        }
+        match (self.method, self.id) {
+            (Some(method), Some(id)) => match self.params {
+                Some(Value::Object(params)) => Ok(Fit::Request { id, method, params }),
+                None | Some(Value::Null) => Ok(Fit::Request { id, method, params: Map::new() }),
+                Some(_) => Err((id, Fault::new(NO_REQUEST, "`params` must be an object"))),
+            },
+            (Some(_), None) => Ok(Fit::Silent),
+            (None, Some(_)) if self.result.is_some() != self.error.is_some() => Ok(Fit::Silent),
+            (None, id) => Err((id.unwrap_or(Value::Null), Fault::no_request())),
+        }
+    }
 }
 
 /// Why a message is answered with an error of JSON-RPC.
@@ -185,6 +263,61 @@ impl Fault {
     fn new(code: i32, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), data: None }
     }
+
+    fn no_request() -> Self {
+        Self::new(NO_REQUEST, "the message is no request of JSON-RPC 2.0")
+    }
+
+    fn unsupported(version: &str) -> Self {
+        let data = json!({ "supported": versions(), "requested": version });
+        Self {
+            data: Some(data),
+            ..Self::new(UNSUPPORTED_VERSION, "this version of the protocol is not supported")
+        }
+    }
+
+    /// The answer to whoever sent the message with this id.
+    fn answer(self, id: &Value, unfit: Option<Unfit>) -> Answered {
+        let mut error = json!({ "code": self.code, "message": self.message });
+        if let Some(data) = self.data {
+            error["data"] = data;
+        }
+        let text = json!({ "jsonrpc": "2.0", "id": id, "error": error }).to_string();
+        Answered { text: Some(text), introduced: None, unfit }
+    }
+}
+
+impl Mirror {
+    /// Compares with a request of the newer era, which says everything twice.
+    fn check(&self, method: &str, params: &Map<String, Value>) -> Result<(), Fault> {
+        let tool = params.get("name").and_then(Value::as_str);
+        let called = if method == "tools/call" { tool } else { None };
+        let version = stated_version(params);
+        for (header, said, is) in [
+            // One that says the version only beside the message is no request of that version.
+            ("MCP-Protocol-Version", &self.version, Some(version.unwrap_or_default())),
+            ("Mcp-Method", &self.method, Some(method)),
+            ("Mcp-Name", &self.name, called),
+        ] {
+            let Some(is) = is else { continue };
+            let problem = match said {
+                Some(said) if said == is => continue,
+                Some(_) => "says something else than the message",
+                None => "is missing",
+            };
+            return Err(Fault::new(MIRROR_MISMATCH, format!("the header `{header}` {problem}")));
+        }
+        Ok(())
+    }
+}
+
+/// Returns the version that a request names itself; only the newer era does.
+fn stated_version(params: &Map<String, Value>) -> Option<&str> {
+    params.get("_meta").and_then(|meta| meta.get(META_VERSION)).and_then(Value::as_str)
+}
+
+fn is_spoken(version: &str) -> bool {
+    version == MODERN || OLDER.contains(&version)
 }
 
 impl<B: Backend> McpServer<B> {
@@ -203,48 +336,60 @@ impl<B: Backend> McpServer<B> {
     /// # Cancel safety
     /// Dropping the future leaves an operation that has begun alone.
     pub async fn answer(&self, known: Option<&str>, text: &[u8]) -> Answered {
-        let fault = |id: &Value, fault: Fault| {
-            let mut error = json!({ "code": fault.code, "message": fault.message });
-            if let Some(data) = fault.data {
-                error["data"] = data;
-            }
-            Some(json!({ "jsonrpc": "2.0", "id": id, "error": error }).to_string())
+        self.answer_mirrored(known, text, None).await
+    }
+
+    /// Answers one message that came by a transport that says a part of it once more; the two have to agree.
+    ///
+    /// # Cancel safety
+    /// As with [`McpServer::answer`].
+    pub async fn answer_mirrored(
+        &self,
+        known: Option<&str>,
+        text: &[u8],
+        mirror: Option<&Mirror>,
+    ) -> Answered {
+        let malformed = Some(Unfit::Malformed);
+        let message = match Message::read(text) {
+            Ok(message) => message,
+            Err(fault) => return fault.answer(&Value::Null, malformed),
         };
-        let message: Message = match strict_json::check(text).map(serde_json::from_str) {
-            Ok(Ok(message)) => message,
-            Ok(Err(_)) => {
-                let text =
-                    fault(&Value::Null, Fault::new(-32600, "the message is no request of JSON-RPC 2.0"));
-                return Answered { text, introduced: None };
-            }
-            Err(error) => {
-                let text = fault(&Value::Null, Fault::new(-32700, error.to_string()));
-                return Answered { text, introduced: None };
-            }
+        let fit = match message.fit() {
+            Ok(fit) => fit,
+            Err((id, fault)) => return fault.answer(&id, malformed),
         };
-        let is_version_right = message.jsonrpc.as_deref() == Some("2.0");
-        let method = match message.method {
-            Some(method) if is_version_right => method,
-            // An answer to something that was never asked.
-            None if is_version_right && message.id.is_some() => return Answered::default(),
-            _ => {
-                let id = message.id.unwrap_or(Value::Null);
-                let text = fault(&id, Fault::new(-32600, "the message is no request of JSON-RPC 2.0"));
-                return Answered { text, introduced: None };
+        let said = mirror.and_then(|mirror| mirror.version.as_deref());
+        let (id, method, params) = match fit {
+            Fit::Request { id, method, params } => (id, method, params),
+            Fit::Silent => {
+                return match said.filter(|said| !is_spoken(said)) {
+                    Some(said) => Fault::unsupported(said).answer(&Value::Null, malformed),
+                    None => Answered::default(),
+                };
             }
         };
-        let Some(id) = message.id else { return Answered::default() };
-        let params = match message.params {
-            Some(Value::Object(params)) => params,
-            _ => Map::new(),
-        };
+        let stated = stated_version(&params);
+        if let Some(version) = [stated, said].into_iter().flatten().find(|version| !is_spoken(version)) {
+            return Fault::unsupported(version).answer(&id, malformed);
+        }
+        let is_modern = stated == Some(MODERN);
+        if let Some(mirror) = mirror
+            && (is_modern || said == Some(MODERN))
+            && let Err(fault) = mirror.check(&method, &params)
+        {
+            return fault.answer(&id, malformed);
+        }
         let mut introduced = None;
-        let outcome = self.run(known, &method, params, &mut introduced).await;
-        let text = match outcome {
-            Ok(result) => Some(json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string()),
-            Err(error) => fault(&id, error),
-        };
-        Answered { text, introduced }
+        match self.run(known, &method, params, is_modern, &mut introduced).await {
+            Ok(result) => {
+                let text = json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string();
+                Answered { text: Some(text), introduced, unfit: None }
+            }
+            Err(fault) => {
+                let unfit = (is_modern && fault.code == NO_METHOD).then_some(Unfit::NoSuchMethod);
+                fault.answer(&id, unfit)
+            }
+        }
     }
 
     async fn run(
@@ -252,16 +397,10 @@ impl<B: Backend> McpServer<B> {
         known: Option<&str>,
         method: &str,
         params: Map<String, Value>,
+        is_modern: bool,
         introduced: &mut Option<String>,
     ) -> Result<Value, Fault> {
         let meta = params.get("_meta");
-        let version = meta.and_then(|meta| meta.get(META_VERSION)).and_then(Value::as_str);
-        if version.is_some_and(|version| version != MODERN && !OLDER.contains(&version)) {
-            let data = json!({ "supported": versions(), "requested": version });
-            let message = "this version of the protocol is not supported";
-            return Err(Fault { data: Some(data), ..Fault::new(UNSUPPORTED_VERSION, message) });
-        }
-        let is_modern = version == Some(MODERN);
         let named = |info: Option<&Value>| {
             info.and_then(|info| info.get("name")).and_then(Value::as_str).map(ToOwned::to_owned)
         };
@@ -297,7 +436,7 @@ impl<B: Backend> McpServer<B> {
                 list
             }
             "tools/call" => self.call(&client, params).await?,
-            other => return Err(Fault::new(-32601, format!("there is no method `{other}`"))),
+            other => return Err(Fault::new(NO_METHOD, format!("there is no method `{other}`"))),
         };
         if is_modern || method == "server/discover" {
             result["resultType"] = "complete".into();

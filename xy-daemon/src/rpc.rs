@@ -97,6 +97,8 @@ pub trait Service: Send + Sync + 'static {
     fn arrive(&self) -> Presence {
         Presence::default()
     }
+    /// Notes that a client that may do so asks for this method.
+    fn note_request(&self, _method: &str) {}
     /// Answers [`List`].
     fn list(&self, params: ListParams) -> impl Future<Output = Result<ListResult, RpcError>> + Send;
     /// Answers [`Status`].
@@ -1252,6 +1254,7 @@ async fn guarded<S: Service>(
     dispatched: impl Future<Output = Result<Outcome, RpcError>>,
 ) -> Result<Outcome, RpcError> {
     check_scope(service, caller, request)?;
+    service.note_request(&request.method);
     let Some(gate) = service.gate() else { return run_caught(&request.method, dispatched).await };
     let passage = gate.enter(service, caller, request).await?;
     let outcome = match gate.answer(caller, request).await {

@@ -125,6 +125,7 @@ pub(crate) struct Upgrade<'a> {
     pub(crate) http_socket: Option<&'a std::net::TcpListener>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) idle_shutdown: Option<Duration>,
+    pub(crate) rotate_token: Duration,
     /// Where HTTP is answered.
     pub(crate) http: Option<SocketAddr>,
 }
@@ -241,6 +242,7 @@ impl Upgrade<'_> {
                 http: self.http,
                 shutdown_timeout: self.shutdown_timeout,
                 idle_shutdown: self.idle_shutdown,
+                rotate_token: Some(self.rotate_token),
                 journal: Some(self.control.journal_state()),
                 permissions: self.control.gate_of().settings(),
                 logs: logs.state().clone(),

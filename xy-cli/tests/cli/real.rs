@@ -155,6 +155,8 @@ impl RealDaemon {
             (r"process trees: [ -~]*", "process trees: MEANS"),
             // And what it has told of that.
             (r"\n *TIME (warn|error): [ -~]*", ""),
+            // Who asked before may not have been seen to leave.
+            (r"clients: [0-9]+ connected", "clients: N connected"),
             (r"open files: at most [0-9]+", "open files: at most N"),
             (r#""cgroup":"[ !#-~]*",?"#, ""),
             (r#""ownership":"[a-z]+""#, "\"ownership\":\"MEANS\""),

@@ -17,6 +17,7 @@ use super::shape::{
     RuleShape, ServerShape, SizeText,
 };
 use super::{EventSettings, GroupConfig, LoadOptions, ServerConfig, Settings, instances, is_name, quantity};
+use crate::http::Limits;
 use crate::http::address::{self, DEFAULT_ADDRESS};
 use crate::permission::rules::{self, PermissionSettings, Rule};
 use crate::protocol::method::METHODS;
@@ -58,7 +59,10 @@ pub(super) fn settings(shown: &Path, text: &str) -> Result<(Settings, Permission
             .positive("shutdown_timeout", shape.shutdown_timeout.as_ref())
             .unwrap_or(defaults.shutdown_timeout),
         log: shape.log.map_or(defaults.log, |log| checker.log(&log, defaults.log)),
-        http: shape.http.map(|http| checker.listen(http.listen.as_deref())),
+        http: shape.http.as_ref().map(|http| checker.listen(http.listen.as_deref())),
+        rotate_token: checker
+            .rotate_token(shape.http.as_ref().and_then(|http| http.rotate_token.as_ref()))
+            .unwrap_or(defaults.rotate_token),
         idle_shutdown: checker.positive("idle_shutdown", shape.idle_shutdown.as_ref()),
         events: checker.events(&shape.events.unwrap_or_default()),
     };
@@ -138,6 +142,17 @@ impl<'a> Checker<'a> {
             self.error("http.listen", error.to_string());
             DEFAULT_ADDRESS
         })
+    }
+
+    /// Reads how often the token of HTTP is replaced: not before clients that have read the last one have to do so again.
+    fn rotate_token(&mut self, text: Option<&DurationText>) -> Option<Duration> {
+        const KEY: &str = "http.rotate_token";
+        let every = self.positive(KEY, text)?;
+        let grace = Limits::default().grace;
+        if every < grace {
+            self.error(KEY, format!("must be at least {grace:?}, for which an old token is accepted"));
+        }
+        Some(every)
     }
 
     /// Reads who may ask for what.

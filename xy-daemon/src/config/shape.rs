@@ -75,6 +75,7 @@ pub(super) struct RuleShape {
 #[serde(rename = "Http", deny_unknown_fields, default)]
 pub(super) struct ListenShape {
     pub(super) listen: Option<String>,
+    pub(super) rotate_token: Option<DurationText>,
 }
 
 /// `servers/NAME.ron` as written.

@@ -72,10 +72,12 @@ pub(super) enum Admission {
     Client(Admitted),
 }
 
-/// The files that tell clients the token. They are removed with the value.
+/// The files that tell clients the token. Those that are ours are removed with the value.
 #[derive(Debug)]
 struct Files {
     token: PathBuf,
+    /// Whether the operator has named the token's file, to keep it.
+    is_named: bool,
     connection: PathBuf,
     base_url: String,
 }
@@ -121,6 +123,7 @@ impl Credentials {
         let own_file = state_dir.join(TOKEN_FILE);
         let files = Files {
             token: options.file.clone().unwrap_or(own_file),
+            is_named: options.file.is_some(),
             connection: state_dir.join(CONNECTION_FILE),
             base_url,
         };
@@ -240,7 +243,8 @@ impl Drop for Credentials {
     fn drop(&mut self) {
         // They are only ours while the state directory's lock is held, which outlives this value.
         _ = std::fs::remove_file(&self.files.connection);
-        if self.source() == TokenSource::Generated && self.files.token.ends_with(TOKEN_FILE) {
+        // Whoever has given the token has it, and we leave no copy behind.
+        if !self.files.is_named {
             _ = std::fs::remove_file(&self.files.token);
         }
     }
@@ -261,7 +265,15 @@ mod tests {
     use super::*;
 
     fn establish(options: &TokenOptions, directory: &Path) -> Result<Credentials, TokenError> {
-        let base_url = "http://127.0.0.1:9847".to_owned();
+        establish_at("127.0.0.1:9847", options, directory)
+    }
+
+    fn establish_at(
+        address: &str,
+        options: &TokenOptions,
+        directory: &Path,
+    ) -> Result<Credentials, TokenError> {
+        let base_url = format!("http://{address}");
         Credentials::establish(options, directory, base_url, Duration::from_secs(60), 10)
     }
 
@@ -278,7 +290,9 @@ mod tests {
     #[test]
     fn a_token_is_generated_and_both_files_tell_it_until_the_end() {
         let directory = directory();
-        let credentials = establish(&TokenOptions::default(), directory.path()).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let credentials = establish_at(&address, &TokenOptions::default(), directory.path()).unwrap();
         assert_eq!(credentials.source(), TokenSource::Generated);
         let token = read(&directory.path().join(TOKEN_FILE)).unwrap();
         assert_eq!(credentials.tokens().number_of(&token), Some(1));
@@ -286,6 +300,25 @@ mod tests {
         assert_eq!(connection.token, token);
         drop(credentials);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn of_a_token_from_the_environment_no_file_is_left_and_a_named_file_stays() {
+        let directory = directory();
+        let options = TokenOptions { file: None, environment: Some(secret()) };
+        drop(establish(&options, directory.path()).unwrap());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+
+        // One of this very name in another place is the operator's, too.
+        let elsewhere = self::directory();
+        let named = elsewhere.path().join(TOKEN_FILE);
+        let options = TokenOptions { file: Some(named.clone()), environment: None };
+        let credentials = establish(&options, directory.path()).unwrap();
+        assert_eq!(credentials.source(), TokenSource::Generated);
+        let told = read(&named).unwrap();
+        drop(credentials);
+        let again = establish(&options, directory.path()).unwrap();
+        assert_eq!((again.source(), again.tokens().number_of(&told)), (TokenSource::File, Some(1)));
     }
 
     #[test]

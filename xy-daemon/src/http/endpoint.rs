@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    TRANSFER_ENCODING, USER_AGENT,
+    ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, TRANSFER_ENCODING,
+    USER_AGENT,
 };
 use hyper::{Request, Response, StatusCode};
 use serde_json::value::RawValue;
@@ -32,7 +32,7 @@ use super::route::{self, BodyRule, Endpoint, Parameter, ParameterKind, Route, Ro
 use super::token::Verdict;
 use super::{mcp, sse, target};
 
-use crate::mcp_server::McpServer;
+use crate::mcp_server::{McpServer, Unfit};
 use crate::operations::OperationTable;
 use crate::permission::{Caller, Surface};
 use crate::protocol::error::{ErrorKind, RpcError};
@@ -126,7 +126,8 @@ impl<S: Service> Shared<S> {
     ) -> Response<Content> {
         let (serving, began) = pace.serve();
         let arrived = Instant::now();
-        // Where a body's length is in dispute, the connection must not go on with what one side takes for a request.
+        // Where a body's length is in dispute, the connection must not go on with what one side takes for a request. The reader of
+        // heads lets the encoding win and takes a `Content-Length` beside it away, so that the two cannot be told apart here.
         let is_chunked = request.headers().contains_key(TRANSFER_ENCODING);
         let mut label = "none";
         let result = match self.admit(request, began, &mut label).await {
@@ -167,10 +168,6 @@ impl<S: Service> Shared<S> {
         };
         *label = route.path;
         let query = target::query(head.uri.query().unwrap_or_default()).map_err(bad_target)?;
-        if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
-            let message = "a request has one of `Content-Length` and `Transfer-Encoding`";
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_request", message).closing());
-        }
         let body = match route.body {
             BodyRule::Ignored => Vec::new(),
             BodyRule::Json => {
@@ -346,9 +343,15 @@ impl<S: Service> Shared<S> {
         let caller = caller.clone().named(Surface::Mcp, caller.client()).in_session(session);
         let backend = mcp::InDaemon { service: Arc::clone(&self.service), caller };
         let is_read_only = query.get("read_only") == Some(&Value::Bool(true));
-        let answered = McpServer::new(backend, is_read_only).answer(known.as_deref(), body).await;
+        let server = McpServer::new(backend, is_read_only);
+        let answered = server.answer_mirrored(known.as_deref(), body, Some(&mcp::mirror(headers))).await;
+        let status = match answered.unfit {
+            None => StatusCode::OK,
+            Some(Unfit::NoSuchMethod) => StatusCode::NOT_FOUND,
+            Some(_) => StatusCode::BAD_REQUEST,
+        };
         let mut response = match answered.text {
-            Some(answer) => text(StatusCode::OK, JSON, answer),
+            Some(answer) => text(status, JSON, answer),
             None => text(StatusCode::ACCEPTED, JSON, ""),
         };
         if let Some(client) = answered.introduced {

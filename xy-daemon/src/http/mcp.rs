@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hyper::header::{HeaderMap, HeaderName};
 use serde_json::{Map, Value};
 
-use crate::mcp_server::Backend;
+use crate::mcp_server::{Backend, Mirror};
 use crate::permission::{Caller, Surface};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::message::Request;
@@ -17,6 +20,31 @@ const MOST: usize = 256;
 
 /// The longest name of a client that is kept.
 const LONGEST: usize = 64;
+
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const TOOL: HeaderName = HeaderName::from_static("mcp-name");
+
+/// Returns what the headers say of a message. A header that cannot be read, or is there twice, says nothing that a message
+/// could say.
+pub(super) fn mirror(headers: &HeaderMap) -> Mirror {
+    let read = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        let first = values.next()?;
+        let text = first.to_str().ok().filter(|_| values.next().is_none());
+        Some(text.unwrap_or_default().to_owned())
+    };
+    let name = read(&TOOL).map(|name| decoded(&name).unwrap_or_default());
+    Mirror { version: read(&VERSION), method: read(&METHOD), name }
+}
+
+/// Takes off the form in which a header carries what is no plain text.
+fn decoded(text: &str) -> Option<String> {
+    let Some(inner) = text.strip_prefix("=?base64?").and_then(|text| text.strip_suffix("?=")) else {
+        return Some(text.to_owned());
+    };
+    String::from_utf8(BASE64_STANDARD.decode(inner).ok()?).ok()
+}
 
 /// The sessions of clients of the older era.
 #[derive(Debug)]

@@ -15,19 +15,42 @@ pub(super) const SAID_BY_PATH: [&str; 3] = ["names", "all", "wait"];
 /// What the path says of a question, and its body does not.
 pub(super) const SAID_BY_SEGMENT: [&str; 1] = ["name"];
 
-/// The least that JSON-RPC 2.0 asks of a request.
+/// The least that JSON-RPC 2.0 asks of a request with such an id and such parameters.
+fn json_rpc_request(id: &[&str], params: &[&str]) -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "jsonrpc": { "const": "2.0" },
+            "id": { "type": id },
+            "method": { "type": "string" },
+            "params": { "type": params },
+        },
+        "required": ["jsonrpc", "method"],
+    })
+}
+
+/// A request of JSON-RPC 2.0, or a batch.
 fn json_rpc() -> Value {
-    let request = json!({
+    let request = json_rpc_request(&["string", "number", "null"], &["object", "array"]);
+    json!({ "anyOf": [request, { "type": "array", "items": request, "minItems": 1, "maxItems": 100 }] })
+}
+
+/// An error of JSON-RPC 2.0.
+fn json_rpc_error() -> Value {
+    let error = json!({
+        "type": "object",
+        "properties": { "code": { "type": "integer" }, "message": { "type": "string" }, "data": true },
+        "required": ["code", "message"],
+    });
+    json!({
         "type": "object",
         "properties": {
             "jsonrpc": { "const": "2.0" },
             "id": { "type": ["string", "number", "null"] },
-            "method": { "type": "string" },
-            "params": { "type": ["object", "array"] },
+            "error": error,
         },
-        "required": ["jsonrpc", "method"],
-    });
-    json!({ "anyOf": [request, { "type": "array", "items": request, "minItems": 1, "maxItems": 100 }] })
+        "required": ["jsonrpc", "id", "error"],
+    })
 }
 
 /// Returns the document of a daemon with these registered methods.
@@ -178,7 +201,7 @@ fn body_of(route: &Route, book: &Book) -> Value {
             schema
         }
         Endpoint::Rpc => json_rpc(),
-        Endpoint::Mcp => json!({ "type": "object" }),
+        Endpoint::Mcp => json_rpc_request(&["string", "number"], &["object", "null"]),
         _ => nothing,
     }
 }
@@ -230,6 +253,12 @@ fn responses(route: &Route, book: &mut Book) -> Value {
     let refusal = |description: &str| answer(description, "application/json", book.refusal.clone());
     for status in route.refusals() {
         put(&status.as_u16().to_string(), refusal(status.canonical_reason().unwrap_or("a refusal")));
+    }
+    if matches!(route.endpoint, Endpoint::Mcp) {
+        // The transport of MCP has a status for what is no message, and for a method of the newer era that there is not.
+        let either = json!({ "anyOf": [book.refusal, json_rpc_error()] });
+        put("400", answer("Bad Request, or an error of JSON-RPC", "application/json", either.clone()));
+        put("404", answer("no such session, or an error of JSON-RPC", "application/json", either));
     }
     // Written by the reader of heads, which knows no other form.
     put("431", json!({ "description": "the head is too large" }));

@@ -46,6 +46,7 @@ impl HttpPlane {
                 idle_secs: limits.idle.as_secs_f64(),
                 write_stall_secs: limits.write_stall.as_secs_f64(),
                 operations: limits.operations,
+                rotate_token_secs: Some(limits.rotate_every.as_secs_f64()),
             },
         }
     }

@@ -372,7 +372,7 @@ pub static ROUTES: [Route; 45] = [
 #[non_exhaustive]
 pub enum RouteError {
     /// There is no such path.
-    #[error("there is no such endpoint")]
+    #[error("there is no such endpoint; `GET /v1/capabilities` lists those that there are")]
     NotFound,
     /// The path has another method.
     #[error("the endpoint has another method: {}", .0.iter().map(|verb| verb.as_str()).collect::<Vec<_>>().join(", "))]

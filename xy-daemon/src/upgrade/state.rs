@@ -52,6 +52,9 @@ pub struct Handoff {
     /// The configured one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) idle_shutdown: Option<Duration>,
+    /// How often the token of HTTP is replaced; an earlier program does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rotate_token: Option<Duration>,
     /// Which events are kept, and what they are named after; a program that kept none does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) journal: Option<JournalState>,
@@ -254,6 +257,7 @@ impl Handoff {
         let mut config = self.configuration.restore(options)?;
         config.settings.shutdown_timeout = self.shutdown_timeout;
         config.settings.idle_shutdown = self.idle_shutdown;
+        config.settings.rotate_token = self.rotate_token.unwrap_or(config.settings.rotate_token);
         config.settings.events = self.journal.as_ref().map(JournalState::settings).unwrap_or_default();
         config.permissions = self.permissions.clone();
         Ok(config)

@@ -4,7 +4,11 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::Path;
 
-use crate::support::{World, script, until};
+use nix::sys::signal::Signal;
+use xy_daemon::protocol::method::{Disable, OperationParams, Stop, TokenAdd, TokenAddParams};
+use xy_daemon::protocol::scope::Scope;
+
+use crate::support::{World, script, until, within};
 
 /// What a link leads to, as somebody wants to have it overwritten.
 const PRECIOUS: &str = "precious\n";
@@ -37,6 +41,9 @@ async fn survives(link: &str, is_directory: bool) {
         // Its server has printed, so that the log has been opened, too.
         let client = world.connect().await;
         crate::support::ready(&client, "web").await;
+        within("stop", client.call::<Stop>(OperationParams::named("web"))).await.expect("answered");
+        world.signal(Signal::SIGTERM);
+        world.ended().await;
     } else {
         let said = world.said();
         assert!(
@@ -95,4 +102,44 @@ async fn the_directory_of_logs_is_no_link() {
 #[tokio::test]
 async fn a_log_is_not_written_through_a_link() {
     survives("state/xy/logs/web.log", false).await;
+}
+
+#[tokio::test]
+async fn the_kept_events_are_not_written_through_a_link() {
+    survives("state/xy/events.jsonl", false).await;
+}
+
+#[tokio::test]
+async fn the_history_is_not_written_through_a_link() {
+    survives("state/xy/history", false).await;
+}
+
+#[tokio::test]
+async fn the_ledger_of_processes_is_not_written_through_a_link() {
+    survives("state/xy/processes.ledger", false).await;
+}
+
+#[tokio::test]
+async fn the_audit_log_and_the_tokens_of_clients_are_not_written_through_a_link() {
+    let mut world =
+        World::with(&[("web", script("sleep-forever", ""))]).argument("--http").argument("127.0.0.1:0");
+    let state = world.path("state/xy");
+    private_directory(&state);
+    let files = ["audit.log", "http.clients", "grants.json", "intent"];
+    for file in files {
+        fs::write(world.path(file), PRECIOUS).expect("written");
+        symlink(world.path(file), state.join(file)).expect("linked");
+    }
+    let client = world.boot().await;
+    let added = TokenAddParams { name: "ci".to_owned(), scope: Scope::Read };
+    // One that cannot be kept is refused.
+    let _kept_or_refused = within("token", client.call::<TokenAdd>(added)).await;
+    within("disable", client.call::<Disable>(OperationParams::named("web"))).await.expect("answered");
+    within("stop", client.call::<Stop>(OperationParams::named("web"))).await.expect("answered");
+    world.signal(Signal::SIGTERM);
+    world.ended().await;
+    for file in files {
+        let found = fs::read_to_string(world.path(file)).expect("it is there");
+        assert_eq!(found, PRECIOUS, "{file} was written through");
+    }
 }

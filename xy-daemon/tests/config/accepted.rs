@@ -339,6 +339,7 @@ fn the_settings_have_defaults_for_every_key() {
         shutdown_timeout: Duration::from_secs(30),
         log: LogSettings { max_size: 10 << 20, max_age: None, keep: 5, buffer: 1 << 20 },
         http: None,
+        rotate_token: Duration::from_secs(24 * 3600),
         idle_shutdown: None,
         events: EventSettings { keep: 10_000, age: Duration::from_secs(24 * 3600) },
     };
@@ -349,6 +350,15 @@ fn the_settings_have_defaults_for_every_key() {
         }
         assert_eq!(directory.load().settings, expected, "{text:?}");
     }
+}
+
+#[test]
+fn the_token_of_http_is_replaced_as_often_as_the_settings_say() {
+    let directory = Directory::new();
+    directory.write("xyd.ron", "(http: (rotate_token: \"12h\"))");
+    assert_eq!(directory.load().settings.rotate_token, Duration::from_secs(12 * 3600));
+    directory.write("xyd.ron", "(http: (rotate_token: \"60s\"))");
+    assert_eq!(directory.load().settings.rotate_token, Duration::from_secs(60));
 }
 
 #[test]

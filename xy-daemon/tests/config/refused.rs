@@ -114,6 +114,10 @@ fn a_broken_settings_file_fails_the_load_with_all_its_errors() {
             "xyd.ron:1:17: http.listen: `0.0.0.0:9847` is not a loopback address, and HTTP is for this machine only; use `127.0.0.1` or `[::1]`",
         ),
         (
+            "(http: (rotate_token: \"59s\"))",
+            "xyd.ron:1:23: http.rotate_token: must be at least 60s, for which an old token is accepted",
+        ),
+        (
             "(http: (listen: \"localhost:9847\"))",
             "xyd.ron:1:17: http.listen: `localhost:9847` is not an address with a port, expected `127.0.0.1:PORT` or `[::1]:PORT`",
         ),

@@ -1,7 +1,7 @@
 //! `xyd` itself with HTTP switched on.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -151,6 +151,46 @@ pub(crate) async fn post(connection: &Connection, target: &str, more: &str, body
     ))
     .await;
     wire.answer().await
+}
+
+#[tokio::test]
+async fn the_settings_say_how_often_the_token_is_replaced_and_an_upgrade_keeps_to_it() {
+    let mut world = World::start_with("(http: (rotate_token: \"12h\"))", &["--http", "127.0.0.1:0"], &[]);
+    let every = async |connection: &Connection| {
+        ask(connection, "GET", "/v1/diagnostics").await.json()["http"]["limits"]["rotate_token_secs"].clone()
+    };
+    let connection = world.connection().await;
+    assert_eq!(every(&connection).await, 43200.0);
+    // What its file says by now counts from the next start on.
+    world.configure("(http: (rotate_token: \"6h\"))");
+    let token = connection.token;
+    assert_eq!(post(&world.connection().await, "/v1/admin/upgrade", "", "").await.status, 202);
+    let next = world
+        .until("the next program", async || {
+            Connection::read(&world.state("xyd.json")).ok().filter(|one| one.token != token)
+        })
+        .await;
+    assert_eq!(every(&next).await, 43200.0);
+    world.restart().await;
+    let token = next.token;
+    let next = world
+        .until("the next daemon", async || {
+            Connection::read(&world.state("xyd.json")).ok().filter(|one| one.token != token)
+        })
+        .await;
+    assert_eq!(every(&next).await, 21600.0);
+}
+
+#[tokio::test]
+async fn a_token_file_that_others_may_read_is_a_mistake_of_the_configuration() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("token");
+    fs::write(&file, "0123456789abcdef0123456789abcdef").expect("written");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("ours");
+    let file = file.to_str().expect("text");
+    let mut world = World::start(&["--http", "127.0.0.1:0", "--http-token-file", file], &[]);
+    assert_eq!(world.ended().await, Some(3), "{}", world.said());
+    assert!(world.said().contains("must be a file of ours with mode 600"), "{}", world.said());
 }
 
 #[tokio::test]

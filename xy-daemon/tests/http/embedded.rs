@@ -16,7 +16,10 @@ use xy_daemon::http::credentials::TokenOptions;
 use xy_daemon::permission::{Decision, PermissionPolicy, PermissionRequest};
 use xy_daemon::protocol::Method;
 use xy_daemon::protocol::error::{ErrorKind, RpcError};
-use xy_daemon::protocol::method::{Capabilities, CapabilitiesParams, METHODS, MethodKind};
+use xy_daemon::protocol::method::{
+    Capabilities, CapabilitiesParams, DaemonDiagnostics, DiagnosticsParams, List, ListParams, METHODS,
+    MethodKind,
+};
 use xy_daemon::registry::Registry;
 use xy_daemon::{ServeError, ServeOptions};
 
@@ -121,6 +124,24 @@ impl Program {
         self.tree.shutdown().await;
         self.server.ended().await;
     }
+}
+
+#[tokio::test]
+async fn diagnostics_of_a_program_tell_who_is_there_and_that_its_events_end_with_it() {
+    let program = Program::start().await;
+    let client = program.client().await;
+    let asked = || client.call::<DaemonDiagnostics>(DiagnosticsParams {});
+    let before = asked().await.expect("answered");
+    assert_eq!((before.connections, before.last_activity_unix_ms), (Some(1), None));
+    assert_eq!(before.events.map(|events| events.keep), Some(0));
+    assert_eq!(program.send("GET", "/v1/diagnostics", "").await.json()["last_activity_unix_ms"], Value::Null);
+    assert_eq!(program.send("GET", "/v1/servers", "").await.status, 200);
+    let over_http = asked().await.expect("answered").last_activity_unix_ms;
+    client.call::<List>(ListParams {}).await.expect("answered");
+    let over_the_socket = asked().await.expect("answered").last_activity_unix_ms;
+    assert!(over_http.is_some() && over_http <= over_the_socket, "{over_http:?} {over_the_socket:?}");
+    drop(client);
+    program.end().await;
 }
 
 #[tokio::test]

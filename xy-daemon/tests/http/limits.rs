@@ -10,6 +10,27 @@ use super::server::{Server, Wire};
 const SHORT: Duration = Duration::from_millis(50);
 
 #[tokio::test]
+async fn connections_are_counted_while_they_are_open() {
+    let server = Server::start().await;
+    let plane = server.script.http.lock().expect("it is in use").upgrade().expect("it serves");
+    let mut open = Vec::new();
+    for count in 1..=3 {
+        let mut wire = server.connect().await;
+        wire.send(server.text("GET", "/v1/health", "", "")).await;
+        assert_eq!(wire.answer().await.status, 200);
+        assert_eq!(plane.facts().connections, count);
+        open.push(wire);
+    }
+    drop(open);
+    let all_gone = async {
+        while plane.facts().connections > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the end of all connections", all_gone).await;
+}
+
+#[tokio::test]
 async fn a_head_that_does_not_end_ends_the_connection() {
     let server = Server::with(Limits { head: SHORT, ..Limits::default() }).await;
     for begun in ["", "G", "GET /v1/health HTTP/1.1\r\n", "GET /v1/health HTTP/1.1\r\nHost: x\r\nX-A: b"] {

@@ -6,6 +6,7 @@ mod description;
 mod embedded;
 mod guard;
 mod limits;
+mod mcp;
 mod permission;
 mod routes;
 mod scopes;

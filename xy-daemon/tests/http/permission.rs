@@ -6,6 +6,7 @@ use tokio::net::UnixStream;
 use xy_daemon::http::connection_file::Connection;
 
 use super::daemon::{World, post};
+use super::mcp::call_headers;
 
 const RULES: &str = r#"(
     permissions: [
@@ -149,7 +150,7 @@ async fn an_assistant_over_http_is_known_by_its_session_and_bound_by_the_rules()
     });
     let mut modern = stop;
     modern["_meta"] = meta;
-    let denied = say("", "tools/call", modern).await.json();
+    let denied = say(&call_headers("stop"), "tools/call", modern).await.json();
     assert_eq!(denied["result"]["structuredContent"]["kind"], "permission_denied", "{denied}");
     let restart = json!({ "name": "restart", "arguments": arguments });
     let (restarted, said) =
@@ -234,7 +235,7 @@ async fn stop(world: &World, connection: &Connection, way: Way) -> Result<(), St
             });
             let params = json!({ "name": "stop", "arguments": { "names": ["nap"] }, "_meta": meta });
             let call = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params });
-            post(connection, "/mcp", "", &call.to_string()).await.json()
+            post(connection, "/mcp", &call_headers("stop"), &call.to_string()).await.json()
         }
     };
     refusal(&said["result"]["structuredContent"]["message"])

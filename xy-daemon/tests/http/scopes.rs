@@ -7,6 +7,7 @@ use xy_daemon::protocol::method::METHODS;
 use xy_daemon::protocol::scope::{Scope, scope_of};
 
 use super::daemon::{World, ask, post};
+use super::mcp::call_headers;
 use super::permission::on_socket;
 use super::server::{Answer, Server, Wire};
 
@@ -24,12 +25,25 @@ async fn server() -> (Server, Vec<(Scope, String)>) {
 }
 
 async fn send(server: &Server, token: &str, method: &str, target: &str, body: &str) -> Answer {
+    send_with(server, token, method, target, "", body).await
+}
+
+/// Sends a request with more lines of its head.
+async fn send_with(
+    server: &Server,
+    token: &str,
+    method: &str,
+    target: &str,
+    more: &str,
+    body: &str,
+) -> Answer {
     let address = server.address;
     let body = match method {
         "GET" => "\r\n".to_owned(),
         _ => format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
     };
-    let head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n");
+    let head =
+        format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n{more}");
     server.send(head + &body).await
 }
 
@@ -130,7 +144,9 @@ async fn tools_of_mcp_are_bound_by_the_scope_of_the_token() {
                 "jsonrpc": "2.0", "id": 1, "method": "tools/call",
                 "params": { "name": tool, "arguments": arguments, "_meta": meta },
             });
-            let answer = send(&server, token, "POST", "/mcp", &call.to_string()).await;
+            let headers = call_headers(tool);
+            let answer = send_with(&server, token, "POST", "/mcp", &headers, &call.to_string()).await;
+            assert_eq!(answer.status, 200, "{tool} by {scope}: {answer:?}");
             let said = format!(
                 "`{method}` needs the scope `{needed}`, and the token of `mcp:a-{scope}` has `{scope}`"
             );

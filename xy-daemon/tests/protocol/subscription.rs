@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
-use xy_daemon::rpc::MAX_SUBSCRIPTIONS;
+use xy_daemon::rpc::{MAX_SUBSCRIPTIONS, WRITE_STALL};
 
 use crate::harness::{Raw, Script, Server, within};
 
@@ -171,6 +171,17 @@ async fn a_subscription_ends_with_its_connection() {
         drop(raw);
         server.script.until("the end of the source", no_sources).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_of_what_is_written_is_disconnected_after_ten_seconds() {
+    let server = Server::start();
+    let mut raw = server.raw().await;
+    subscribe(&mut raw, "logs", r#"{"name":"flood","follow":true}"#).await;
+    let began = tokio::time::Instant::now();
+    server.script.until("the end of the source", no_sources).await;
+    assert!(began.elapsed() >= WRITE_STALL, "{:?}", began.elapsed());
+    server.raw().await.assert_alive().await;
 }
 
 #[tokio::test]

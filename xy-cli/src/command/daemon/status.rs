@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use xy_daemon::protocol::method::{DaemonDiagnostics, DiagnosticsParams, DiagnosticsResult};
+use xy_daemon::protocol::method::{DaemonDiagnostics, DiagnosticsParams, DiagnosticsResult, TokenSource};
 
 use super::super::version::diagnostics;
 use super::found::{Found, Place};
@@ -68,10 +68,23 @@ fn facts(facts: &DiagnosticsResult) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(http) = &facts.http {
         let (clients, refused) = (http.clients, http.refused_tokens);
+        let token = match http.token_source {
+            TokenSource::File => "token from its file",
+            TokenSource::Environment => "token from XY_TOKEN",
+            TokenSource::Generated => "token generated",
+            // One that only a later daemon knows.
+            _ => "token from elsewhere",
+        };
         lines.push(format!(
-            "  http: {}, {clients} clients with tokens of their own, {refused} refused requests",
+            "  http: {}, {token}, {clients} clients with tokens of their own, {refused} refused requests",
             neutral(&http.base_url)
         ));
+    }
+    if let Some(connections) = facts.connections {
+        let asked = facts.last_activity_unix_ms.map(|at| time::ago(at, time::now_unix_ms()));
+        let asked =
+            asked.map_or_else(|| "nothing asked for yet".to_owned(), |ago| format!("last request {ago}"));
+        lines.push(format!("  clients: {connections} connected, this one included; {asked}"));
     }
     if let Some(events) = facts.events {
         lines.push(match events.keep {

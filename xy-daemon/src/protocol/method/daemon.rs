@@ -32,7 +32,8 @@ pub struct DiagnosticsResult {
     /// How many clients are connected, over the socket and over HTTP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<usize>,
-    /// When a client last came or went, in milliseconds since the Unix epoch.
+    /// When a client last asked for anything but `version`, `identify` and `diagnostics`, in milliseconds since the Unix
+    /// epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_activity_unix_ms: Option<u64>,
     /// The latest warnings and errors in the daemon's own log, oldest first.
@@ -108,6 +109,9 @@ pub struct HttpLimits {
     pub write_stall_secs: f64,
     /// The most operations remembered.
     pub operations: usize,
+    /// How often the token is replaced; an earlier daemon does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate_token_secs: Option<f64>,
 }
 
 /// What is known of events.
