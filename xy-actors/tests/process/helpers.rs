@@ -100,7 +100,7 @@ async fn a_task_that_panics_ends_its_incarnation_with_that_cause_and_the_next_on
         }
         until(&tree, name, "it has ended", |now| now.last_exit.is_some()).await;
         // The next one may have ended as well by now.
-        let first = tree.history(name).await.expect("known").1.exits.remove(0);
+        let first = tree.which_child_with_history(name).await.expect("known").1.exits.remove(0);
         assert_eq!((first.incarnation.get(), first.report.exit), (1, Exit::Abnormal), "{name}");
         assert_eq!(first.report.cause, Cause::Error { message: words.to_owned() }, "{name}");
         if helper != Helper::Finisher {
