@@ -185,7 +185,9 @@ pub fn http(bytes: &[u8]) {
     }
     // Only a rotation can fail here: there is no directory to write the new token to.
     assert!(status < 500 || has(b"rotate-token") || status == 501, "{}", String::from_utf8_lossy(&output));
-    assert!(!output.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes()), "the token was told");
+    // Whoever has it may put it anywhere, for instance into a server's name, which is told when there is no such server.
+    let count = |text: &[u8]| text.windows(TOKEN.len()).filter(|window| *window == TOKEN.as_bytes()).count();
+    assert!(count(&output) == 0 || count(bytes) > 1, "the token was told");
 }
 
 /// Reads the small texts of requests and of the environment.
