@@ -29,10 +29,7 @@ async fn output_of_an_earlier_run_is_shown_and_followed_without_a_hole() {
     let settings = LogSettings { max_size: 10_000, keep: 50, ..ample() };
     let earlier = LogHub::new(Some(root.path().to_owned()));
     let log = earlier.open("web", settings).unwrap();
-    let (attachment, out, err) = attach(&log, 1);
-    drop(err);
-    write_numbers(out, 0..5_000).join().unwrap();
-    read_to_end(attachment).await;
+    write_more(&log, 1, 0..5_000).await;
 
     let hub = LogHub::new(Some(root.path().to_owned()));
     let log = hub.open("web", settings).unwrap();
@@ -95,10 +92,7 @@ async fn files_that_do_not_hold_it_either_leave_a_gap() {
     let log = hub.open("web", settings).unwrap();
     let mut reader = soon(log.read(LogQuery { follow: true, ..tail(0) })).await;
     assert!(tokio::select! { biased; _ = reader.next() => false, () = std::future::ready(()) => true });
-    let (attachment, out, err) = attach(&log, 1);
-    drop(err);
-    write_numbers(out, 0..10_000).join().unwrap();
-    read_to_end(attachment).await;
+    write_more(&log, 1, 0..10_000).await;
     let items = soon(reader.next()).await.unwrap();
     let LogItem::Gap { first: 0, last } = items[0] else { panic!("{:?}", items[0]) };
     assert!(matches!(&items[1], LogItem::Line(line) if line.number == last + 1));
@@ -112,11 +106,8 @@ async fn the_previous_incarnation_and_matches_are_found_across_rotated_files_and
         let log = hub.open("web", LogSettings { max_size: 1_000, keep: 1_000, ..ample() }).unwrap();
         for incarnation in 1..=3_u32 {
             log.mark_start(u64::from(incarnation), incarnation + 40);
-            let (attachment, out, err) = attach(&log, u64::from(incarnation));
-            drop(err);
             let first = u64::from(incarnation) * 1_000;
-            write_numbers(out, first..first + 200).join().unwrap();
-            read_to_end(attachment).await;
+            write_more(&log, u64::from(incarnation), first..first + 200).await;
             log.mark_exit(u64::from(incarnation), incarnation + 40, "exit code 1");
         }
         soon(hub.flush()).await;
@@ -148,8 +139,8 @@ async fn the_previous_incarnation_and_matches_are_found_across_rotated_files_and
 }
 
 /// Writes numbers through pipes of their own; files of 1,000 bytes hold some 30 of them.
-async fn write_more(log: &Log, numbers: std::ops::Range<u64>) {
-    let (attachment, out, err) = attach(log, 1);
+async fn write_more(log: &Log, incarnation: u64, numbers: std::ops::Range<u64>) {
+    let (attachment, out, err) = attach(log, incarnation);
     drop(err);
     write_numbers(out, numbers).join().unwrap();
     read_to_end(attachment).await;
@@ -161,7 +152,7 @@ async fn hundreds_of_rotated_files_are_read_and_a_hole_among_them_hides_nothing(
     let hub = LogHub::new(Some(root.path().to_owned()));
     let settings = LogSettings { max_size: 1_000, keep: 1_000, buffer: 1_000, ..LogSettings::default() };
     let log = hub.open("web", settings).unwrap();
-    write_more(&log, 0..8_000).await;
+    write_more(&log, 1, 0..8_000).await;
     let files = std::fs::read_dir(root.path()).unwrap().count() as u64;
     assert!(files > 200, "{files}");
     assert!(read(&log, LogQuery::default()).await.iter().map(number).eq(0..8_000));
@@ -179,7 +170,7 @@ async fn hundreds_of_rotated_files_are_read_and_a_hole_among_them_hides_nothing(
         assert!(held.iter().map(number).eq(0..held.len() as u64), "{hole}");
         let next = held.len() as u64;
         assert!(next >= 8_000, "{hole}: {next}");
-        write_more(&log, next..next + 60).await;
+        write_more(&log, 1, next..next + 60).await;
         assert!(path(hole).exists());
     }
 }
@@ -191,12 +182,12 @@ async fn what_is_rotated_while_it_is_read_is_read_once_and_what_is_deleted_is_le
         let hub = LogHub::new(Some(root.path().to_owned()));
         let settings = LogSettings { max_size: 1_000, keep, buffer: 1_000, ..LogSettings::default() };
         let log = hub.open("web", settings).unwrap();
-        write_more(&log, 0..3_500).await;
+        write_more(&log, 1, 0..3_500).await;
         assert!(read(&log, LogQuery::default()).await.iter().map(number).eq(0..3_500), "all are kept");
         let mut reader = soon(log.read(LogQuery::default())).await;
         let (mut numbers, mut more) = (Vec::new(), 3_500);
         loop {
-            write_more(&log, more..more + 700).await;
+            write_more(&log, 1, more..more + 700).await;
             more += 700;
             let Some(items) = soon(reader.next()).await else { break };
             for item in items {
