@@ -480,56 +480,78 @@ mod tests {
         assert_eq!(read_on(3, &[]), []);
     }
 
+    /// A process that runs when it is asked to and waits otherwise.
+    #[cfg(target_os = "linux")]
+    struct Echo {
+        process: std::process::Child,
+        input: std::process::ChildStdin,
+        output: std::process::ChildStdout,
+    }
+
+    #[cfg(target_os = "linux")]
+    impl Echo {
+        /// Starts it in a session of its own, as servers are: that of whoever runs the tests may be none in sight.
+        fn start() -> Self {
+            use std::process::{Command, Stdio};
+            let mut command = Command::new("setsid");
+            command.arg("cat").stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut process = command.spawn().expect("every system has it");
+            let (input, output) = (process.stdin.take(), process.stdout.take());
+            let mut echo = Self { process, input: input.expect("piped"), output: output.expect("piped") };
+            // From here on it leads its session.
+            echo.run();
+            echo
+        }
+
+        fn run(&mut self) {
+            use std::io::Write as _;
+            self.input.write_all(b"x").expect("it reads");
+            self.output.read_exact(&mut [0]).expect("it answers");
+        }
+
+        fn end(mut self) {
+            drop(self.input);
+            self.process.wait().expect("it ends with its input");
+        }
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn only_what_has_run_or_is_old_is_read_again() {
-        use std::io::Write as _;
-        use std::process::{Command, Stdio};
-
         const OLD: u64 = 1 << 40;
-        let mut quiet = Command::new("cat")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("every system has it");
-        let (mut input, mut output) =
-            (quiet.stdin.take().expect("piped"), quiet.stdout.take().expect("piped"));
-        let mut pids = [std::process::id(), quiet.id()];
+        let (mut busy, mut quiet) = (Echo::start(), Echo::start());
+        let (one, other) = (busy.process.id(), quiet.process.id());
+        let mut pids = [one, other];
         pids.sort_unstable();
-        let mut echo = || {
-            input.write_all(b"x").expect("it reads");
-            output.read_exact(&mut [0]).expect("it answers");
-        };
-        echo();
         let (trees, start) = (Trees::default(), Instant::now());
         let mut readings = Readings::default();
         // What is read is marked, so that what is read again is told from it.
         let mut look = |at: Instant| {
+            busy.run();
             let samples = readings.update(&trees, &pids, at);
             readings.0.iter_mut().for_each(|reading| reading.sample.resident = OLD);
             assert_eq!(samples.iter().map(|sample| sample.pid).collect::<Vec<_>>(), pids);
             let is_old = |pid: u32| samples.iter().any(|one| one.pid == pid && one.resident == OLD);
-            (is_old(std::process::id()), is_old(quiet.id()))
+            (is_old(one), is_old(other))
         };
+        assert_eq!(look(start), (false, false), "both are read at first");
         // Another process's clock moves when it leaves its processor, which may be after it has answered.
-        let mut until = |at: Instant, wanted: (bool, bool), what: &str| {
-            while look(at) != wanted {
+        let mut until = |at: Instant, is_wanted: fn((bool, bool)) -> bool, what: &str| {
+            while !is_wanted(look(at)) {
                 assert!(start.elapsed() < Duration::from_secs(60), "{what}");
                 thread::yield_now();
             }
         };
-        until(start, (false, false), "both are read at first");
-        until(start, (false, true), "it waits, and is read again all the same");
-        until(start + KEPT / 2, (false, true), "this process runs, and the other one waits");
-        echo();
-        until(start + KEPT / 2, (false, false), "it has run");
-        until(start + KEPT / 2, (false, true), "it waits again, and is read all the same");
+        until(start, |old| old == (false, true), "one waits, and is read again all the same");
+        until(start + KEPT / 2, |old| old == (false, true), "one runs, and the other waits");
+        quiet.run();
+        until(start + KEPT / 2, |(_, quiet)| !quiet, "it has run");
+        until(start + KEPT / 2, |(_, quiet)| quiet, "it waits again, and is read all the same");
         assert_eq!(look(start + KEPT * 2), (false, false), "it is too long ago");
-        drop(input);
-        quiet.wait().expect("it ends with its input");
-        let own = [std::process::id()];
-        let left: Vec<u32> = readings.update(&trees, &own, start).iter().map(|sample| sample.pid).collect();
-        assert_eq!((left, readings.0.len()), (own.to_vec(), 1), "nothing is kept of who is gone");
+        quiet.end();
+        let left: Vec<u32> = readings.update(&trees, &[one], start).iter().map(|sample| sample.pid).collect();
+        assert_eq!((left, readings.0.len()), (vec![one], 1), "nothing is kept of who is gone");
+        busy.end();
     }
 
     #[cfg(target_os = "linux")]
