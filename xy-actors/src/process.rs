@@ -51,7 +51,7 @@ pub use self::host::{
     HostError, HostOptions, KillReport, LiveProcess, Member, OsProcess, Ownership, ProcessExit, ProcessHost,
     ProcessOutput, TreeUsage,
 };
-pub use self::ledger::{LostIncarnation, SweepReport, SweptProcess};
+pub use self::ledger::{EndedIncarnation, LostIncarnation, SweepReport, SweptProcess};
 pub use self::settings::ProcessSettings;
 pub use self::stop_command::StopCommand;
 

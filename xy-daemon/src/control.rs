@@ -240,12 +240,13 @@ fn errors_of(file: &RejectedFile) -> String {
 }
 
 impl Control {
-    /// Creates the operations around a root supervisor that was made from the configuration in force.
+    /// Creates the operations around a root supervisor that was made from the configuration in force; `noted` is the number
+    /// of the last event that an earlier program of this process has put into the history.
     pub(crate) fn new(
         (root, host, logs): (Supervisor, ProcessHost, LogHub),
         source: Source,
         in_force: InForce,
-        journal: Journal,
+        (journal, noted): (Journal, u64),
         asks: mpsc::Sender<Asked>,
         place: Place,
     ) -> Self {
@@ -256,6 +257,7 @@ impl Control {
             source: Some(source),
             in_force,
             journal,
+            noted,
             asks,
             place,
             embedding: None,
@@ -277,6 +279,7 @@ impl Control {
             source: None,
             in_force: InForce::default(),
             journal: Journal::open(None, EventSettings::default()),
+            noted: 0,
             asks,
             place: Place::default(),
             embedding: Some(embedding),
@@ -284,7 +287,7 @@ impl Control {
     }
 
     fn of(parts: Parts) -> Self {
-        let Parts { root, host, logs, source, in_force, journal, asks, place, embedding } = parts;
+        let Parts { root, host, logs, source, in_force, journal, noted, asks, place, embedding } = parts;
         let state_dir = Some(place.state_dir.as_path()).filter(|path| !path.as_os_str().is_empty());
         let history = History::open(state_dir.map(|path| path.join("history")).as_deref());
         let permissions = embedding.as_ref().map(|embedding| &embedding.permissions);
@@ -302,8 +305,10 @@ impl Control {
             }
             None => Gate::of_settings(in_force.config.permissions.clone(), options),
         };
+        let not_noted = EventCursor::Seq(noted + 1);
+        history.listen(root.events(not_noted));
         let noting = vec![
-            tokio::spawn(history.clone().follow(root.events(EventCursor::Seq(1)))),
+            tokio::spawn(history.clone().follow(root.events(not_noted))),
             tokio::spawn(journal.clone().keep(root.event_log().clone())),
         ];
         Self(Arc::new(Inner {
@@ -367,6 +372,13 @@ impl Control {
     /// Learns what HTTP is, for as long as that is there.
     pub(crate) fn set_http(&self, plane: &Arc<HttpPlane>) {
         *self.0.http.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(plane);
+    }
+
+    /// Notes in the history what was told until now, and returns the number of the last event.
+    pub(crate) fn note_history(&self) -> u64 {
+        let latest = self.0.root.event_log().latest();
+        self.0.history.catch_up();
+        latest
     }
 
     /// Returns what the journal's next keeper has to know.
@@ -651,6 +663,7 @@ struct Parts {
     source: Option<Source>,
     in_force: InForce,
     journal: Journal,
+    noted: u64,
     asks: mpsc::Sender<Asked>,
     place: Place,
     embedding: Option<Embedding>,

@@ -17,14 +17,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use xy_actors::event::ChildReport;
 use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream, unix_ms};
-use xy_actors::exit::{Cause, Exit, ExitReport};
+use xy_actors::exit::ExitReport;
 use xy_actors::log::LogHub;
 use xy_actors::policy::Incarnation;
 use xy_actors::process::guard::Guarded;
 use xy_actors::process::handover;
 use xy_actors::process::memory;
 use xy_actors::process::settings::prepare_own_limits;
-use xy_actors::process::{HostError, HostOptions, LostIncarnation, Member, ProcessHost, SweepReport};
+use xy_actors::process::{
+    EndedIncarnation, HostError, HostOptions, LostIncarnation, Member, ProcessHost, SweepReport,
+};
 use xy_actors::spec::{ChildSpec, Order, SupervisorSpec};
 use xy_actors::supervisor::{EarlierExit, SpawnTreeError, Supervisor, SupervisorBuilder};
 
@@ -37,7 +39,7 @@ use crate::http::{self, HttpError, HttpOptions};
 use crate::idle::{IdleShutdown, until_idle};
 use crate::instance::{InstanceLock, LockError};
 use crate::intent::Intent;
-use crate::journal::{JOURNAL_FILE, Journal};
+use crate::journal::{JOURNAL_FILE, Journal, Untold};
 use crate::protocol::method::Killed;
 use crate::rpc;
 use crate::service::ServiceManager;
@@ -288,7 +290,8 @@ pub async fn run_on(
     let swept = report_sweep(&sweep);
     let logs = LogHub::new(Some(options.state_dir.join("logs")));
     let journal = open_journal(&options, config.settings.events).await?;
-    let root = spawn_root(&config, &host, &logs, &sweep.lost, journal.first()).await?;
+    let untold = untold(&journal, sweep.lost, sweep.ended).await?;
+    let root = spawn_root(&config, &host, &logs, untold, journal.first()).await?;
     let shared = listener.shared().map_err(RunError::Thread)?;
     let rejected = config.rejected.iter().map(|file| Rejected {
         name: file.name.clone(),
@@ -303,7 +306,8 @@ pub async fn run_on(
         is_taken_over: false,
     };
     let in_force = InForce::of(config);
-    let mut daemon = Daemon::new(options, (host, logs, root), source, in_force, journal, (instance, shared));
+    let place = (instance, shared);
+    let mut daemon = Daemon::new(options, (host, logs, root), source, in_force, (journal, 0), place);
     daemon.http_socket = http_socket;
     daemon.serve(listener, http, signals, || listening(told)).await
 }
@@ -380,7 +384,11 @@ pub async fn take_up(
     };
     let adhoc = handoff.configuration.adhoc;
     let in_force = InForce { config, rejected: handoff.configuration.rejected };
-    let mut daemon = Daemon::new(options, (host, logs, root), source, in_force, journal, (instance, shared));
+    // One that does not say noted everything at once.
+    let noted = handoff.noted.unwrap_or_else(|| root.event_log().latest());
+    let journal = (journal, noted);
+    let place = (instance, shared);
+    let mut daemon = Daemon::new(options, (host, logs, root), source, in_force, journal, place);
     daemon.is_handed_back = is_handed_back;
     daemon.http_socket = http_socket;
     daemon.control.take_up_adhoc(&adhoc);
@@ -413,6 +421,16 @@ async fn listen_for_http_on(
 async fn open_journal(options: &RunOptions, settings: EventSettings) -> Result<Journal, RunError> {
     let path = options.state_dir.join(JOURNAL_FILE);
     blocking(move || Journal::open(Some(&path), settings)).await
+}
+
+/// Returns which starts of the daemon before this one have ended without anybody having been told.
+async fn untold(
+    journal: &Journal,
+    lost: Vec<LostIncarnation>,
+    ended: Vec<EndedIncarnation>,
+) -> Result<Vec<Untold>, RunError> {
+    let journal = journal.clone();
+    blocking(move || journal.starts().untold(&lost, &ended)).await
 }
 
 /// Returns the path that a socket is bound to.
@@ -514,7 +532,7 @@ impl Daemon {
         (host, logs, root): (ProcessHost, LogHub, Supervisor),
         source: Source,
         in_force: InForce,
-        journal: Journal,
+        (journal, noted): (Journal, u64),
         (instance, shared): (InstanceLock, SharedListener),
     ) -> Self {
         let (own_signals, asked) = mpsc::channel(4);
@@ -524,7 +542,7 @@ impl Daemon {
         let rotate_token = in_force.config.settings.rotate_token;
         let in_short = in_short(&in_force.config);
         let tree = (root.clone(), host.clone(), logs.clone());
-        let control = Control::new(tree, source, in_force, journal, own_signals, place);
+        let control = Control::new(tree, source, in_force, (journal, noted), own_signals, place);
         Self {
             options,
             host,
@@ -785,16 +803,16 @@ async fn spawn_root(
     config: &Config,
     host: &ProcessHost,
     logs: &LogHub,
-    lost: &[LostIncarnation],
+    untold: Vec<Untold>,
     first_event: u64,
 ) -> Result<Supervisor, RunError> {
-    let builder = lost.iter().fold(builder(config, host, logs), |builder, lost| {
+    let builder = untold.into_iter().fold(builder(config, host, logs), |builder, untold| {
         let exit = EarlierExit {
-            incarnation: Incarnation::new(lost.incarnation),
-            pid: lost.pid,
-            report: ExitReport::new(Exit::Killed, Cause::HostDied),
+            incarnation: Incarnation::new(untold.incarnation),
+            pid: untold.pid,
+            report: untold.report,
         };
-        builder.earlier_exit(&lost.label, exit)
+        builder.earlier_exit(untold.path, exit)
     });
     Ok(builder.seed(unix_ms()).first_event(first_event).spawn().await?)
 }

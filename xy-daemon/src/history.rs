@@ -3,7 +3,7 @@
 //! One file of JSON lines under the state directory, appended to as things happen and written anew when most of it is out
 //! of date. What cannot be written is still known to this daemon; what cannot be read is as if it had never been. A line is
 //! not flushed to the disk by itself, which would cost each crash of a server more than its restart: a loss of power costs
-//! the lines of the last seconds and never the file.
+//! the lines of the last seconds and never the file. It is written a moment after the event, or as soon as somebody asks.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -11,6 +11,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use xy_actors::event::stream::{Event, EventItem, EventKind, EventStream};
@@ -24,6 +25,9 @@ const KEPT: usize = 40;
 
 /// How many lines more than are kept the file may have.
 const SLACK: usize = 2_000;
+
+/// How long events gather before they are noted together, so that a restart comes before its notes.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// The longest text of a cause that is kept, in characters.
 const LONGEST: usize = 1_000;
@@ -78,6 +82,8 @@ pub(crate) struct History(Arc<Mutex<Past>>);
 struct Past {
     /// Where it is kept; `None` keeps it only as long as this daemon runs.
     path: Option<PathBuf>,
+    /// What is told and not yet noted.
+    events: Option<EventStream>,
     entries: BTreeMap<String, VecDeque<Entry>>,
     /// When the current incarnation of a server was started.
     started: BTreeMap<String, u64>,
@@ -97,6 +103,7 @@ impl History {
     pub(crate) fn open(path: Option<&Path>) -> Self {
         let mut past = Past {
             path: path.map(Path::to_owned),
+            events: None,
             entries: BTreeMap::new(),
             started: BTreeMap::new(),
             file: None,
@@ -115,9 +122,12 @@ impl History {
         Self(Arc::new(Mutex::new(past)))
     }
 
+    /// Returns the past up to now.
     fn past(&self) -> MutexGuard<'_, Past> {
         // Each critical section leaves the maps valid at every step.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut past = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        past.catch_up();
+        past
     }
 
     /// Returns what is known of a server, oldest first.
@@ -143,24 +153,26 @@ impl History {
         past.write_anew();
     }
 
-    /// Notes what the events of a tree tell, until the tree has ended.
+    /// Notes what these events tell, when somebody asks or [`follow`](Self::follow) gets to it.
+    pub(crate) fn listen(&self, events: EventStream) {
+        self.past().events = Some(events);
+    }
+
+    /// Notes what was told until now.
+    pub(crate) fn catch_up(&self) {
+        drop(self.past());
+    }
+
+    /// Notes, a moment after each, what the events of a tree tell, until the tree has ended; `waiting` hears of those to which
+    /// it listens.
     ///
     /// # Cancel safety
-    /// What was read before is noted.
-    pub(crate) async fn follow(self, mut events: EventStream) {
-        while let Some(item) = events.next().await {
-            let mut past = self.past();
-            let mut next = Some(item);
-            while let Some(item) = next {
-                if let EventItem::Event(event) = item {
-                    past.note(&event);
-                }
-                next = events.try_next().ok();
-            }
-            // Once for all that were removed together.
-            if std::mem::take(&mut past.is_stale) {
-                past.write_anew();
-            }
+    /// What was told before is noted when somebody asks.
+    pub(crate) async fn follow(self, mut waiting: EventStream) {
+        while waiting.next().await.is_some() {
+            tokio::time::sleep(GATHER).await;
+            while waiting.try_next().is_ok() {}
+            self.catch_up();
         }
     }
 }
@@ -188,6 +200,18 @@ pub(crate) fn read_twice(bytes: &[u8]) {
 }
 
 impl Past {
+    fn catch_up(&mut self) {
+        while let Some(Ok(item)) = self.events.as_mut().map(EventStream::try_next) {
+            if let EventItem::Event(event) = item {
+                self.note(&event);
+            }
+        }
+        // Once for all that were removed together.
+        if std::mem::take(&mut self.is_stale) {
+            self.write_anew();
+        }
+    }
+
     fn read(&mut self, text: &[u8]) {
         self.is_torn = text.last().is_some_and(|last| *last != b'\n');
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

@@ -13,6 +13,8 @@
 //! Numbers go on from the last line. Since that may not be the last event that somebody has seen, each life of the daemon is
 //! an era with a name, which the ids of its events begin with: an id is never given twice.
 
+mod starts;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -23,6 +25,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use xy_actors::event::stream::{self, EventCursor, EventItem, EventLog, unix_ms};
 
+pub(crate) use self::starts::{Starts, Untold};
 use crate::config::EventSettings;
 use crate::control::wire_event;
 use crate::protocol::method::{Event, Gap};
@@ -120,6 +123,13 @@ impl Journal {
             eras.push(Era { first: last + 1, name });
         }
         Self(Arc::new(Inner { path: path.map(Path::to_owned), settings, eras, last }))
+    }
+
+    /// Returns what starts of children were told of; none if nothing is kept.
+    ///
+    /// Blocking.
+    pub(crate) fn starts(&self) -> Starts {
+        self.0.path.as_deref().map(Starts::read).unwrap_or_default()
     }
 
     /// Returns the number for the first event of a daemon that begins.

@@ -244,6 +244,7 @@ impl Upgrade<'_> {
                 idle_shutdown: self.idle_shutdown,
                 rotate_token: Some(self.rotate_token),
                 journal: Some(self.control.journal_state()),
+                noted: Some(self.control.note_history()),
                 permissions: self.control.gate_of().settings(),
                 logs: logs.state().clone(),
             };

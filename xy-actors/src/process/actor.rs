@@ -657,7 +657,7 @@ impl ActorState {
         // Asked before the reap, which removes who counts.
         let is_by_kernel =
             self.exit.is_some_and(is_killed) && !self.is_kill_asked && self.process.oom_kills() > 0;
-        let exit = self.process.reap().or(self.exit).unwrap_or(ProcessExit::Code(-1));
+        let exit = self.process.ended().or(self.exit).unwrap_or(ProcessExit::Code(-1));
         let mut report = ExitReport::of_process(
             exit,
             self.is_stop_asked,
@@ -676,6 +676,7 @@ impl ActorState {
             let main = ProcessRef { pid: self.process.pid(), command: self.spec.command.clone() };
             report.killed.insert(0, main);
         }
+        self.process.reap_as(&report);
         self.is_reported = true;
         self.log.mark_exit(self.incarnation, self.process.pid(), &report.to_string());
         self.reporter.exited(report);

@@ -62,7 +62,7 @@ pub(super) struct PreparedCommand {
 
 /// What a spec names and the machine has to be asked for.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     identity: Option<Identity>,
     /// From environment files.
     variables: BTreeMap<String, String>,
@@ -72,14 +72,12 @@ struct Found {
     secrets: Secrets,
 }
 
-/// Resolves a spec, and asks users, files and the login shell for what it names, away from the threads that must not
-/// wait.
-pub(super) async fn prepare(
+/// Asks users, files and the login shell for what a spec names, away from the threads that must not wait.
+pub(super) async fn find(
     host: &ProcessHost,
     spec: &ProcessSpec,
     secrets: Secrets,
-    marker: String,
-) -> Result<PreparedCommand, SpawnError> {
+) -> Result<Found, SpawnError> {
     let settings = &spec.settings;
     let asks_somebody = settings.user.is_some()
         || settings.group.is_some()
@@ -87,8 +85,7 @@ pub(super) async fn prepare(
         || !settings.env_files.is_empty()
         || settings.stdin != Stdin::Null;
     if !asks_somebody {
-        let found = Found { secrets, ..Found::default() };
-        return PreparedCommand::new(spec, found, marker, std::env::vars_os());
+        return Ok(Found { secrets, ..Found::default() });
     }
     let (settings, dir) = (settings.clone(), spec.working_dir.clone());
     let found = tokio::task::spawn_blocking(move || Found::look_up(&settings, dir.as_deref()));
@@ -97,6 +94,15 @@ pub(super) async fn prepare(
     if spec.settings.path == SearchPath::Login {
         found.login_path = login::search_path(host, &spec.settings, found.identity.as_ref()).await;
     }
+    Ok(found)
+}
+
+/// Resolves a spec with what was found.
+pub(super) fn prepare(
+    spec: &ProcessSpec,
+    found: Found,
+    marker: String,
+) -> Result<PreparedCommand, SpawnError> {
     PreparedCommand::new(spec, found, marker, std::env::vars_os())
 }
 

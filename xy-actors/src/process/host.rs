@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 mod adoption;
 mod exits;
 mod handover;
@@ -37,6 +39,11 @@ use super::ledger::{Ledger, OpenError, SweepReport};
 use super::settings::Secret;
 use super::tree::Stat;
 use super::{ProcessSpec, SpawnError, SpawnErrorKind, readiness, sys, tree};
+use crate::exit::ExitReport;
+
+/// How many starts are prepared at once: enough for the thread that creates processes never to wait, and few enough for what
+/// they need for a moment to leave no holes between what stays.
+const STARTS_AT_ONCE: usize = 8;
 
 /// How often and at which intervals a program that is being written is tried again; 500 ms together.
 const TEXT_BUSY_DELAYS: [Duration; 4] = [
@@ -160,6 +167,8 @@ struct Host {
     exits: Exits,
     /// What was read of processes when somebody asked last.
     readings: Mutex<usage::Readings>,
+    /// Admits those that are being started, a few at a time.
+    starting: Semaphore,
     /// Reaps adopted orphans; begun by the first use inside a runtime.
     adoption: OnceLock<adoption::Task>,
     /// What an earlier program of this process left for the children of this one.
@@ -180,14 +189,14 @@ impl Host {
         }
     }
 
-    /// Strikes a reaped process; its pid may already be another's.
-    fn strike(&self, pid: u32, marker: &str) {
+    /// Strikes a reaped process, and says how it ended if that is known; its pid may already be another's.
+    fn strike(&self, pid: u32, marker: &str, report: Option<&ExitReport>) {
         let mut live = lock(&self.live);
         if live.get(&pid).is_some_and(|process| process.marker == marker) {
             live.remove(&pid);
         }
         drop(live);
-        self.with_ledger(|ledger| ledger.gone(marker));
+        self.with_ledger(|ledger| ledger.gone(marker, report));
     }
 
     fn is_main(&self, pid: u32) -> bool {
@@ -248,6 +257,7 @@ impl ProcessHost {
             live: Mutex::new(BTreeMap::new()),
             exits: Exits::default(),
             readings: Mutex::default(),
+            starting: Semaphore::new(STARTS_AT_ONCE),
             adoption: OnceLock::new(),
             inherited: Mutex::default(),
             secrets: Mutex::default(),
@@ -326,17 +336,24 @@ impl ProcessHost {
         secrets: Secrets,
     ) -> Result<OsProcess, SpawnError> {
         self.begin_adoption();
+        let found = command::find(self, spec, secrets).await?;
+        // From here on it takes the memory of a whole environment.
+        let mut permit = self.inner.starting.acquire().await.map_err(|_| SpawnError::host_gone())?;
         let mut spare = self.inner.groups.as_ref().and_then(Groups::spare);
         let marker = match &spare {
             Some(spare) => spare.marker().to_owned(),
             None => command::random_marker()?,
         };
-        let command = Arc::new(command::prepare(self, spec, secrets, marker).await?);
+        let command = Arc::new(command::prepare(spec, found, marker)?);
         let mut delays = TEXT_BUSY_DELAYS.iter();
         loop {
             match self.try_spawn(label, incarnation, &command, spare.take()).await {
                 Err(error) if error.kind() == SpawnErrorKind::TextBusy => match delays.next() {
-                    Some(delay) => tokio::time::sleep(*delay).await,
+                    Some(delay) => {
+                        drop(permit);
+                        tokio::time::sleep(*delay).await;
+                        permit = self.inner.starting.acquire().await.map_err(|_| SpawnError::host_gone())?;
+                    }
                     None => return Err(error),
                 },
                 result => return result,

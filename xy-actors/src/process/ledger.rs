@@ -7,7 +7,7 @@
 //! intent MARKER LABEL [INCARNATION]    before a process is created; the number is that of the child's start, which a
 //!                                      command beside it has not
 //! born MARKER PID START-TIME [INODE]   after it; the inode is that of its pidfd, from Linux 6.9 on
-//! gone MARKER                          after it was reaped, or was never created
+//! gone MARKER [EXIT CAUSE]             after it was reaped, or was never created; with how the start of a child ended
 //! ```
 //! Nothing is flushed to the disk, which would cost more than a restart: the file has to survive our death, not that of the
 //! machine, as a new boot id voids it. After a loss of power it may be empty or damaged; then it is set aside, and only the
@@ -18,7 +18,7 @@
 //! event tries to write the file anew, and until that succeeds the next start knows less than it should: the
 //! parent-death signal, the guard and the control groups do not need the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -29,12 +29,17 @@ use std::time::{Duration, Instant};
 use super::cgroup::Groups;
 use super::tree::{self, Identity};
 
+mod end;
 mod sweep;
 
 use self::sweep::sweep;
-pub use self::sweep::{LostIncarnation, SweepReport, SweptProcess};
+pub use self::sweep::{EndedIncarnation, LostIncarnation, SweepReport, SweptProcess};
+use crate::exit::ExitReport;
 
 const HEADER: &str = "xy-ledger 1 ";
+
+/// How many starts that have ended stay in a file that is written anew.
+const ENDED_KEPT: usize = 16;
 
 /// Beyond this many bytes the file is rewritten with what is still alive.
 const COMPACT_AT: u64 = 256 << 10;
@@ -69,6 +74,8 @@ struct Contents {
     cgroup: Option<PathBuf>,
     /// By marker.
     unfinished: BTreeMap<String, Entry>,
+    /// The starts that were seen to end, oldest first, as far as the file still has them.
+    ended: Vec<EndedIncarnation>,
     /// How many complete lines make no sense.
     damaged: usize,
 }
@@ -120,7 +127,15 @@ impl Contents {
                 let identity = Identity { pid, start_time };
                 self.unfinished.get_mut(marker)?.main = Some(MainProcess { identity, inode });
             }
-            "gone" => drop(self.unfinished.remove(marker)),
+            "gone" => {
+                let entry = self.unfinished.remove(marker);
+                let mut words = words.peekable();
+                if words.peek().is_some() {
+                    let report = end::parse(words)?;
+                    self.ended.extend(entry.and_then(|entry| EndedIncarnation::of(entry, report)));
+                }
+                return Some(());
+            }
             _ => return None,
         }
         words.next().is_none().then_some(())
@@ -170,6 +185,9 @@ pub(super) struct Ledger {
     file: Option<File>,
     size: u64,
     unfinished: BTreeMap<String, Entry>,
+    /// What the file says of the latest starts that have ended, oldest first, for when it is written anew: the next host may
+    /// be the first to tell.
+    ended: VecDeque<String>,
     /// The last write failed, maybe part-way, so that the file is to be written anew.
     is_torn: bool,
     lock: LedgerLock,
@@ -227,11 +245,12 @@ impl Ledger {
         };
         let is_this_boot = contents.boot.as_ref() == Some(&boot);
         let lost = contents.unfinished.values().filter_map(LostIncarnation::of).collect();
+        let ended = contents.ended;
         // Another boot has ended all of them, whatever has their pids now.
         let mut unfinished = if is_this_boot { contents.unfinished } else { BTreeMap::new() };
         let mut report = sweep(&unfinished, contents.cgroup.as_deref().filter(|_| is_this_boot))
             .map_err(OpenError::Sweep)?;
-        report.lost = lost;
+        (report.lost, report.ended) = (lost, ended);
         let groups = groups();
         // What could not be ended is tried again by the next start.
         unfinished.retain(|marker, entry| {
@@ -246,7 +265,8 @@ impl Ledger {
             report.set_aside = Some(aside);
         }
         let head = head(&boot, groups.as_ref());
-        let (file, size) = match rewrite(path, &head, &unfinished) {
+        let text = head.clone() + &format_entries(&unfinished);
+        let (file, size) = match rewrite(path, &text) {
             Ok((file, size)) => (Some(file), size),
             Err(error) if is_shortage(&error) => {
                 tracing::error!(ledger = %path.display(), reason = %error, "ledger cannot be written; going on without");
@@ -255,7 +275,8 @@ impl Ledger {
             Err(error) => return Err(fail(error)),
         };
         let path = path.to_owned();
-        Ok((Self { path, head, file, size, unfinished, is_torn: false, lock }, groups, report))
+        let ended = VecDeque::new();
+        Ok((Self { path, head, file, size, unfinished, ended, is_torn: false, lock }, groups, report))
     }
 
     /// Goes on with the ledger of an earlier program of this process, whose lock this is. Nothing is swept: these processes
@@ -274,8 +295,9 @@ impl Ledger {
             let entry = unfinished.entry(marker).or_insert(Entry { label, incarnation: None, main: None });
             entry.main = entry.main.or(Some(main));
         }
+        let (path_of, ended) = (path.to_owned(), VecDeque::new());
         let mut ledger =
-            Self { path: path.to_owned(), head, file: None, size: 0, unfinished, is_torn: true, lock };
+            Self { path: path_of, head, file: None, size: 0, unfinished, ended, is_torn: true, lock };
         // If there is no room, what is there is as good, and it is written anew with the next event.
         if ledger.renew().is_err() {
             ledger.file = open_options().append(true).open(path).ok();
@@ -304,10 +326,20 @@ impl Ledger {
         self.append(&format_born(marker, main));
     }
 
-    /// Notes that the process was reaped, or was never created.
-    pub(super) fn gone(&mut self, marker: &str) {
-        self.unfinished.remove(marker);
-        self.append(&format!("gone {marker}\n"));
+    /// Notes that the process was reaped, or was never created; with how it ended, if it was the main one of a child.
+    pub(super) fn gone(&mut self, marker: &str, report: Option<&ExitReport>) {
+        let entry = self.unfinished.remove(marker);
+        let line = match report {
+            Some(report) => format!("gone {marker} {}\n", end::format(report)),
+            None => format!("gone {marker}\n"),
+        };
+        if let (Some(entry), Some(_)) = (entry.filter(|entry| entry.incarnation.is_some()), report) {
+            if self.ended.len() == ENDED_KEPT {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(format_intent(marker, &entry) + &line);
+        }
+        self.append(&line);
         if self.size > COMPACT_AT {
             // If it fails, the file that is there goes on.
             let _grows = self.renew();
@@ -316,7 +348,10 @@ impl Ledger {
 
     /// Replaces the file by one that says what is so now.
     fn renew(&mut self) -> io::Result<()> {
-        let (file, size) = rewrite(&self.path, &self.head, &self.unfinished)?;
+        let mut text = self.head.clone();
+        text.extend(self.ended.iter().map(String::as_str));
+        text.push_str(&format_entries(&self.unfinished));
+        let (file, size) = rewrite(&self.path, &text)?;
         // Twice the live part at least, so that the rewriting stays rare however many there are.
         (self.file, self.size, self.is_torn) = (Some(file), size.min(COMPACT_AT / 2), false);
         Ok(())
@@ -423,9 +458,8 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Replaces the file by one that holds the unfinished entries only, whole or not at all.
-fn rewrite(path: &Path, head: &str, unfinished: &BTreeMap<String, Entry>) -> io::Result<(File, u64)> {
-    let text = head.to_owned() + &format_entries(unfinished);
+/// Replaces the file by one with this text, whole or not at all.
+fn rewrite(path: &Path, text: &str) -> io::Result<(File, u64)> {
     let temporary = with_suffix(path, ".new");
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -457,6 +491,7 @@ pub(super) fn read_twice(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::{Cause, Exit};
 
     const ONE: &str = "00000000000000000000000000000001";
     const TWO: &str = "00000000000000000000000000000002";
@@ -539,13 +574,37 @@ mod tests {
         let rounds = 2 * COMPACT_AT / 100;
         for _ in 0..rounds {
             ledger.intent(TWO, "brief", None);
-            ledger.gone(TWO);
+            ledger.gone(TWO, None);
         }
         let bytes = read(&path).expect("readable");
         assert!((bytes.len() as u64) < COMPACT_AT + 200, "{} bytes", bytes.len());
         let contents = Contents::parse(&bytes);
         assert_eq!((contents.damaged, contents.unfinished.len()), (0, 1));
         assert_eq!(contents.unfinished[ONE].label, "kept");
+    }
+
+    #[test]
+    fn how_the_latest_starts_ended_is_found_by_the_next_host_also_in_a_file_that_was_written_anew() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("ledger");
+        let (mut ledger, _, _) = Ledger::open(&path, || None).expect("opens");
+        let main = MainProcess { identity: Identity { pid: 10, start_time: 20 }, inode: None };
+        let report = ExitReport::new(Exit::Abnormal, Cause::ExitCode { code: 3 });
+        // A command beside a child is no start of it, whatever is known of its end.
+        for (marker, incarnation) in [(ONE, Some(7)), (TWO, None)] {
+            ledger.intent(marker, "web", incarnation);
+            ledger.born(marker, main);
+            ledger.gone(marker, Some(&report));
+        }
+        let ended = EndedIncarnation { label: "web".to_owned(), incarnation: 7, pid: Some(10), report };
+        assert_eq!(Contents::parse(&read(&path).expect("readable")).ended, [ended.clone()]);
+        ledger.renew().expect("there is room");
+        // Only its process is forgotten.
+        let ended = EndedIncarnation { pid: None, ..ended };
+        assert_eq!(Contents::parse(&read(&path).expect("readable")).ended, [ended.clone()]);
+        drop(ledger);
+        let (_, _, swept) = Ledger::open(&path, || None).expect("opens");
+        assert_eq!((swept.ended, swept.lost), (vec![ended], Vec::new()));
     }
 
     #[test]
@@ -564,7 +623,7 @@ mod tests {
         assert!(ledger.is_torn);
         // Room again: the next event brings back what was not written.
         ledger.path = path.clone();
-        ledger.gone(TWO);
+        ledger.gone(TWO, None);
         assert!(!ledger.is_torn);
         let contents = Contents::parse(&read(&path).expect("readable"));
         let first = Entry { label: "first".to_owned(), incarnation: Some(3), main: Some(main) };

@@ -694,7 +694,10 @@ impl SupervisorState {
                 false => Next::Rest,
             };
             for EarlierExit { incarnation, pid, report: end } in exits {
-                let report = ChildReport::Exited { exit: end.exit, next };
+                let report = match end.exit {
+                    exit @ Exit::Shutdown => ChildReport::Stopped { exit, clean: true },
+                    exit => ChildReport::Exited { exit, next },
+                };
                 record.ended(Arc::new(end), incarnation, self.clock.unix_ms);
                 record.note_next(report);
                 let exit = record.exit_of(report);

@@ -58,6 +58,9 @@ pub struct Handoff {
     /// Which events are kept, and what they are named after; a program that kept none does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) journal: Option<JournalState>,
+    /// The number of the last event that is in the history; an earlier program does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) noted: Option<u64>,
     /// Who may ask for what.
     #[serde(default, skip_serializing_if = "PermissionSettings::is_default")]
     pub(crate) permissions: PermissionSettings,

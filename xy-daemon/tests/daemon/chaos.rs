@@ -1,5 +1,6 @@
 //! Random SIGKILLs at servers, their helpers, the daemon and its guard, and stops of servers that are checked, under load:
-//! nobody is left over, nobody runs twice, everybody comes back, and the end of each start is told once.
+//! nobody is left over, nobody runs twice, everybody comes back, and the end of each start is told once: by what outlives
+//! the daemons, their journal.
 //!
 //! `XY_CHAOS_KILLS` sets how many kills (25), `XY_CHAOS_SEED` which ones, and `XY_CHAOS_CGROUPS=1` lets the daemon use
 //! control groups; `tests/chaos/run` is the long form.
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::Signal;
 use xy_daemon::client::Client;
 use xy_daemon::protocol::method::{
-    Events, EventsParams, List, ListParams, Notification, State, Version, VersionParams,
+    Event, Events, EventsParams, List, ListParams, Notification, State, Version, VersionParams,
 };
 
 use super::support::{World, free_port, pid_of, script};
@@ -90,8 +91,6 @@ struct Chaos {
     ports: BTreeMap<usize, u16>,
     /// Nothing has happened since everybody was ready.
     is_quiet: bool,
-    /// How many ends the next life told exactly.
-    lost: usize,
     /// How long it took until everybody was ready after a kill, by victim.
     times: BTreeMap<Victim, Vec<Duration>>,
 }
@@ -150,6 +149,8 @@ impl Chaos {
                 r#"restart: (backoff_initial: "1ms", backoff_max: "50ms", max_retries_per_minute: 1000)"#;
             world.write(&format!("s{number}"), &script(&steps, &format!("{check}{restart}")));
         }
+        // Everything is kept, so that every start is accounted for.
+        std::fs::write(world.path("config/xy/xyd.ron"), "(events: (keep: 1000000))").expect("written");
         world.start();
         let client = connect(&world, None).await;
         let mut chaos = Self {
@@ -159,7 +160,6 @@ impl Chaos {
             ends: Vec::new(),
             ports,
             is_quiet: false,
-            lost: 0,
             times: BTreeMap::new(),
         };
         chaos.follow().await;
@@ -298,7 +298,6 @@ impl Chaos {
                 "{child}: the start that was running is told of, once"
             );
         }
-        self.lost += now.lost.len();
     }
 
     /// Returns how often a guard has waited so far.
@@ -360,36 +359,10 @@ impl Chaos {
         self.world.signal(Signal::SIGTERM);
         assert_eq!(self.world.ended().await.code(), Some(0), "{}", self.world.said());
         assert_eq!(self.world.processes(), Vec::<u32>::new());
-        let mut incarnations = 0;
-        let (mut unseen, mut repeated) = (0, 0);
-        for (number, life) in self.ends.iter().enumerate() {
-            let next = self.ends.get(number + 1).map(|next| next.lock().expect("nobody panics with it"));
-            for (child, counts) in &life.lock().expect("nobody panics with it").ends {
-                let last = counts.keys().next_back().copied();
-                for (incarnation, count) in counts {
-                    let lost = next.as_ref().and_then(|next| next.lost.get(child));
-                    let is_lost = lost.is_some_and(|lost| lost.contains(incarnation));
-                    // One that ends, or is about to begin, in the instant of the kill: what was told of it died, too.
-                    let is_unseen = *count == 0 && !is_lost && Some(*incarnation) == last && next.is_some();
-                    // Told, and not yet written down: the next one cannot know, and tells it rather twice than not at all.
-                    let is_repeated = *count == 1 && is_lost && Some(*incarnation) == last;
-                    let is_right = *count + u32::from(is_lost) == 1 || is_unseen || is_repeated;
-                    assert!(
-                        is_right,
-                        "incarnation {incarnation} of {child} has {count} terminal events, lost {is_lost}"
-                    );
-                    unseen += u32::from(is_unseen);
-                    repeated += u32::from(is_repeated);
-                    incarnations += 1;
-                }
-            }
-        }
+        let Record { starts, lives, by_the_next } = Record::read(&self.world);
         println!(
-            "{incarnations} incarnations in {} lives of the daemon, 0 orphans, 0 doubles, one terminal event each; {} by \
-             the daemon after the dead one, {unseen} in flight when it was killed among servers that were still restarting, \
-             {repeated} told in that instant and again by the next one",
-            self.ends.len(),
-            self.lost
+            "{starts} starts in {lives} lives of the daemon, 0 orphans, 0 doubles, one terminal event each; {by_the_next} by \
+             the daemon after the dead one",
         );
         for (victim, times) in &mut self.times {
             times.sort_unstable();
@@ -401,6 +374,68 @@ impl Chaos {
                 last.as_millis()
             );
         }
+    }
+}
+
+/// What the journal says in the end.
+#[derive(Debug, Default)]
+struct Record {
+    starts: usize,
+    lives: usize,
+    /// How many ends were told by the daemon after the dead one.
+    by_the_next: usize,
+}
+
+impl Record {
+    /// Reads it, and checks that each start has exactly one end.
+    fn read(world: &World) -> Self {
+        let mut record = Self::default();
+        // By child and number of the start, which each life counts anew: whether it has ended, and in which life it was told.
+        let mut starts: BTreeMap<(String, u64), (bool, String)> = BTreeMap::new();
+        let (mut era, mut last) = (String::new(), 0);
+        for name in ["events.jsonl.1", "events.jsonl"] {
+            // The first is there only if there are very many.
+            let text = std::fs::read_to_string(world.path("state/xy").join(name)).unwrap_or_default();
+            for line in text.lines() {
+                let event: Event = serde_json::from_str(line).expect("each line is an event");
+                assert!(last == 0 || event.seq == last + 1, "event {} follows {last}", event.seq);
+                last = event.seq;
+                let now = event.id.split_once('-').expect("an era and a number").0;
+                if now != era {
+                    (era, record.lives) = (now.to_owned(), record.lives + 1);
+                }
+                let Some(incarnation) = event.incarnation else { continue };
+                let key = (event.path.clone(), incarnation);
+                match event.event_type.as_str() {
+                    "child_starting" => {
+                        let before = starts.insert(key, (false, era.clone()));
+                        assert!(before.is_none_or(|(has_ended, _)| has_ended), "begun twice: {line}");
+                        record.starts += 1;
+                    }
+                    "child_exited" | "child_stopped" | "child_start_failed" => {
+                        let cause = event.payload.get("cause").and_then(|cause| cause.as_str());
+                        let is_of_the_dead = cause.is_some_and(|cause| cause.starts_with("the daemon died"));
+                        record.by_the_next += usize::from(is_of_the_dead);
+                        match starts.get_mut(&key) {
+                            Some((has_ended, told_in)) if !*has_ended => {
+                                (*has_ended, *told_in) = (true, era.clone());
+                            }
+                            // The dead one had not written that this one began, and its number had been another's.
+                            before => {
+                                assert!(is_of_the_dead, "ended without a start: {line}");
+                                assert!(before.is_none_or(|before| before.1 != era), "ended twice: {line}");
+                                starts.insert(key, (true, era.clone()));
+                                record.starts += 1;
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let open: Vec<_> = starts.iter().filter(|(_, (has_ended, _))| !has_ended).collect();
+        assert!(open.is_empty(), "nobody was told of the end of these: {open:?}");
+        record
     }
 }
 

@@ -13,7 +13,8 @@ use xy_daemon::client::{Client, ClientError};
 use xy_daemon::protocol::error::ErrorKind;
 use xy_daemon::protocol::method::{
     Events, EventsParams, Notification, OperationParams, Reload, ReloadParams, Start, State, StatusResult,
-    Stop, Targets, Upgrade, UpgradeParams, UpgradeResult, Version, VersionParams, VersionResult,
+    Stop, Targets, Upgrade, UpgradeParams, UpgradeResult, Version, VersionParams, VersionResult, Why,
+    WhyParams,
 };
 
 use super::support::{World, free_port, list, ready, script, send, status, until, until_status, within};
@@ -87,6 +88,11 @@ async fn pids_counts_histories_and_event_numbers_are_kept() {
         until_status(&client, "crasher", |now| now.summary.ready && now.summary.restart_count == 2).await;
     assert_ne!(after.summary.pid, Some(pid));
     assert!(last_event(&client).await > last);
+    let client = upgrade(&world, client).await;
+    let why = client.call::<Why>(WhyParams { name: "crasher".into() });
+    let ends: Vec<u64> =
+        within("why", why).await.expect("answered").exits.iter().map(|end| end.incarnation).collect();
+    assert_eq!(ends, [2, 1], "each end is in its past once, however many programs there were");
     last = last_event(&client).await;
     assert!(last > 0);
     world.signal(Signal::SIGTERM);

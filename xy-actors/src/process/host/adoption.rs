@@ -1,9 +1,15 @@
 //! Reaping orphans that a child-subreaper adopts: listens for `SIGCHLD` and leaves the work to the spawner thread.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::AbortHandle;
 
 use super::spawner::Spawner;
+
+/// How long after a `SIGCHLD` orphans are reaped. Most often it tells of a server that has ended, whose restart the look
+/// would hold up; and many that come together are one look.
+const LATER: Duration = Duration::from_millis(10);
 
 /// The listening task; ends when dropped.
 #[derive(Debug)]
@@ -22,6 +28,7 @@ impl Task {
                 if children.recv().await.is_none() {
                     return;
                 }
+                tokio::time::sleep(LATER).await;
             }
         });
         Some(Self(task.abort_handle()))

@@ -6,12 +6,12 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::exits::Exits;
 use super::process::{Guard, Main, RESCAN};
 use super::spawner::{Job, Spawner};
-use super::{Host, HostError, HostOptions, OsProcess, ProcessHost, lock};
+use super::{Host, HostError, HostOptions, OsProcess, ProcessHost, STARTS_AT_ONCE, lock};
 use crate::log::Attachment;
 use crate::process::cgroup::Groups;
 use crate::process::handover::{Exchange, HostState, Luggage};
@@ -117,6 +117,7 @@ impl ProcessHost {
             live: Mutex::new(live),
             exits: Exits::default(),
             readings: Mutex::default(),
+            starting: Semaphore::new(STARTS_AT_ONCE),
             adoption: OnceLock::new(),
             inherited: Mutex::new(Inherited { luggage, attachments: BTreeMap::new() }),
             secrets: Mutex::default(),
@@ -204,7 +205,7 @@ impl ProcessHost {
     }
 
     fn forget(&self, pid: u32, marker: &str) {
-        self.inner.strike(pid, marker);
+        self.inner.strike(pid, marker, None);
         lock(&self.inner.spawner.kin).forget(pid, marker);
     }
 

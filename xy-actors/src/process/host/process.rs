@@ -14,6 +14,7 @@ use tokio::time::{Duration, Instant};
 use super::exits::Watched;
 use super::spawner::Job;
 use super::{Host, LiveProcess, lock};
+use crate::exit::ExitReport;
 use crate::process::cgroup::{Groups, Leaf};
 use crate::process::settings::masked;
 use crate::process::sys;
@@ -302,7 +303,7 @@ impl Main {
     }
 
     /// Reaps the main process; `None` while it runs.
-    pub(super) fn reap(&self) -> Option<ProcessExit> {
+    pub(super) fn reap(&self, report: Option<&ExitReport>) -> Option<ProcessExit> {
         let mut state = lock(&self.state);
         if !state.is_reaped {
             let exit = state.note(sys::reap(self.exit_fd.as_fd(), self.live.pid), &self.live);
@@ -312,7 +313,7 @@ impl Main {
         if let (Some(leaf), Some(groups)) = (&self.leaf, &self.host.groups) {
             groups.retire(leaf);
         }
-        self.host.strike(self.live.pid, &self.live.marker);
+        self.host.strike(self.live.pid, &self.live.marker, report);
         state.exit
     }
 
@@ -360,9 +361,9 @@ impl Guard {
         }
     }
 
-    fn reap(&self) -> Option<ProcessExit> {
+    fn reap(&self, report: Option<&ExitReport>) -> Option<ProcessExit> {
         let main = self.main();
-        let exit = main.reap()?;
+        let exit = main.reap(report)?;
         if !self.is_done.swap(true, Ordering::AcqRel) {
             lock(&main.host.spawner.kin).forget(main.live.pid, &main.live.marker);
             if main.leaf.is_some() {
@@ -612,9 +613,20 @@ impl OsProcess {
     /// To be called when the tree is gone: from here on the pid may belong to another process, nothing is signaled any
     /// more, and dropping the handle does nothing.
     pub fn reap(&self) -> Option<ProcessExit> {
+        self.ended()?;
+        self.guard.reap(None)
+    }
+
+    /// Returns how the main process has ended; `None` if it has not.
+    pub(in super::super) fn ended(&self) -> Option<ProcessExit> {
         let main = self.main();
-        main.peek(&mut lock(&main.state))?;
-        self.guard.reap()
+        main.peek(&mut lock(&main.state))
+    }
+
+    /// Like [`reap`](Self::reap), and writes this report into the ledger, for a next host that is the first to tell.
+    pub(in super::super) fn reap_as(&self, report: &ExitReport) -> Option<ProcessExit> {
+        self.ended()?;
+        self.guard.reap(Some(report))
     }
 }
 

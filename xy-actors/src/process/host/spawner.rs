@@ -314,7 +314,7 @@ impl State {
                 Ok((Guard::new(Main::new(host, live, spawned.exit_fd, leaf)), output))
             }
             Err(failure) => {
-                host.with_ledger(|ledger| ledger.gone(&command.marker));
+                host.with_ledger(|ledger| ledger.gone(&command.marker, None));
                 Err(diagnose(command, failure))
             }
         }
@@ -392,7 +392,7 @@ impl State {
         let mut burials = std::mem::take(&mut self.burials);
         burials.retain_mut(|burial| {
             burial.empty_passes = if burial.main.kill_pass() { burial.empty_passes + 1 } else { 0 };
-            if burial.empty_passes < 2 || burial.main.reap().is_none() {
+            if burial.empty_passes < 2 || burial.main.reap(None).is_none() {
                 return true;
             }
             lock(&self.kin).forget(burial.main.pid(), burial.main.marker());

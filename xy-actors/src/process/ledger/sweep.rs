@@ -12,6 +12,7 @@ use super::super::cgroup;
 use super::super::sys;
 use super::super::tree::{self, Identity, Stat};
 use super::Entry;
+use crate::exit::ExitReport;
 
 /// How long a sweep insists, whatever resists it. A look takes as long as it takes: nobody is left who was not told to end.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -31,6 +32,9 @@ pub struct SweepReport {
     /// The starts of children that an earlier host began and of whose end it wrote nothing, because it died or the machine
     /// did. None of them runs any more, unless it is among `left`.
     pub lost: Vec<LostIncarnation>,
+    /// The latest starts of children whose ends the earlier host wrote down, oldest first. It may have died before it told
+    /// anybody of the last of them.
+    pub ended: Vec<EndedIncarnation>,
     /// How many children were written down as unfinished without any process of theirs being alive.
     pub stale: usize,
     /// Where a ledger that could not be read completely was moved.
@@ -61,6 +65,28 @@ pub struct LostIncarnation {
     pub incarnation: u64,
     /// Its main process, if the earlier host came to write it down.
     pub pid: Option<u32>,
+}
+
+/// A start of a child whose end was written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndedIncarnation {
+    /// The child's path.
+    pub label: String,
+    /// Which start of it.
+    pub incarnation: u64,
+    /// Its main process, if that was written down.
+    pub pid: Option<u32>,
+    /// How it ended, without what was killed with it, and without a cause that takes more than a few words.
+    pub report: ExitReport,
+}
+
+impl EndedIncarnation {
+    /// Returns what ended with an entry; nothing with that of a command beside the child.
+    pub(super) fn of(entry: Entry, report: ExitReport) -> Option<Self> {
+        let pid = entry.main.map(|main| main.identity.pid);
+        Some(Self { incarnation: entry.incarnation?, label: entry.label, pid, report })
+    }
 }
 
 impl LostIncarnation {
