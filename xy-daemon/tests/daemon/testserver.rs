@@ -109,7 +109,8 @@ fn run(step: &str, steps: &mut impl Iterator<Item = String>) -> io::Result<Optio
                 writeln!(doubled, "{}", std::process::id())?;
                 return Ok(Some(97));
             }
-            writeln!(file, "{}", std::process::id())?;
+            // In one piece: whoever is killed in between leaves no half of a line for the next one to go on with.
+            file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
             // Kept locked until the program ends.
             std::mem::forget(file);
         }
