@@ -567,6 +567,9 @@ impl Log {
     }
 
     /// Marks the end of an incarnation; call it after [`Attachment::drain`].
+    ///
+    /// What its pipes hold when the marker is added stands before it, also after a drain that [stalled](Drained::stalled);
+    /// what somebody else writes to them later stands behind it.
     pub fn mark_exit(&self, incarnation: u64, pid: u32, cause: &str) {
         self.mark(Marker::Exited { incarnation, pid, cause });
     }

@@ -586,13 +586,16 @@ impl Worker {
 
     fn on_note(&mut self, shared: &Arc<Shared>, text: &str) {
         let Some((key, _)) = self.sink(shared) else { return };
-        let unfinished = match Marker::parse(text) {
-            Some(Marker::Started { .. }) => self.sinks.get_mut(&key).and_then(|sink| sink.unfinished()),
-            _ => None,
-        };
-        if let (Some(gap), Some(sink)) = (unfinished, self.sinks.get_mut(&key)) {
-            let gap = [gap.as_bytes(), b"\n"].concat();
-            sink.write(Stream::Xy, &mut self.records, |emit| emit(Piece::Lines(&gap)));
+        match Marker::parse(text) {
+            Some(Marker::Started { .. }) => {
+                let unfinished = self.sinks.get_mut(&key).and_then(|sink| sink.unfinished());
+                if let (Some(gap), Some(sink)) = (unfinished, self.sinks.get_mut(&key)) {
+                    let gap = [gap.as_bytes(), b"\n"].concat();
+                    sink.write(Stream::Xy, &mut self.records, |emit| emit(Piece::Lines(&gap)));
+                }
+            }
+            Some(Marker::Exited { incarnation, .. }) => self.catch_up(key, incarnation),
+            None => {}
         }
         let mut line = text.replace('\n', " ").into_bytes();
         line.truncate(MAX_LINE);
@@ -713,19 +716,44 @@ impl Worker {
         pipe.flooded
     }
 
+    /// Takes what the pipes of an incarnation hold, so that it stands before the marker of its exit: whoever drained them may
+    /// not have waited for the end, because this thread hung in a write.
+    fn catch_up(&mut self, sink: usize, incarnation: u64) {
+        if self.sinks.get(&sink).is_none_or(|sink| sink.pipes == 0) {
+            return;
+        }
+        let own = self.attached.values().filter(|attached| attached.incarnation == incarnation);
+        let open = own.flat_map(|attached| attached.open.iter().copied());
+        let is_fed = |token: &Token| self.pipes.get(token).is_some_and(|pipe| pipe.sink == sink);
+        for token in open.filter(is_fed).collect::<Vec<_>>() {
+            if self.read_held(token) {
+                self.remove(token, false);
+            } else {
+                // What follows is of somebody who has outlived it.
+                self.end_line(token);
+            }
+        }
+    }
+
     /// Reads what is in a pipe now, then closes it.
     fn exhaust(&mut self, token: Token) {
-        let Some(pipe) = self.pipes.get(&token) else { return };
+        let has_ended = self.read_held(token);
+        self.remove(token, !has_ended);
+    }
+
+    /// Reads what is in a pipe now, whoever goes on writing to it; returns whether it has ended.
+    fn read_held(&mut self, token: Token) -> bool {
+        let Some(pipe) = self.pipes.get(&token) else { return true };
         // Once more, to see whether it has ended.
         let reads = capacity(&pipe.file).div_ceil(READ_SIZE) + 1;
         for _ in 0..reads {
             match self.read(token) {
                 Read::Bytes(_) => {}
-                Read::Empty => break,
-                Read::End => return self.remove(token, false),
+                Read::Empty => return false,
+                Read::End => return true,
             }
         }
-        self.remove(token, true);
+        false
     }
 
     fn read(&mut self, token: Token) -> Read {
@@ -762,20 +790,27 @@ impl Worker {
         Read::Bytes(count)
     }
 
+    /// Takes the beginning of a line as what it is: the rest of it will not come, or not before something else.
+    fn end_line(&mut self, token: Token) {
+        let Some(pipe) = self.pipes.get_mut(&token) else { return };
+        let Some(sink) = self.sinks.get_mut(&pipe.sink) else { return };
+        let mut attached = self.attached.get_mut(&pipe.attachment);
+        sink.write(pipe.stream, &mut self.records, |emit| {
+            pipe.cutter.finish(|piece| {
+                emit(piece);
+                if let Some(attached) = &mut attached {
+                    attached.see(pipe.stream, piece);
+                }
+            });
+        });
+    }
+
     /// Closes a pipe; `held` says that it had not ended.
     fn remove(&mut self, token: Token, held: bool) {
-        let Some(mut pipe) = self.pipes.remove(&token) else { return };
+        self.end_line(token);
+        let Some(pipe) = self.pipes.remove(&token) else { return };
         unwatch(self.poll.registry(), &pipe.file);
         if let Some(sink) = self.sinks.get_mut(&pipe.sink) {
-            let mut attached = self.attached.get_mut(&pipe.attachment);
-            sink.write(pipe.stream, &mut self.records, |emit| {
-                pipe.cutter.finish(|piece| {
-                    emit(piece);
-                    if let Some(attached) = &mut attached {
-                        attached.see(pipe.stream, piece);
-                    }
-                });
-            });
             sink.pipes -= 1;
         }
         let held = held.then(|| fstat(&pipe.file).map_or(0, |found| found.st_ino));

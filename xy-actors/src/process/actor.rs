@@ -220,7 +220,9 @@ struct StopCommandRun {
 impl Drop for ActorState {
     fn drop(&mut self) {
         if !self.is_reported {
-            // The actor was killed or panicked. The process dies with its handle.
+            // The actor was killed or panicked. The process dies with its handle, and now, so that its last lines are before
+            // the marker.
+            let _gone = self.process.signal_group(libc::SIGKILL);
             let report = ExitReport::new(Exit::Killed, Cause::Aborted);
             self.log.mark_exit(self.incarnation, self.process.pid(), &report.to_string());
             self.reporter.exited(report);
@@ -788,6 +790,12 @@ async fn end_tree(process: &OsProcess, patience: Option<(i32, watch::Receiver<bo
 async fn drain(attachment: Option<Attachment>, log: &Log, process: &OsProcess) {
     let Some(attachment) = attachment else { return };
     let drained = attachment.drain(DRAIN_GRACE).await;
+    if drained.stalled {
+        tracing::warn!(
+            child = process.label(),
+            "the log hangs in a write; the last output is read when it goes on"
+        );
+    }
     if drained.held {
         let holders = drained.holders.iter().map(|holder| format!("pid {} ({})", holder.pid, holder.command));
         let holders = holders.collect::<Vec<_>>().join(", ");

@@ -148,24 +148,60 @@ async fn a_full_pipe_of_any_size_that_has_ended_is_read_to_its_end_and_held_by_n
 }
 
 #[tokio::test]
-async fn a_log_thread_that_stands_still_is_not_waited_for_and_loses_nothing() {
+async fn after_a_drain_that_stalled_the_marker_of_the_exit_still_stands_behind_all_that_was_written() {
     let root = tempfile::tempdir().unwrap();
     let hub = LogHub::new(Some(root.path().to_owned()));
     let log = hub.open("web", ample()).unwrap();
-    let (attachment, out, err) = attach(&log, 1);
-    drop(err);
+    let (attachment, mut out, mut err) = attach(&log, 1);
+    let mut grandchild = err.try_clone().unwrap();
     let still = soon(hub.hand_over()).await.unwrap();
-    write_numbers(out, 0..5_000).join().unwrap();
+    let lines: String = (0..9_000).map(|number| format!("{number}\n")).collect();
+    out.write_all(lines.as_bytes()).unwrap();
+    err.write_all(b"half a line").unwrap();
+    drop((out, err));
     let drained = soon(attachment.drain(Duration::ZERO)).await;
     assert!(drained.stalled && !drained.held);
+    // All of it waits for the thread that stands still.
     log.mark_exit(1, 7, "exit code 0");
+    log.mark_start(2, 8);
     assert_eq!(log.health().lines, 0);
     drop(still);
-    until("all of it is there", || log.health().lines == 5_001).await;
+    until("all of it is there", || log.health().lines == 9_003).await;
+    until("the pipe is closed", || grandchild.write(b"late").is_err()).await;
     soon(hub.flush()).await;
-    let lines = read_files(root.path(), "web");
-    assert_eq!(lines.len(), 5_001);
-    assert!(lines.iter().filter(|line| line.stream == Stream::Out).map(number).eq(0..5_000));
+    for lines in [log.tail(usize::MAX), read_files(root.path(), "web")] {
+        let (output, end) = lines.split_at(9_001);
+        let of = |stream| output.iter().filter(move |line| line.stream == stream);
+        assert!(of(Stream::Out).map(number).eq(0..9_000));
+        assert!(of(Stream::Err).map(|line| (text(line), line.partial)).eq([("half a line", true)]));
+        let markers = ["exited: incarnation 1, pid 7: exit code 0", "started: incarnation 2, pid 8"];
+        // Nobody knows what came first of the beginning of the next one and the rest of the grandchild's.
+        assert!(end.iter().filter(|line| line.stream == Stream::Xy).map(text).eq(markers), "{end:?}");
+        assert_eq!(text(&end[0]), markers[0]);
+    }
+}
+
+#[tokio::test]
+async fn an_exit_that_is_marked_without_a_drain_stands_between_what_was_written_and_what_comes_later() {
+    let hub = LogHub::new(None);
+    let log = hub.open("web", ample()).unwrap();
+    let (other, mut beside, _err) = attach(&log, 2);
+    let (attachment, mut out, err) = attach(&log, 1);
+    let mut grandchild = err.try_clone().unwrap();
+    let still = soon(hub.hand_over()).await.unwrap();
+    out.write_all(b"one\ntwo, be").unwrap();
+    beside.write_all(b"an unfinished line of somebody else").unwrap();
+    drop((out, err));
+    log.mark_exit(1, 7, "signal 9");
+    drop(still);
+    until("the exit is marked", || log.health().lines == 3).await;
+    grandchild.write_all(b"late\n").unwrap();
+    drop(grandchild);
+    read_to_end(attachment).await;
+    let lines = log.tail(usize::MAX);
+    let expected = ["one", "two, be", "exited: incarnation 1, pid 7: signal 9", "late"];
+    assert!(lines.iter().map(text).eq(expected), "{lines:?}");
+    drop((other, beside));
 }
 
 #[tokio::test]
