@@ -326,34 +326,21 @@ impl Place {
     /// Returns the files that exist, newest first.
     pub(crate) fn readers(&self) -> io::Result<Vec<PastFile>> {
         let directory = Arc::new(self.directory()?);
-        let mut readers = Vec::new();
-        let mut is_after_hole = false;
-        for index in 0..MAX_READ {
+        let look = |index| {
             let name = rotation::file_name(&self.stem, index);
-            let found = if index < MAX_HELD {
-                openat(&directory, name.as_str(), READ, Mode::empty()).and_then(|file| {
-                    let found = fstat(&file)?;
-                    Ok((found, Access::Held(file.into())))
-                })
+            if index < MAX_HELD {
+                let file = openat(&directory, name.as_str(), READ, Mode::empty())?;
+                let found = fstat(&file)?;
+                Ok((found, Access::Held(file.into())))
             } else {
-                fstatat(&directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).map(|found| {
-                    let directory = Arc::clone(&directory);
-                    let id = Identity::of(&found);
-                    (found, Access::Sought { directory, stem: self.stem.clone(), index, id })
-                })
-            };
-            let (found, access) = match found {
-                Ok(found) => found,
-                // There is no current file between a rotation and the next line, and one of the others is missing after a
-                // crash within a rotation.
-                Err(Errno::ENOENT) if !is_after_hole => {
-                    is_after_hole = true;
-                    continue;
-                }
-                Err(Errno::ENOENT) => break,
-                Err(error) => return Err(explained(error)),
-            };
-            is_after_hole = false;
+                let found = fstatat(&directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                let (directory, id) = (Arc::clone(&directory), Identity::of(&found));
+                Ok((found, Access::Sought { directory, stem: self.stem.clone(), index, id }))
+            }
+        };
+        let mut readers = Vec::new();
+        for found in rotation::existing(0..MAX_READ, look) {
+            let (found, access) = found.map_err(explained)?;
             if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG {
                 let size = u64::try_from(found.st_size).unwrap_or(0);
                 readers.push(PastFile { size, access });
@@ -434,14 +421,11 @@ impl PastFile {
 
 /// Opens the file that was at an index.
 fn sought(directory: &OwnedFd, stem: &str, index: u32, id: &Identity) -> io::Result<File> {
-    let mut is_after_hole = false;
-    for index in index..MAX_READ {
-        match openat(directory, rotation::file_name(stem, index).as_str(), READ, Mode::empty()) {
-            Ok(file) if Identity::of(&fstat(&file)?) == *id => return Ok(file.into()),
-            Ok(_) => is_after_hole = false,
-            Err(Errno::ENOENT) if !is_after_hole => is_after_hole = true,
-            Err(Errno::ENOENT) => break,
-            Err(error) => return Err(explained(error)),
+    let look = |index| openat(directory, rotation::file_name(stem, index).as_str(), READ, Mode::empty());
+    for file in rotation::existing(index..MAX_READ, look) {
+        let file = file.map_err(explained)?;
+        if Identity::of(&fstat(&file)?) == *id {
+            return Ok(file.into());
         }
     }
     Err(io::ErrorKind::NotFound.into())

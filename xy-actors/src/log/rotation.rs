@@ -1,8 +1,10 @@
 //! When a log file is full and which files move where; pure.
 
+use std::iter;
 use std::ops::Range;
 
 use memchr::{memchr, memrchr};
+use nix::errno::Errno;
 
 /// One change to the files of a log; index 0 is the current file, higher ones are older.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,31 @@ pub(crate) fn steps<E>(keep: u32, exists: impl Fn(u32) -> Result<bool, E>) -> Re
     Ok(steps)
 }
 
+/// Returns what `look` finds at some indices, newest first, until there are no more files.
+///
+/// One that is missing is not the last: a rotation may have failed before the current file was moved or after it.
+pub(crate) fn existing<T>(
+    mut indices: Range<u32>,
+    mut look: impl FnMut(u32) -> nix::Result<T>,
+) -> impl Iterator<Item = nix::Result<T>> {
+    let mut is_after_hole = false;
+    iter::from_fn(move || {
+        loop {
+            match look(indices.next()?) {
+                Err(Errno::ENOENT) if !is_after_hole => is_after_hole = true,
+                Err(error) => {
+                    indices = 0..0;
+                    return (error != Errno::ENOENT).then_some(Err(error));
+                }
+                Ok(found) => {
+                    is_after_hole = false;
+                    return Some(Ok(found));
+                }
+            }
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +150,26 @@ mod tests {
             let exists = |index| if index == unknown { Err(index) } else { Ok(index < 4) };
             assert_eq!(super::steps(keep, exists), Err(unknown), "{unknown} of {keep}");
         }
+    }
+
+    #[test]
+    fn a_hole_hides_no_older_file_and_two_in_a_row_are_the_end() {
+        let existing = |files: &[u32]| -> Vec<u32> {
+            let look = |index| if files.contains(&index) { Ok(index) } else { Err(Errno::ENOENT) };
+            super::existing(0..10, look).map(Result::unwrap).collect()
+        };
+        assert_eq!(existing(&[0, 1, 2]), [0, 1, 2]);
+        assert_eq!(existing(&[1, 3, 5]), [1, 3, 5]);
+        assert_eq!(existing(&[0, 3]), [0]);
+        assert_eq!(existing(&[2]), [] as [u32; 0]);
+        assert_eq!(existing(&[0, 9, 10]), [0]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_looked_at_ends_the_search_with_the_reason() {
+        let look = |index| if index == 2 { Err(Errno::EACCES) } else { Ok(index) };
+        let found: Vec<_> = super::existing(0..10, look).collect();
+        assert_eq!(found, [Ok(0), Ok(1), Err(Errno::EACCES)]);
     }
 
     #[test]
