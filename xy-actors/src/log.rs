@@ -13,6 +13,8 @@
 //! - A follower gets every line once or in a [`LogItem::Gap`], never both and never neither.
 //! - A disk that fails costs lines of the file, counted and named there when it works again; memory and followers still
 //!   get them. A disk that hangs slows the children of its hub, whose pipes then fill, and nobody else.
+//! - A file that can be written and not be rotated costs nothing: it grows beyond its limits until that works again, and a
+//!   line of the log, and [`LogHealth::unrotated`], say why.
 //! - Starts and exits of incarnations are lines of their own stream, see [`Marker`]. An exit is marked when the output
 //!   before it is complete; if the host dies first, the next start says that lines may be missing.
 //! - A line of a file is an RFC 3339 time in UTC, a space, `out`, `err` or `xy` (with a `+` if the line is partial), a

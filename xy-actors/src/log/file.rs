@@ -18,10 +18,10 @@ use super::hub::locked;
 use super::record::{Stamp, Stream};
 use super::rotation::{self, Step};
 
-/// How long a file that could not be written is left alone.
+/// How long a file that could not be written, or not be rotated, is left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether the open file was deleted or moved away.
+/// How often it is looked whether somebody deleted the open file, moved it away or cut it.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// How many files are held open for a reader; older ones are opened for each piece that is read.
@@ -38,10 +38,11 @@ pub(crate) trait Storage {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Cuts the open file.
     fn truncate(&mut self, size: u64) -> io::Result<()>;
-    /// Closes the current file and makes it the newest of at most `keep - 1` older ones.
-    fn rotate(&mut self, keep: u32) -> io::Result<()>;
-    /// Returns whether the open file is still the one that others find.
-    fn is_linked(&self) -> bool;
+    /// Makes the open file the newest of at most `keep - 1` older ones, and opens a new one; if it fails, the open file is
+    /// the current one as before.
+    fn rotate(&mut self, keep: u32) -> io::Result<Opened>;
+    /// Returns whether the open file is still the one that others find, with `size` bytes.
+    fn is_current(&self, size: u64) -> bool;
     /// Closes the current file.
     fn close(&mut self);
 }
@@ -72,10 +73,18 @@ struct Loss {
     retry_at: Instant,
 }
 
+/// Why the file is larger or older than it should be.
+#[derive(Debug)]
+struct Overdue {
+    error: String,
+    retry_at: Instant,
+}
+
 /// The writer of one log.
 ///
 /// A file that cannot be written never stops anything: lines are dropped whole and counted, the next output after
-/// [`RETRY_AFTER`] tries again, and the first record that works says how many are missing and why.
+/// [`RETRY_AFTER`] tries again, and the first record that works says how many are missing and why. One that can be written
+/// and not be rotated costs no line: it grows until that works again.
 #[derive(Debug)]
 pub(crate) struct LogFile<S> {
     storage: S,
@@ -86,13 +95,24 @@ pub(crate) struct LogFile<S> {
     /// When it is looked next whether somebody took the file away.
     look_at: Option<Instant>,
     loss: Option<Loss>,
+    /// Boxed, as few ever have it.
+    overdue: Option<Box<Overdue>>,
     dropped: u64,
     last_error: Option<String>,
 }
 
 impl<S: Storage> LogFile<S> {
     pub(crate) fn new(storage: S) -> Self {
-        Self { storage, size: None, since: None, look_at: None, loss: None, dropped: 0, last_error: None }
+        Self {
+            storage,
+            size: None,
+            since: None,
+            look_at: None,
+            loss: None,
+            overdue: None,
+            dropped: 0,
+            last_error: None,
+        }
     }
 
     /// Goes on where another writer stopped: with lines that are missing and of which the file does not tell yet.
@@ -121,6 +141,11 @@ impl<S: Storage> LogFile<S> {
         self.loss.is_some()
     }
 
+    /// Returns why the file grows beyond its limits, if it does because it cannot be rotated.
+    pub(crate) fn rotation_error(&self) -> Option<&str> {
+        self.overdue.as_ref().map(|overdue| &*overdue.error)
+    }
+
     /// Returns whether an append would be tried at `now`; if not, [`LogFile::skip`] saves the caller making records.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.loss.as_ref().is_none_or(|loss| now >= loss.retry_at)
@@ -136,15 +161,17 @@ impl<S: Storage> LogFile<S> {
 
     /// Appends whole records.
     pub(crate) fn append(&mut self, records: &[u8], limits: Limits, stamp: &Stamp, now: Instant) {
-        if self.size.is_some() && self.look_at.is_none_or(|at| now >= at) {
+        if let Some(size) = self.size
+            && self.look_at.is_none_or(|at| now >= at)
+        {
             self.look_at = now.checked_add(LOOK_AFTER);
-            if !self.storage.is_linked() {
+            if !self.storage.is_current(size) {
                 self.storage.close();
                 self.size = None;
             }
         }
         let mut unwritten = records;
-        if let Err(error) = self.try_append(&mut unwritten, limits, stamp) {
+        if let Err(error) = self.try_append(&mut unwritten, limits, stamp, now) {
             let lines = memchr_iter(b'\n', unwritten).count() as u64;
             self.dropped += lines;
             let before = self.loss.take().map_or(0, |loss| loss.lines);
@@ -167,29 +194,51 @@ impl<S: Storage> LogFile<S> {
     }
 
     /// Appends records and shortens `unwritten` to what is not in the file.
-    fn try_append(&mut self, unwritten: &mut &[u8], limits: Limits, stamp: &Stamp) -> io::Result<()> {
+    fn try_append(
+        &mut self,
+        unwritten: &mut &[u8],
+        limits: Limits,
+        stamp: &Stamp,
+        now: Instant,
+    ) -> io::Result<()> {
         self.open(stamp)?;
         if let Some(loss) = &self.loss {
             let noun = if loss.lines == 1 { "line" } else { "lines" };
             let text = format!("{} {noun} dropped: {}", loss.lines, loss.error);
             let mut marker = Vec::new();
             stamp.record(Stream::Xy, false, text.as_bytes(), &mut marker);
-            self.write_records(&mut &marker[..], limits, stamp)?;
+            self.write_records(&mut &marker[..], limits, stamp, now)?;
             self.loss = None;
         }
-        self.write_records(unwritten, limits, stamp)
+        self.write_records(unwritten, limits, stamp, now)
     }
 
-    fn write_records(&mut self, unwritten: &mut &[u8], limits: Limits, stamp: &Stamp) -> io::Result<()> {
+    fn write_records(
+        &mut self,
+        unwritten: &mut &[u8],
+        limits: Limits,
+        stamp: &Stamp,
+        now: Instant,
+    ) -> io::Result<()> {
         while !unwritten.is_empty() {
             let size = self.open(stamp)?;
             let age = stamp.unix_ms.saturating_sub(self.since.unwrap_or(stamp.unix_ms));
             let aged = limits.max_age.is_some_and(|most| i128::from(age) >= most.as_millis() as i128);
-            let length = rotation::fitting(unwritten, size, limits.max_size);
+            let mut length = rotation::fitting(unwritten, size, limits.max_size);
             if length == 0 || (aged && size > 0) {
-                self.size = None;
-                self.storage.rotate(limits.keep)?;
-                continue;
+                if self.overdue.as_ref().is_none_or(|overdue| now >= overdue.retry_at) {
+                    match self.storage.rotate(limits.keep) {
+                        Ok(opened) => {
+                            self.take(opened, stamp)?;
+                            continue;
+                        }
+                        Err(error) => self.put_off(&error, now),
+                    }
+                }
+                // Better too large a file than a line that is lost.
+                length = unwritten.len();
+            } else {
+                self.overdue = None;
             }
             let (fitting, rest) = unwritten.split_at(length);
             *unwritten = fitting;
@@ -200,12 +249,23 @@ impl<S: Storage> LogFile<S> {
         Ok(())
     }
 
+    fn put_off(&mut self, error: &io::Error, now: Instant) {
+        let error = error.to_string();
+        self.last_error = Some(error.clone());
+        self.overdue = Some(Box::new(Overdue { error, retry_at: now + RETRY_AFTER }));
+    }
+
     /// Opens the file if necessary, ends a torn line in it, and returns its size.
     fn open(&mut self, stamp: &Stamp) -> io::Result<u64> {
         if let Some(size) = self.size {
             return Ok(size);
         }
-        let Opened { size, torn, since } = self.storage.open()?;
+        let opened = self.storage.open()?;
+        self.take(opened, stamp)
+    }
+
+    /// Goes on in a file that was opened, and returns its size.
+    fn take(&mut self, Opened { size, torn, since }: Opened, stamp: &Stamp) -> io::Result<u64> {
         self.size = Some(size);
         self.since = since;
         if torn {
@@ -349,11 +409,28 @@ impl Place {
         Ok(readers)
     }
 
+    /// Makes an empty file.
+    fn create(&self, directory: &OwnedFd, name: &str) -> io::Result<File> {
+        // One that a crash has left is as good as missing.
+        unless_missing(unlinkat(directory, name, UnlinkatFlags::NoRemoveDir))?;
+        let file = openat(directory, name, WRITE | OFlag::O_EXCL, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        Ok(file.into())
+    }
+
     fn file(&self) -> &File {
-        // `LogFile` writes and truncates only between open and close.
+        // `LogFile` writes, truncates and rotates only between open and close.
         self.current.as_ref().expect("the file is open")
     }
 }
+
+/// How the current file is opened, and made if it is missing. Not blocking: somebody may have put a pipe without a reader
+/// there.
+const WRITE: OFlag = OFlag::O_RDWR
+    .union(OFlag::O_APPEND)
+    .union(OFlag::O_CREAT)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC)
+    .union(OFlag::O_NONBLOCK);
 
 /// How a file of the past is opened: a pipe that somebody put there makes nobody wait.
 const READ: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC).union(OFlag::O_NONBLOCK);
@@ -439,6 +516,14 @@ fn explained(error: Errno) -> io::Error {
     }
 }
 
+/// Takes what was to be moved or deleted, and is not there any more, for moved or deleted.
+fn unless_missing(done: nix::Result<()>) -> nix::Result<()> {
+    match done {
+        Err(Errno::ENOENT) => Ok(()),
+        done => done,
+    }
+}
+
 fn is_want_of_descriptors(error: &io::Error) -> bool {
     let code = error.raw_os_error();
     [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| code == Some(*errno as i32))
@@ -447,15 +532,8 @@ fn is_want_of_descriptors(error: &io::Error) -> bool {
 impl Storage for Place {
     fn open(&mut self) -> io::Result<Opened> {
         let directory = self.directory()?;
-        // Not blocking: somebody may have put a pipe without a reader there.
-        let flags = OFlag::O_RDWR
-            | OFlag::O_APPEND
-            | OFlag::O_CREAT
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC
-            | OFlag::O_NONBLOCK;
         let name = rotation::file_name(&self.stem, 0);
-        let file = openat(&directory, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let file = openat(&directory, name.as_str(), WRITE, Mode::S_IRUSR | Mode::S_IWUSR);
         let file = File::from(file.map_err(explained)?);
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -482,8 +560,7 @@ impl Storage for Place {
         if file.metadata()?.len() > size { file.set_len(size) } else { Ok(()) }
     }
 
-    fn rotate(&mut self, keep: u32) -> io::Result<()> {
-        self.close();
+    fn rotate(&mut self, keep: u32) -> io::Result<Opened> {
         let directory = self.directory()?;
         let name = |index| rotation::file_name(&self.stem, index);
         let exists = |index| match fstatat(&directory, name(index).as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
@@ -491,26 +568,36 @@ impl Storage for Place {
             Err(Errno::ENOENT) => Ok(false),
             Err(error) => Err(error),
         };
+        let rename = |from: &str, to: &str| renameat(directory.as_fd(), from, directory.as_fd(), to);
         for step in rotation::steps(keep, exists)? {
-            let done = match step {
+            unless_missing(match step {
                 Step::Remove(index) => unlinkat(&directory, name(index).as_str(), UnlinkatFlags::NoRemoveDir),
-                Step::Shift(index) => renameat(
-                    directory.as_fd(),
-                    name(index).as_str(),
-                    directory.as_fd(),
-                    name(index + 1).as_str(),
-                ),
-            };
-            match done {
-                // Somebody deleted it meanwhile: as good as moved.
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(error) => return Err(error.into()),
-            }
+                Step::Shift(index) => rename(&name(index), &name(index + 1)),
+            })?;
         }
-        Ok(())
+        // The older ones first, as room may be wanting; but the current one is not touched before its successor is there.
+        let (current, older, new) = (name(0), name(1), rotation::new_name(&self.stem));
+        let opened = Opened { size: 0, torn: false, since: None };
+        let file = match self.create(&directory, &new) {
+            Ok(file) => file,
+            Err(_) if keep <= 1 && self.file().set_len(0).is_ok() => return Ok(opened),
+            Err(error) => return Err(error),
+        };
+        if keep > 1 {
+            unless_missing(rename(&current, &older))?;
+        }
+        if let Err(error) = rename(&new, &current) {
+            if keep > 1 {
+                // If even this fails, the open file is found to be another one by and by.
+                let _ = rename(&older, &current);
+            }
+            return Err(error.into());
+        }
+        self.current = Some(file);
+        Ok(opened)
     }
 
-    fn is_linked(&self) -> bool {
+    fn is_current(&self, size: u64) -> bool {
         let Some(file) = &self.current else { return false };
         let directory = match self.directory() {
             Ok(directory) => directory,
@@ -520,8 +607,8 @@ impl Storage for Place {
         // A moved file has a link as well; only its name tells that it is another one.
         let name = rotation::file_name(&self.stem, 0);
         let found = fstatat(&directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-        let ours = fstat(file);
-        matches!((found, ours), (Ok(found), Ok(ours)) if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino))
+        let (Ok(found), Ok(ours)) = (found, fstat(file)) else { return false };
+        (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) && u64::try_from(ours.st_size) == Ok(size)
     }
 
     fn close(&mut self) {
@@ -546,6 +633,9 @@ mod tests {
         room: usize,
         refuses_open: bool,
         refuses_truncate: bool,
+        refuses_rotation: bool,
+        /// How often a rotation was tried.
+        rotations: u32,
     }
 
     impl Storage for FakeDisk {
@@ -577,14 +667,18 @@ mod tests {
             Ok(())
         }
 
-        fn rotate(&mut self, keep: u32) -> io::Result<()> {
+        fn rotate(&mut self, keep: u32) -> io::Result<Opened> {
+            self.rotations += 1;
+            if self.refuses_rotation {
+                return Err(Errno::EACCES.into());
+            }
             self.older.insert(0, std::mem::take(&mut self.current));
             self.older.truncate(keep.saturating_sub(1) as usize);
-            Ok(())
+            self.open()
         }
 
-        fn is_linked(&self) -> bool {
-            true
+        fn is_current(&self, size: u64) -> bool {
+            self.current.len() as u64 == size
         }
 
         fn close(&mut self) {}
@@ -701,6 +795,135 @@ mod tests {
             }
             prop_assert_eq!(read, expected);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_rotation_that_fails_at_times_costs_no_line_and_is_tried_at_most_once_a_second(
+            batches in prop::collection::vec(
+                (prop::collection::vec(0usize..60, 1..8), any::<bool>(), 0u64..1_500),
+                1..30,
+            ),
+            max_size in 1u64..300,
+        ) {
+            let limits = Limits { max_size, keep: u32::MAX, ..LIMITS };
+            let mut file = LogFile::new(FakeDisk { room: usize::MAX, ..FakeDisk::default() });
+            let mut now = Instant::now();
+            let (mut expected, mut failed_at) = (Vec::new(), None);
+            for (lengths, refuses, pause) in batches {
+                now += Duration::from_millis(pause);
+                let mut records = Vec::new();
+                for length in lengths {
+                    expected.push(format!("{}:{}", expected.len(), "x".repeat(length)));
+                    records.extend(record(&expected[expected.len() - 1]));
+                }
+                file.storage.refuses_rotation = refuses;
+                let before = file.storage.rotations;
+                file.append(&records, limits, &Stamp::at(0), now);
+                if file.storage.rotations > before {
+                    prop_assert!(failed_at.is_none_or(|at| now >= at + RETRY_AFTER));
+                    failed_at = file.rotation_error().is_some().then_some(now);
+                    prop_assert_eq!(failed_at.is_some(), refuses);
+                }
+                prop_assert_eq!(file.rotation_error().is_some(), failed_at.is_some());
+            }
+            prop_assert_eq!((file.dropped(), file.is_failing()), (0, false));
+            let files = file.storage.older.iter().rev().chain([&file.storage.current]);
+            let read: Vec<String> = files.flat_map(|bytes| texts(bytes)).collect();
+            prop_assert_eq!(read, expected);
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_rotated_grows_and_is_within_its_limits_again_with_larger_ones() {
+        let start = Instant::now();
+        let mut file =
+            LogFile::new(FakeDisk { room: 1 << 20, refuses_rotation: true, ..FakeDisk::default() });
+        let limits = Limits { max_size: record("one").len() as u64, ..LIMITS };
+        for text in ["one", "two", "six"] {
+            file.append(&record(text), limits, &Stamp::at(0), start);
+        }
+        assert_eq!(texts(&file.storage.current), ["one", "two", "six"]);
+        let error = io::Error::from(Errno::EACCES).to_string();
+        assert_eq!((file.rotation_error(), file.dropped()), (Some(&*error), 0));
+        assert_eq!(file.last_error(), file.rotation_error());
+        assert_eq!(file.storage.rotations, 1);
+        append(&mut file, "ten", start);
+        assert_eq!((file.rotation_error(), file.storage.rotations), (None, 1));
+    }
+
+    #[test]
+    fn a_file_that_is_too_old_and_cannot_be_rotated_grows_as_well() {
+        let limits = Limits { max_age: Some(Duration::from_secs(60)), ..LIMITS };
+        let start = Instant::now();
+        let mut file =
+            LogFile::new(FakeDisk { room: 1 << 20, refuses_rotation: true, ..FakeDisk::default() });
+        for seconds in [0, 60, 61] {
+            let stamp = Stamp::at(seconds * 1_000);
+            let mut records = Vec::new();
+            stamp.record(Stream::Out, false, seconds.to_string().as_bytes(), &mut records);
+            file.append(&records, limits, &stamp, start);
+        }
+        assert_eq!(texts(&file.storage.current), ["0", "60", "61"]);
+        assert!(file.rotation_error().is_some());
+        file.storage.refuses_rotation = false;
+        file.append(&record("62"), limits, &Stamp::at(62_000), start + RETRY_AFTER);
+        assert_eq!(file.rotation_error(), None);
+        assert_eq!(texts(&file.storage.older[0]), ["0", "60", "61"]);
+        assert_eq!(texts(&file.storage.current), ["62"]);
+    }
+
+    #[test]
+    fn whichever_step_of_a_rotation_fails_every_line_is_kept_in_its_place() {
+        for keep in 2..6 {
+            let names = [keep, keep - 1].map(|index| rotation::file_name("web", index));
+            // Each is a directory, which can be neither deleted as a file nor replaced by one.
+            for obstacle in names.into_iter().chain([rotation::new_name("web")]) {
+                let root = tempfile::tempdir().unwrap();
+                let mut file = LogFile::new(Place::new(&Root::new(root.path()), "web"));
+                let limits = Limits { max_size: record("0").len() as u64, keep, ..LIMITS };
+                let mut expected = Vec::new();
+                let mut add = |file: &mut LogFile<Place>, now| {
+                    expected.push(expected.len().to_string());
+                    file.append(&record(&expected[expected.len() - 1]), limits, &Stamp::at(0), now);
+                };
+                let now = Instant::now();
+                // As many files as are kept, but for the one that is in the way.
+                (1..keep).for_each(|_| add(&mut file, now));
+                std::fs::create_dir(root.path().join(&obstacle)).unwrap();
+                for round in 0..3 {
+                    add(&mut file, now + round * RETRY_AFTER);
+                    assert!(file.rotation_error().is_some(), "{obstacle} of {keep}");
+                }
+                std::fs::remove_dir(root.path().join(&obstacle)).unwrap();
+                add(&mut file, now + 3 * RETRY_AFTER);
+                assert_eq!((file.rotation_error(), file.dropped(), file.is_failing()), (None, 0, false));
+                let files: Vec<Vec<String>> = (0..keep)
+                    .map(|index| root.path().join(rotation::file_name("web", index)))
+                    .map(|path| texts(&std::fs::read(path).unwrap()))
+                    .collect();
+                assert_eq!(files[0].len(), 1);
+                assert_eq!(
+                    files.into_iter().rev().flatten().collect::<Vec<_>>(),
+                    expected,
+                    "{obstacle} of {keep}"
+                );
+                assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), keep as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_file_that_can_have_no_successor_is_emptied() {
+        let root = tempfile::tempdir().unwrap();
+        let mut file = LogFile::new(Place::new(&Root::new(root.path()), "web"));
+        let limits = Limits { max_size: record("0").len() as u64, keep: 1, ..LIMITS };
+        std::fs::create_dir(root.path().join(rotation::new_name("web"))).unwrap();
+        for number in 0..3 {
+            file.append(&record(&number.to_string()), limits, &Stamp::at(0), Instant::now());
+        }
+        assert_eq!((file.rotation_error(), file.dropped()), (None, 0));
+        assert_eq!(texts(&std::fs::read(root.path().join("web.log")).unwrap()), ["2"]);
     }
 
     #[test]

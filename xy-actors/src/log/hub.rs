@@ -389,6 +389,8 @@ pub(super) struct State {
     pub(super) dropped_lines: u64,
     pub(super) last_error: Option<String>,
     pub(super) failing: bool,
+    /// Why the file grows beyond its limits, if it does.
+    pub(super) unrotated: Option<Box<str>>,
     /// The number after the newest line that is missing from the files.
     pub(super) complete_from: u64,
     pub(super) closed: bool,
@@ -406,6 +408,7 @@ impl State {
             dropped_lines: 0,
             last_error: None,
             failing: false,
+            unrotated: None,
             complete_from: 0,
             closed: false,
             inherited_loss: None,
@@ -449,6 +452,9 @@ pub struct LogHealth {
     pub last_error: Option<String>,
     /// Whether lines are being dropped at present.
     pub failing: bool,
+    /// Why the current file grows beyond its limits, with its path, if it cannot be rotated at present. That costs no line; it
+    /// is tried again with the output of each next second.
+    pub unrotated: Option<String>,
 }
 
 impl Log {
@@ -478,6 +484,7 @@ impl Log {
             dropped_lines: state.dropped_lines,
             last_error: state.last_error.clone(),
             failing: state.failing,
+            unrotated: state.unrotated.as_deref().map(str::to_owned),
         }
     }
 

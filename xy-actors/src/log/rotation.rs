@@ -23,6 +23,11 @@ pub(crate) fn file_name(stem: &str, index: u32) -> String {
     }
 }
 
+/// Returns the name under which the next current file is made.
+pub(crate) fn new_name(stem: &str) -> String {
+    format!("{stem}.log.new")
+}
+
 /// Returns how many bytes of whole records go into a file that has `size` bytes; 0 means it has to be rotated first.
 ///
 /// A record larger than `max_size` gets a file of its own.
@@ -38,7 +43,8 @@ pub(crate) fn fitting(records: &[u8], size: u64, max_size: u64) -> usize {
     }
 }
 
-/// Returns the steps, in order, after which no current file exists and at most `keep - 1` older ones do.
+/// Returns the steps, in order, after which the current file can become the first of the older ones, of which at most
+/// `keep - 1` are left then. None of them touches the current file.
 ///
 /// They begin at the old end, so that a crash between two of them loses nothing; the hole it leaves is used by the
 /// next rotation. Files beyond `keep`, left from a larger setting, are removed.
@@ -58,11 +64,9 @@ pub(crate) fn steps<E>(keep: u32, exists: impl Fn(u32) -> Result<bool, E>) -> Re
     };
     let surplus = keep..first_missing(keep..u32::MAX)?.unwrap_or(u32::MAX);
     let mut steps: Vec<Step> = surplus.rev().map(Step::Remove).collect();
-    if keep == 1 {
-        steps.push(Step::Remove(0));
-    } else {
+    if keep > 1 {
         let free = first_missing(1..keep - 1)?.unwrap_or(keep - 1);
-        steps.extend((0..free).rev().map(Step::Shift));
+        steps.extend((1..free).rev().map(Step::Shift));
     }
     Ok(steps)
 }
@@ -121,27 +125,24 @@ mod tests {
 
     #[test]
     fn files_move_one_up_and_the_oldest_is_replaced() {
-        assert_eq!(steps(3, |index| index < 3), [Step::Shift(1), Step::Shift(0)]);
-        assert_eq!(steps(3, |index| index < 1), [Step::Shift(0)]);
+        assert_eq!(steps(3, |index| index < 3), [Step::Shift(1)]);
+        assert_eq!(steps(3, |index| index < 1), []);
     }
 
     #[test]
-    fn one_kept_file_is_started_anew() {
-        assert_eq!(steps(1, |index| index == 0), [Step::Remove(0)]);
-        assert_eq!(steps(0, |index| index == 0), [Step::Remove(0)]);
+    fn one_kept_file_has_no_older_ones() {
+        assert_eq!(steps(1, |index| index < 3), [Step::Remove(2), Step::Remove(1)]);
+        assert_eq!(steps(0, |index| index == 0), []);
     }
 
     #[test]
     fn a_hole_is_filled_before_anything_is_deleted() {
-        assert_eq!(steps(5, |index| [0, 1, 3, 4].contains(&index)), [Step::Shift(1), Step::Shift(0)]);
+        assert_eq!(steps(5, |index| [0, 1, 3, 4].contains(&index)), [Step::Shift(1)]);
     }
 
     #[test]
     fn files_of_a_larger_setting_are_removed_from_the_old_end() {
-        assert_eq!(
-            steps(2, |index| index < 5),
-            [Step::Remove(4), Step::Remove(3), Step::Remove(2), Step::Shift(0)]
-        );
+        assert_eq!(steps(2, |index| index < 5), [Step::Remove(4), Step::Remove(3), Step::Remove(2)]);
     }
 
     #[test]
@@ -175,5 +176,6 @@ mod tests {
     #[test]
     fn names_count_up_with_age() {
         assert_eq!([file_name("web", 0), file_name("web", 2)], ["web.log", "web.log.2"]);
+        assert_eq!(new_name("web"), "web.log.new");
     }
 }

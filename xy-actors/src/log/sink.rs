@@ -43,13 +43,25 @@ impl Sink {
         Self { shared: Arc::clone(shared), file, pipes: 0, forgotten: false, is_checked }
     }
 
-    /// Takes the pieces that `cut` emits: into memory, to the file with one write, with one wake-up of followers.
+    /// Takes the pieces that `cut` emits, and says behind them if the file cannot be rotated, or can be again.
     pub(super) fn write(
         &mut self,
         stream: Stream,
         records: &mut Vec<u8>,
         cut: impl FnOnce(&mut dyn FnMut(Piece<'_>)),
     ) {
+        let mut was_overdue = self.is_overdue();
+        self.take(stream, records, cut);
+        // A rotation that fails is not tried with the next line: this ends.
+        while self.is_overdue() != was_overdue {
+            was_overdue = !was_overdue;
+            let line = format!("{}\n", self.told_of_rotation());
+            self.take(Stream::Xy, records, |emit| emit(Piece::Lines(line.as_bytes())));
+        }
+    }
+
+    /// Takes pieces: into memory, to the file with one write, with one wake-up of followers.
+    fn take(&mut self, stream: Stream, records: &mut Vec<u8>, cut: impl FnOnce(&mut dyn FnMut(Piece<'_>))) {
         let now = Instant::now();
         let stamp = Stamp::now();
         let recorded = self.file.as_ref().is_some_and(|file| file.is_due(now));
@@ -89,6 +101,35 @@ impl Sink {
         }
         if records.capacity() > KEPT_RECORDS {
             *records = Vec::new();
+        }
+    }
+
+    /// Returns whether the file is to be rotated and cannot be.
+    fn is_overdue(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| file.rotation_error().is_some())
+    }
+
+    /// Makes known whether the file can be rotated, and returns it as a remark.
+    fn told_of_rotation(&self) -> String {
+        let place = self.shared.place();
+        let path = place.map(|place| place.path().display().to_string()).unwrap_or_default();
+        let error = self.file.as_ref().and_then(|file| file.rotation_error());
+        let mut state = self.shared.lock();
+        match error {
+            Some(error) => {
+                let remark = format!("`{path}` cannot be rotated and grows beyond its limits: {error}");
+                state.last_error = Some(remark.clone());
+                state.unrotated = Some(remark.as_str().into());
+                drop(state);
+                tracing::warn!(log = self.shared.name, path, error, "log file cannot be rotated and grows");
+                remark
+            }
+            None => {
+                state.unrotated = None;
+                drop(state);
+                tracing::info!(log = self.shared.name, path, "log file is within its limits again");
+                format!("`{path}` is within its limits again")
+            }
         }
     }
 

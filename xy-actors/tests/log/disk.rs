@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 
-use xy_actors::log::{Cursor, LogHub, LogItem, Stream};
+use xy_actors::log::{Cursor, LogHub, LogItem, LogSettings, Stream};
 
 use crate::{ample, attach, number, read_files, read_to_end, soon, text, until, write_numbers};
 
@@ -46,6 +46,54 @@ async fn an_unwritable_directory_drops_from_the_file_only_and_recovery_says_how_
     assert_eq!(marker.stream, Stream::Xy);
     assert!(text(marker).starts_with(&format!("{} lines dropped: ", health.dropped_lines)));
     assert!(rest.iter().map(number).eq(health.dropped_lines..written));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_rotated_goes_on_and_says_so_once_and_when_it_can_be_again() {
+    let root = tempfile::tempdir().unwrap();
+    let in_the_way = root.path().join("web.log.1");
+    fs::create_dir(&in_the_way).unwrap();
+    let hub = LogHub::new(Some(root.path().to_owned()));
+    let log = hub.open("web", LogSettings { max_size: 20_000, keep: 2, ..ample() }).unwrap();
+    let (attachment, mut out, err) = attach(&log, 1);
+    drop(err);
+    let mut written = 0;
+    let mut write = |count: u64| {
+        let lines: String = (written..written + count).map(|number| format!("{number}\n")).collect();
+        out.write_all(lines.as_bytes()).unwrap();
+        written += count;
+        written
+    };
+    for _ in 0..20 {
+        let lines = write(1_000);
+        until("they are read", || log.health().lines > lines).await;
+    }
+    soon(hub.flush()).await;
+    let health = log.health();
+    let path = root.path().join("web.log").display().to_string();
+    let why = format!("`{path}` cannot be rotated and grows beyond its limits: ");
+    assert!(health.unrotated.as_ref().is_some_and(|said| said.len() > why.len() && said.starts_with(&why)));
+    assert_eq!((health.failing, health.dropped_lines, &health.last_error), (false, 0, &health.unrotated));
+    assert!(fs::metadata(&path).unwrap().len() > 400_000);
+
+    fs::remove_dir(&in_the_way).unwrap();
+    until("it is rotated", || {
+        write(1);
+        log.health().unrotated.is_none()
+    })
+    .await;
+    let lines = write(1);
+    drop(out);
+    read_to_end(attachment).await;
+    let expected = [why, format!("`{path}` is within its limits again")];
+    for lines_of in [log.tail(usize::MAX), read_files(root.path(), "web")] {
+        let output = lines_of.iter().filter(|line| line.stream == Stream::Out);
+        assert!(output.map(number).eq(0..lines), "nothing is lost, twice or out of order");
+        let remarks: Vec<_> = lines_of.iter().filter(|line| line.stream == Stream::Xy).map(text).collect();
+        assert_eq!(remarks.len(), expected.len(), "{remarks:?}");
+        assert!(remarks.iter().zip(&expected).all(|(said, begin)| said.starts_with(begin)), "{remarks:?}");
+    }
+    assert!(in_the_way.is_file() && log.health().last_error.is_some());
 }
 
 #[tokio::test]
