@@ -358,7 +358,8 @@ const LOGS_HELP: &str = "\
 The lines of several servers are merged by their time, each after the name of its server. \
     Standard output and standard error of the server both go to standard output, byte for byte. On a terminal, control \
     characters are shown as escapes. Lines that are not available any more are counted on standard error, or with --json \
-    by an object of type `log_gap`. Starts, exits and other remarks stand between the lines on a terminal, not in a pipe. \
+    by an object of type `log_gap`. Starts, exits and other remarks stand between the lines on a terminal, not in a pipe, \
+    where -n does not count them either. \
     A time is RFC 3339, a date with or without a time of day in this zone, or how long ago (`10m`, `2h ago`, `7d`). With \
     one of --since, --until, --previous and --grep, all lines are shown that match, unless -n says how many. Ctrl-C ends following with exit code 0; a daemon that goes away, with 2.
 

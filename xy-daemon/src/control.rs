@@ -969,7 +969,8 @@ impl Service for Control {
     }
 
     async fn logs(&self, params: LogsParams) -> Result<Box<dyn Subscription>, RpcError> {
-        let LogsParams { name, tail, follow, since_unix_ms, until_unix_ms, previous, grep } = params;
+        let LogsParams { name, tail, follow, since_unix_ms, until_unix_ms, previous, grep, output_only } =
+            params;
         let Some(log) = self.log_of(&name) else { return Err(self.no_log(&name).await) };
         if follow && (previous || until_unix_ms.is_some()) {
             let parameter = if previous { "previous" } else { "until_unix_ms" };
@@ -992,6 +993,7 @@ impl Service for Control {
             previous,
             pattern,
             follow,
+            output_only,
         };
         Ok(Box::new(LogSubscription::new(name, log.read(query).await)))
     }

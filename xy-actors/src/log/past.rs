@@ -145,7 +145,7 @@ impl Past {
                 };
                 if let Some(record) = Record::parse(&block[start..stop]) {
                     let number = stretch.number.unwrap_or(0);
-                    if query.accepts(record.unix_ms, record.bytes) {
+                    if query.accepts(record) {
                         bytes += record.bytes.len();
                         lines.push(record.line(number));
                     }

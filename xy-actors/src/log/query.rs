@@ -26,6 +26,8 @@ pub struct LogQuery {
     pub pattern: Option<LinePattern>,
     /// Whether new lines follow the past, without a hole between them.
     pub follow: bool,
+    /// Only what the child wrote: remarks of [`Stream::Xy`] are left out, and do not count.
+    pub output_only: bool,
 }
 
 /// A regular expression for lines, matched in time linear in their length.
@@ -62,20 +64,28 @@ impl LinePattern {
 
 impl LogQuery {
     /// Returns whether a line of the past is wanted, its place aside.
-    pub(super) fn accepts(&self, unix_ms: i64, bytes: &[u8]) -> bool {
-        self.since_unix_ms.is_none_or(|since| unix_ms >= since)
-            && self.until_unix_ms.is_none_or(|until| unix_ms < until)
-            && self.matches(bytes)
+    pub(super) fn accepts(&self, record: Record<'_>) -> bool {
+        self.since_unix_ms.is_none_or(|since| record.unix_ms >= since)
+            && self.until_unix_ms.is_none_or(|until| record.unix_ms < until)
+            && self.matches(record)
     }
 
     /// Returns whether a new line is wanted.
-    pub(super) fn matches(&self, bytes: &[u8]) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(bytes))
+    pub(super) fn matches(&self, record: Record<'_>) -> bool {
+        !(self.output_only && record.stream == Stream::Xy)
+            && self.pattern.as_ref().is_none_or(|pattern| pattern.matches(record.bytes))
+    }
+
+    /// Returns what of it still holds for the lines that follow the past.
+    pub(super) fn of_what_follows(&self) -> Self {
+        let Self { ref pattern, follow, output_only, .. } = *self;
+        Self { pattern: pattern.clone(), follow, output_only, ..Self::default() }
     }
 
     /// Returns whether the newest lines are wanted, whatever they are.
     pub(super) fn is_plain(&self) -> bool {
         !self.previous
+            && !self.output_only
             && self.pattern.is_none()
             && self.since_unix_ms.is_none()
             && self.until_unix_ms.is_none()
@@ -123,7 +133,7 @@ impl<'a, P: Copy> Locator<'a, P> {
             return if self.old < OLD_ENOUGH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
         }
         self.old = 0;
-        if self.query.accepts(record.unix_ms, record.bytes) {
+        if self.query.accepts(record) {
             self.found += 1;
             self.start = Some(place);
         }
@@ -142,7 +152,7 @@ pub(super) fn select(query: &LogQuery, mut lines: Vec<LogLine>) -> Vec<LogLine> 
     let Some(start) = locator.start else { return Vec::new() };
     lines.truncate(locator.end.unwrap_or(lines.len()));
     lines.drain(..start);
-    lines.retain(|line| query.accepts(line.unix_ms, &line.bytes));
+    lines.retain(|line| query.accepts(Record::of(line)));
     lines
 }
 
@@ -192,6 +202,10 @@ mod tests {
             (LogQuery { pattern: pattern("(?i)^T"), tail: Some(1), ..all.clone() }, vec![8]),
             (LogQuery { previous: true, ..all.clone() }, vec![4, 5, 6]),
             (LogQuery { previous: true, tail: Some(2), ..all.clone() }, vec![5, 6]),
+            (LogQuery { output_only: true, ..all.clone() }, vec![0, 2, 5, 8]),
+            (LogQuery { output_only: true, tail: Some(3), ..all.clone() }, vec![2, 5, 8]),
+            (LogQuery { output_only: true, previous: true, ..all.clone() }, vec![5]),
+            (LogQuery { output_only: true, pattern: pattern("i"), ..all.clone() }, vec![]),
             (LogQuery { previous: true, pattern: pattern("t"), since_unix_ms: Some(50), ..all }, vec![5, 6]),
         ];
         for (query, expected) in cases {

@@ -11,7 +11,7 @@ use super::hub::Log;
 use super::past::{Past, Stretch};
 use super::pump::Command;
 use super::query::{LogQuery, select};
-use super::record::LogLine;
+use super::record::{LogLine, Record};
 
 /// The most lines that one batch holds.
 const BATCH: usize = 256;
@@ -41,8 +41,9 @@ impl LogReader {
     /// Begins with the past.
     pub(super) async fn begin(log: Log, query: LogQuery) -> Self {
         let query = Arc::new(query);
-        if let (true, Some(tail)) = (query.is_plain(), query.tail) {
-            let (lines, next) = memory(&log, tail);
+        if let Some(tail) = query.tail {
+            let (lines, next) = memory(&log, if query.is_plain() { tail } else { usize::MAX });
+            let lines = select(&query, lines);
             if lines.len() >= tail {
                 return Self { log, query, stage: Stage::Memory(lines.into()), next };
             }
@@ -116,7 +117,7 @@ impl LogReader {
                         items = follower.next().await.unwrap_or_default();
                     }
                     items.retain(|item| match item {
-                        LogItem::Line(line) => self.query.matches(&line.bytes),
+                        LogItem::Line(line) => self.query.matches(Record::of(line)),
                         LogItem::Gap { .. } => true,
                     });
                     if !items.is_empty() {
@@ -134,8 +135,7 @@ impl LogReader {
         }
         // Times and places are conditions on the past.
         if !self.query.is_plain() {
-            let pattern = self.query.pattern.clone();
-            self.query = Arc::new(LogQuery { pattern, follow: true, ..LogQuery::default() });
+            self.query = Arc::new(self.query.of_what_follows());
         }
         Stage::Live(self.log.follow(Cursor::At(self.next)))
     }

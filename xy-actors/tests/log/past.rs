@@ -215,6 +215,38 @@ async fn files_that_lack_lines_do_not_hide_those_in_memory() {
 }
 
 #[tokio::test]
+async fn as_many_lines_of_output_as_are_asked_for_are_shown_however_many_remarks_are_between_them() {
+    let root = tempfile::tempdir().unwrap();
+    for (directory, buffer) in [(None, 1 << 20), (Some("large"), 1 << 20), (Some("small"), 1_000)] {
+        let hub = LogHub::new(directory.map(|name| root.path().join(name)));
+        let log = hub.open("web", LogSettings { buffer, ..LogSettings::default() }).unwrap();
+        for incarnation in 0..100 {
+            log.mark_start(incarnation, 1);
+            write_more(&log, incarnation, incarnation..incarnation + 1).await;
+            log.mark_exit(incarnation, 1, "exit code 1");
+        }
+        soon(hub.flush()).await;
+        for wanted in [1, 7, 99] {
+            let lines = read(&log, LogQuery { output_only: true, ..tail(wanted) }).await;
+            assert!(lines.iter().map(number).eq(100 - wanted as u64..100), "{wanted}: {lines:?}");
+        }
+        assert_eq!(read(&log, tail(7)).await.iter().filter(|line| line.stream == Stream::Xy).count(), 5);
+        let query = LogQuery { output_only: true, follow: true, ..tail(2) };
+        let mut reader = soon(log.read(query)).await;
+        log.note("a remark");
+        write_more(&log, 100, 100..101).await;
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            for item in soon(reader.next()).await.unwrap() {
+                let LogItem::Line(line) = item else { panic!("nothing is missing: {item:?}") };
+                seen.push(number(&line));
+            }
+        }
+        assert_eq!(seen, [98, 99, 100]);
+    }
+}
+
+#[tokio::test]
 async fn a_log_in_memory_has_no_past() {
     let log = LogHub::new(None).open("web", ample()).unwrap();
     assert!(read(&log, tail(10)).await.is_empty());

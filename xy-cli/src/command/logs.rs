@@ -26,7 +26,7 @@ pub(super) async fn run(args: &LogsArgs, session: &mut Session<'_>) -> Result<u8
         [name] if !pattern::is_pattern(name) => name,
         names => return several(args, names, &client, session).await,
     };
-    let mut lines = match client.subscribe::<Logs>(params(args, name)).await {
+    let mut lines = match client.subscribe::<Logs>(params(args, name, session.output)).await {
         Ok(lines) => lines,
         Err(error) => {
             // It may be the name of a file with instances, or of a group.
@@ -52,8 +52,9 @@ pub(super) async fn run(args: &LogsArgs, session: &mut Session<'_>) -> Result<u8
     Ok(exit_code::SUCCESS)
 }
 
-fn params(args: &LogsArgs, name: &str) -> LogsParams {
+fn params(args: &LogsArgs, name: &str, output: &Output) -> LogsParams {
     LogsParams {
+        output_only: !shows_remarks(args.stream, output),
         tail: args.tail,
         follow: args.follow,
         since_unix_ms: args.since,
@@ -62,6 +63,11 @@ fn params(args: &LogsArgs, name: &str) -> LogsParams {
         grep: args.grep.clone(),
         ..LogsParams::new(name)
     }
+}
+
+/// Returns whether remarks between the lines are shown: a pipe gets the server's bytes and nothing else.
+fn shows_remarks(prefix: bool, output: &Output) -> bool {
+    prefix || output.is_terminal() || output.is_json()
 }
 
 /// Returns the servers that are meant, and the names that mean none.
@@ -200,8 +206,7 @@ impl Printer {
 
     fn line(&mut self, line: &LogLine, output: &mut Output) -> Result<(), CommandError> {
         if line.stream == LogStream::Xy && !self.prefix {
-            // A pipe gets the server's bytes and nothing else.
-            if !output.is_terminal() {
+            if !shows_remarks(self.prefix, output) {
                 return Ok(());
             }
             self.close(output)?;

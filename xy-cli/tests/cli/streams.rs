@@ -59,7 +59,23 @@ fn a_pipe_gets_the_servers_bytes() {
     let run = daemon.xyctl(&["logs", "web", "-n", "6"]);
     assert_eq!(run.stdout, b"one\n\x1b[31mred\x1b[0m\ttab\n\xff\0a\nhalf whole\noh\n");
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-    assert_eq!(daemon.asked::<Logs>().unwrap(), json!({ "name": "web", "tail": 6 }));
+    assert_eq!(daemon.asked::<Logs>().unwrap(), json!({ "name": "web", "tail": 6, "output_only": true }));
+}
+
+#[test]
+fn remarks_are_asked_for_where_they_are_shown() {
+    let daemon = Daemon::start();
+    let remark = || LogLine { stream: LogStream::Xy, ..line(1, "started: incarnation 1, pid 5") };
+    for (arguments, asked) in [
+        (&["logs", "web", "--stream"][..], json!({ "name": "web" })),
+        (&["logs", "web", "--json"], json!({ "name": "web" })),
+        (&["logs", "web"], json!({ "name": "web", "output_only": true })),
+    ] {
+        daemon.say::<Logs>(vec![Notification::Log(remark())], After::End);
+        let run = daemon.xyctl(arguments);
+        assert_eq!(daemon.asked::<Logs>().unwrap(), asked, "{arguments:?}");
+        assert_eq!(run.text().contains("started"), asked.get("output_only").is_none(), "{arguments:?}");
+    }
 }
 
 #[test]
@@ -117,7 +133,10 @@ fn a_follower_learns_that_the_server_is_gone() {
     daemon.say::<Logs>(vec![log(1, "one")], After::End);
     let run = daemon.xyctl(&["logs", "--follow", "web"]);
     run.is(0, "one\n", "the log of `web` has ended: the server was removed, or the daemon is stopping\n");
-    assert_eq!(daemon.asked::<Logs>().unwrap(), json!({ "name": "web", "follow": true }));
+    assert_eq!(
+        daemon.asked::<Logs>().unwrap(),
+        json!({ "name": "web", "follow": true, "output_only": true })
+    );
 }
 
 #[test]
@@ -239,6 +258,7 @@ fn what_is_wanted_of_the_past_is_asked_of_the_daemon() {
         "until_unix_ms": 1_772_357_401_000_u64,
         "previous": true,
         "grep": "^o",
+        "output_only": true,
     });
     assert_eq!(daemon.asked::<Logs>().unwrap(), expected);
     for wrong in [&["logs", "web", "--since", "soon"][..], &["logs", "-f", "--previous", "web"]] {

@@ -2,7 +2,7 @@
 
 use xy_actors::event::Next;
 use xy_actors::exit::Cause;
-use xy_actors::log::{LogItem, LogQuery, Stream};
+use xy_actors::log::{LogItem, LogQuery};
 use xy_actors::policy::State;
 use xy_actors::supervisor::OperationError;
 
@@ -75,8 +75,8 @@ impl Control {
         let time = |unix_ms: u64| i64::try_from(unix_ms).unwrap_or(i64::MAX);
         let until = time(end.at_unix_ms).saturating_add(LATE_MS);
         let query = LogQuery {
-            // Remarks between the lines are read too, and left out below.
-            tail: Some(LINES * 3),
+            tail: Some(LINES),
+            output_only: true,
             since_unix_ms: end.started_at_unix_ms.map(time),
             until_unix_ms: Some(next_start.map_or(until, |start| until.min(time(start)))),
             ..LogQuery::default()
@@ -85,14 +85,12 @@ impl Control {
         let mut lines = Vec::new();
         while let Some(items) = reader.next().await {
             for item in items {
-                if let LogItem::Line(line) = item
-                    && line.stream != Stream::Xy
-                {
+                if let LogItem::Line(line) = item {
                     lines.push(String::from_utf8_lossy(&line.bytes).into_owned());
                 }
             }
         }
-        lines.split_off(lines.len().saturating_sub(LINES))
+        lines
     }
 }
 

@@ -148,6 +148,7 @@ const LOGS: &[Parameter] = &[
     parameter("until_unix_ms", ParameterKind::Number),
     parameter("previous", ParameterKind::Flag),
     parameter("grep", ParameterKind::Text),
+    parameter("output_only", ParameterKind::Flag),
 ];
 
 const fn get(path: &'static str, endpoint: Endpoint, summary: &'static str) -> Route {

@@ -847,6 +847,9 @@ pub struct LogsParams {
     /// Only lines that this regular expression matches, in the syntax of the `regex` crate, on bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grep: Option<String>,
+    /// Only what the server wrote: starts, exits and other remarks of stream `xy` are left out, and do not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_only: bool,
 }
 
 impl LogsParams {
@@ -860,6 +863,7 @@ impl LogsParams {
             until_unix_ms: None,
             previous: false,
             grep: None,
+            output_only: false,
         }
     }
 }

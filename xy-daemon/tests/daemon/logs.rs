@@ -139,6 +139,10 @@ async fn the_past_is_selected_by_incarnation_time_and_pattern() {
     let found = read(LogsParams { grep: Some("^line 1[0-4]$".into()), tail: Some(7), ..web() }).await;
     let found: Vec<&str> = found.iter().map(|line| line.line.as_str()).collect();
     assert_eq!(found, ["line 13", "line 14", "line 10", "line 11", "line 12", "line 13", "line 14"]);
+    let output = read(LogsParams { tail: Some(23), output_only: true, ..web() }).await;
+    let output: Vec<&str> = output.iter().map(|line| line.line.as_str()).collect();
+    let numbers = (17..20).chain(0..20).map(|number| format!("line {number}"));
+    assert_eq!(output, numbers.collect::<Vec<_>>(), "remarks are left out and do not count");
     let since = all[43].ts_unix_ms;
     assert!(
         read(LogsParams { since_unix_ms: Some(since), ..web() })

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use xy_daemon::client::{Client, ClientError};
 use xy_daemon::protocol::method::{LogLine, LogStream, Logs, Notification};
 
-use super::{Tagged, params, skipped};
+use super::{Tagged, params, shows_remarks, skipped};
 use crate::args::LogsArgs;
 use crate::error::CommandError;
 use crate::output::text::{from_base64, neutral, neutral_line};
@@ -74,7 +74,7 @@ pub(super) async fn run(
             connections.push(session.connect().await?);
         }
         let Some(client) = connections.last() else { continue };
-        let lines = client.subscribe::<Logs>(params(args, name)).await?;
+        let lines = client.subscribe::<Logs>(params(args, name, session.output)).await?;
         sources.push(Source::open(name.clone(), lines));
     }
     let output = &mut *session.output;
@@ -171,8 +171,7 @@ impl Printer {
     }
 
     fn line(&mut self, line: &LogLine, output: &mut Output) -> Result<(), CommandError> {
-        // A pipe gets what the servers wrote and nothing else.
-        if line.stream == LogStream::Xy && !self.prefix && !output.is_terminal() {
+        if line.stream == LogStream::Xy && !shows_remarks(self.prefix, output) {
             return Ok(());
         }
         let key = (line.name.clone(), line.stream);
