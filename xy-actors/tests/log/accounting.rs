@@ -1,36 +1,53 @@
-//! A generator writes numbered lines, and a checker finds each of them once: through rotation, crashes of the writer,
-//! restarts, hand-overs, and followers that read slowly.
+//! 64 writers write numbered lines, and a checker finds each of them once and between the markers of its incarnation:
+//! through rotation by size and by age, crashes of the writers, restarts, hand-overs, a disk that stalls, and followers that
+//! read slowly.
 //!
 //! The short form is a test; `XY_ACCOUNTING=100 cargo test -p xy-actors --test log accounting -- --nocapture` is a
 //! hundred times as long and prints its figures.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::ops::ControlFlow;
+use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use xy_actors::log::{
-    Cursor, HubState, LogFollower, LogHub, LogItem, LogLine, LogQuery, LogSettings, Stream,
+    Cursor, HubState, LineWatch, LogFollower, LogHub, LogItem, LogLine, LogQuery, LogSettings, Marker, Stream,
 };
 
-use crate::{attach, read_files, read_to_end, soon, text};
+use crate::{attach, attach_watched, read_files, read_to_end, soon, text};
 
-const SERVERS: usize = 8;
+/// Each writes on two streams.
+const SERVERS: usize = 32;
 const RESTARTS: u64 = 6;
 
 /// The next number of each stream of each incarnation.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Account(BTreeMap<(u64, &'static str), u64>);
+struct Account {
+    next: BTreeMap<(u64, &'static str), u64>,
+    /// Which incarnation is between its markers.
+    running: Option<u64>,
+    markers: u64,
+}
 
 impl Account {
-    /// Enters a line, which must be the next one of its stream.
+    /// Enters a line, which must be the next one of its stream, and of the incarnation that runs.
     fn enter(&mut self, line: &LogLine) {
         if line.stream == Stream::Xy {
+            let (running, after) = match Marker::of(line).expect("nothing else is remarked") {
+                Marker::Started { incarnation, .. } => (None, Some(incarnation)),
+                Marker::Exited { incarnation, .. } => (Some(incarnation), None),
+            };
+            assert_eq!(self.running, running, "{line:?}");
+            (self.running, self.markers) = (after, self.markers + 1);
             return;
         }
         let (incarnation, number) = text(line).split_once(' ').expect("every line has two numbers");
         let incarnation = incarnation.parse().expect("an incarnation");
-        let next = self.0.entry((incarnation, line.stream.as_str())).or_default();
+        assert_eq!(self.running, Some(incarnation), "{line:?}");
+        let next = self.next.entry((incarnation, line.stream.as_str())).or_default();
         assert_eq!(number.trim_end_matches('x'), next.to_string(), "{} of {incarnation}", line.stream);
         // The last line is cut off by the crash, which is the only way for a line to be partial.
         assert_eq!(line.partial, line.bytes.ends_with(b"x"), "{line:?}");
@@ -38,7 +55,7 @@ impl Account {
     }
 
     fn lines(&self) -> u64 {
-        self.0.values().sum()
+        self.next.values().sum()
     }
 }
 
@@ -85,13 +102,32 @@ fn generate(mut pipe: std::io::PipeWriter, incarnation: u64, lines: u64, seed: u
     pipe.write_all(&chunk).unwrap();
 }
 
+/// Makes the log thread stand still within a line that it has read, as it does in a write to a disk that hangs, until the
+/// sender is dropped; the receiver hears when it does.
+fn stall() -> (LineWatch, oneshot::Receiver<()>, mpsc::Sender<()>) {
+    let (stalled, is_stalled) = oneshot::channel();
+    let (goes_on, go_on) = mpsc::channel::<()>();
+    let mut stalled = Some(stalled);
+    let watch = LineWatch::new(move |_| {
+        if let Some(stalled) = stalled.take() {
+            let _ = stalled.send(());
+        }
+        let _ = go_on.recv();
+        ControlFlow::Break(())
+    });
+    (watch, is_stalled, goes_on)
+}
+
 #[tokio::test]
-async fn every_line_is_there_once_through_rotation_crash_restart_hand_over_and_slow_followers() {
+async fn every_line_is_there_once_through_rotation_crash_restart_hand_over_stall_and_slow_followers() {
     let times: u64 = std::env::var("XY_ACCOUNTING").map_or(1, |times| times.parse().expect("a number"));
-    let lines = 2_000 * times;
+    let lines = 1_000 * times;
     let root = tempfile::tempdir().unwrap();
     // What rotation deletes cannot be accounted for: these files hold everything.
-    let settings = LogSettings { max_size: times << 16, keep: u32::MAX, buffer: 32 << 10, max_age: None };
+    let by_size = LogSettings { max_size: times << 14, keep: u32::MAX, buffer: 32 << 10, max_age: None };
+    let by_age =
+        LogSettings { max_size: u64::MAX, max_age: Some(Duration::from_millis(20 * times)), ..by_size };
+    let settings = |server: usize| if server.is_multiple_of(2) { by_size } else { by_age };
     let directory = || Some(root.path().to_owned());
     let names: Vec<String> = (0..SERVERS).map(|server| format!("server-{server}")).collect();
     let start = Instant::now();
@@ -99,22 +135,30 @@ async fn every_line_is_there_once_through_rotation_crash_restart_hand_over_and_s
     let mut slow = vec![Slow::default(); SERVERS];
     for incarnation in 1..=RESTARTS {
         let mut writers = Vec::new();
+        let (watch, is_stalled, goes_on) = stall();
+        let mut watch = Some(watch);
         for (server, name) in names.iter().enumerate() {
-            let log = hub.open(name, settings).unwrap();
+            let log = hub.open(name, settings(server)).unwrap();
             log.mark_start(incarnation, 1);
-            let (attachment, out, err) = attach(&log, incarnation);
+            let (attachment, out, err) = match watch.take() {
+                Some(watch) => attach_watched(&log, incarnation, watch),
+                None => attach(&log, incarnation),
+            };
             drop(attachment);
             for (pipe, seed) in [(out, server), (err, server + 1)] {
                 writers.push(thread::spawn(move || generate(pipe, incarnation, lines, seed)));
             }
         }
-        // Somebody else goes on while they write.
-        let (state, pipes) = soon(hub.hand_over()).await.unwrap().into_parts();
+        soon(is_stalled).await.expect("it has read a line of the first");
+        // Somebody else goes on while they write. It is asked for while nothing is read, and pipes fill.
+        let (standing, ()) = tokio::join!(soon(hub.hand_over()), async { drop(goes_on) });
+        let (state, pipes) = standing.unwrap().into_parts();
         let state = HubState::decode(&state.encode()).unwrap();
         let attachments;
         (hub, attachments) = LogHub::take_up(directory(), state, pipes).unwrap();
-        for (name, slow) in names.iter().zip(&mut slow) {
-            slow.look(&mut hub.open(name, settings).unwrap().follow(Cursor::At(slow.position))).await;
+        for (server, slow) in slow.iter_mut().enumerate() {
+            let log = hub.open(&names[server], settings(server)).unwrap();
+            slow.look(&mut log.follow(Cursor::At(slow.position))).await;
         }
         for writer in writers {
             tokio::task::spawn_blocking(|| writer.join().unwrap()).await.unwrap();
@@ -122,16 +166,20 @@ async fn every_line_is_there_once_through_rotation_crash_restart_hand_over_and_s
         for attachment in attachments {
             read_to_end(attachment).await;
         }
-        for name in &names {
-            hub.open(name, settings).unwrap().mark_exit(incarnation, 1, "killed");
+        for (server, name) in names.iter().enumerate() {
+            hub.open(name, settings(server)).unwrap().mark_exit(incarnation, 1, "killed");
         }
     }
     soon(hub.flush()).await;
     let took = start.elapsed();
 
-    let mut total = 0;
-    for name in &names {
-        let log = hub.open(name, settings).unwrap();
+    let (mut total, mut rotations) = (0, 0);
+    for (server, name) in names.iter().enumerate() {
+        let log = hub.open(name, settings(server)).unwrap();
+        let rotated =
+            (1..).take_while(|index| root.path().join(format!("{name}.log.{index}")).exists()).count();
+        assert!(rotated > 0, "{name}");
+        rotations += rotated;
         let mut files = Account::default();
         read_files(root.path(), name).iter().for_each(|line| files.enter(line));
         let mut read = Account::default();
@@ -144,14 +192,16 @@ async fn every_line_is_there_once_through_rotation_crash_restart_hand_over_and_s
         }
         assert_eq!(read, files);
         assert_eq!(files.lines(), RESTARTS * 2 * (lines + 1), "{name}");
-        assert_eq!(log.health().lines, files.lines() + 2 * RESTARTS, "the markers are lines too");
+        assert_eq!(files.markers, 2 * RESTARTS);
+        assert_eq!(log.health().lines, files.lines() + files.markers, "the markers are lines too");
         total += files.lines();
     }
     let missed: u64 = slow.iter().map(|slow| slow.missed).sum();
     let seen: u64 = slow.iter().map(|slow| slow.seen).sum();
     println!(
-        "{total} lines of {SERVERS} servers, {RESTARTS} crashes and hand-overs each, in {:.1} s: 0 missing, 0 twice; \
-         slow followers saw {seen} and were told of {missed} that memory no longer held",
+        "{total} lines of {} writers, {RESTARTS} crashes, hand-overs and stalls, {rotations} rotations, in {:.1} s: 0 missing, \
+         0 twice; slow followers saw {seen} and were told of {missed} that memory no longer held",
+        2 * SERVERS,
         took.as_secs_f64()
     );
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use xy_actors::log::{Attachment, Drained, Log, LogHub, LogLine, LogSettings};
+use xy_actors::log::{Attachment, Drained, LineWatch, Log, LogHub, LogLine, LogSettings};
 
 /// The one limit for everything that is awaited; reaching it means failure.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -35,6 +35,13 @@ fn attach(log: &Log, incarnation: u64) -> (Attachment, PipeWriter, PipeWriter) {
     let (stdout, out) = std::io::pipe().unwrap();
     let (stderr, err) = std::io::pipe().unwrap();
     (log.attach(incarnation, stdout.into(), stderr.into()).unwrap(), out, err)
+}
+
+/// Attaches new pipes with a watch and returns their write ends.
+fn attach_watched(log: &Log, incarnation: u64, watch: LineWatch) -> (Attachment, PipeWriter, PipeWriter) {
+    let (stdout, out) = std::io::pipe().unwrap();
+    let (stderr, err) = std::io::pipe().unwrap();
+    (log.attach_watched(incarnation, stdout.into(), stderr.into(), watch).unwrap(), out, err)
 }
 
 /// Writes the numbers of a range as lines, from another thread.

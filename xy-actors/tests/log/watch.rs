@@ -4,20 +4,9 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 
 use tokio::sync::{mpsc, oneshot};
-use xy_actors::log::{Attachment, LineWatch, Log, LogSettings, Stream};
+use xy_actors::log::{LineWatch, LogSettings, Stream};
 
-use crate::{attach, in_memory, read_to_end, soon, write_numbers};
-
-/// Attaches new pipes with a watch and returns their write ends.
-fn attach_watched(
-    log: &Log,
-    incarnation: u64,
-    watch: LineWatch,
-) -> (Attachment, std::io::PipeWriter, std::io::PipeWriter) {
-    let (stdout, out) = std::io::pipe().unwrap();
-    let (stderr, err) = std::io::pipe().unwrap();
-    (log.attach_watched(incarnation, stdout.into(), stderr.into(), watch).unwrap(), out, err)
-}
+use crate::{attach, attach_watched, in_memory, read_to_end, soon, write_numbers};
 
 #[tokio::test]
 async fn a_watch_sees_every_line_of_its_incarnation_and_of_no_other() {
