@@ -55,6 +55,8 @@ pub(crate) struct Opened {
     pub(crate) torn: bool,
     /// The time of its first record in milliseconds since the Unix epoch.
     pub(crate) since: Option<i64>,
+    /// Whether a file that was to be moved was not there any more.
+    pub(crate) is_altered: bool,
 }
 
 /// How large the files of a log grow and how many there are.
@@ -94,6 +96,8 @@ pub(crate) struct LogFile<S> {
     since: Option<i64>,
     /// When it is looked next whether somebody took the file away.
     look_at: Option<Instant>,
+    /// Whether somebody else has changed what is in the files since this was asked last.
+    is_altered: bool,
     loss: Option<Loss>,
     /// Boxed, as few ever have it.
     overdue: Option<Box<Overdue>>,
@@ -108,6 +112,7 @@ impl<S: Storage> LogFile<S> {
             size: None,
             since: None,
             look_at: None,
+            is_altered: false,
             loss: None,
             overdue: None,
             dropped: 0,
@@ -134,6 +139,11 @@ impl<S: Storage> LogFile<S> {
     /// Returns the newest error, whether or not it has passed.
     pub(crate) fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
+    }
+
+    /// Returns whether somebody else has taken the file away or changed it since this was asked last.
+    pub(crate) fn take_altered(&mut self) -> bool {
+        std::mem::take(&mut self.is_altered)
     }
 
     /// Returns whether the file cannot be written at present.
@@ -165,10 +175,7 @@ impl<S: Storage> LogFile<S> {
             && self.look_at.is_none_or(|at| now >= at)
         {
             self.look_at = now.checked_add(LOOK_AFTER);
-            if !self.storage.is_current(size) {
-                self.storage.close();
-                self.size = None;
-            }
+            self.check(size);
         }
         let mut unwritten = records;
         if let Err(error) = self.try_append(&mut unwritten, limits, stamp, now) {
@@ -226,6 +233,9 @@ impl<S: Storage> LogFile<S> {
             let aged = limits.max_age.is_some_and(|most| i128::from(age) >= most.as_millis() as i128);
             let mut length = rotation::fitting(unwritten, size, limits.max_size);
             if length == 0 || (aged && size > 0) {
+                if !self.check(size) {
+                    continue;
+                }
                 if self.overdue.as_ref().is_none_or(|overdue| now >= overdue.retry_at) {
                     match self.storage.rotate(limits.keep) {
                         Ok(opened) => {
@@ -249,6 +259,17 @@ impl<S: Storage> LogFile<S> {
         Ok(())
     }
 
+    /// Lets go of a file that somebody else has deleted, moved away or changed; returns whether it is still the one.
+    fn check(&mut self, size: u64) -> bool {
+        let is_current = self.storage.is_current(size);
+        if !is_current {
+            self.storage.close();
+            self.size = None;
+            self.is_altered = true;
+        }
+        is_current
+    }
+
     fn put_off(&mut self, error: &io::Error, now: Instant) {
         let error = error.to_string();
         self.last_error = Some(error.clone());
@@ -265,7 +286,9 @@ impl<S: Storage> LogFile<S> {
     }
 
     /// Goes on in a file that was opened, and returns its size.
-    fn take(&mut self, Opened { size, torn, since }: Opened, stamp: &Stamp) -> io::Result<u64> {
+    fn take(&mut self, opened: Opened, stamp: &Stamp) -> io::Result<u64> {
+        let Opened { size, torn, since, is_altered } = opened;
+        self.is_altered |= is_altered;
         self.size = Some(size);
         self.since = since;
         if torn {
@@ -516,17 +539,22 @@ fn explained(error: Errno) -> io::Error {
     }
 }
 
-/// Takes what was to be moved or deleted, and is not there any more, for moved or deleted.
-fn unless_missing(done: nix::Result<()>) -> nix::Result<()> {
+/// Takes what was to be moved or deleted, and is not there any more, for moved or deleted; returns whether it was there.
+fn unless_missing(done: nix::Result<()>) -> nix::Result<bool> {
     match done {
-        Err(Errno::ENOENT) => Ok(()),
-        done => done,
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
-fn is_want_of_descriptors(error: &io::Error) -> bool {
-    let code = error.raw_os_error();
-    [Errno::EMFILE, Errno::ENFILE].iter().any(|errno| code == Some(*errno as i32))
+/// Returns whether an error says that there is no such file below our directory.
+fn is_absence(error: &io::Error) -> bool {
+    // The last one is that of a symbolic link in its place.
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput
+    )
 }
 
 impl Storage for Place {
@@ -547,7 +575,7 @@ impl Storage for Place {
         let mut first = [0; Stamp::LENGTH];
         let since = file.read_exact_at(&mut first, 0).ok().and_then(|()| Stamp::parse(&first));
         self.current = Some(file);
-        Ok(Opened { size, torn: last != *b"\n", since })
+        Ok(Opened { size, torn: last != *b"\n", since, is_altered: false })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -569,22 +597,26 @@ impl Storage for Place {
             Err(error) => Err(error),
         };
         let rename = |from: &str, to: &str| renameat(directory.as_fd(), from, directory.as_fd(), to);
+        let mut opened = Opened { size: 0, torn: false, since: None, is_altered: false };
         for step in rotation::steps(keep, exists)? {
-            unless_missing(match step {
-                Step::Remove(index) => unlinkat(&directory, name(index).as_str(), UnlinkatFlags::NoRemoveDir),
-                Step::Shift(index) => rename(&name(index), &name(index + 1)),
-            })?;
+            match step {
+                Step::Remove(index) => {
+                    unless_missing(unlinkat(&directory, name(index).as_str(), UnlinkatFlags::NoRemoveDir))?;
+                }
+                Step::Shift(index) => {
+                    opened.is_altered |= !unless_missing(rename(&name(index), &name(index + 1)))?;
+                }
+            }
         }
         // The older ones first, as room may be wanting; but the current one is not touched before its successor is there.
         let (current, older, new) = (name(0), name(1), rotation::new_name(&self.stem));
-        let opened = Opened { size: 0, torn: false, since: None };
         let file = match self.create(&directory, &new) {
             Ok(file) => file,
             Err(_) if keep <= 1 && self.file().set_len(0).is_ok() => return Ok(opened),
             Err(error) => return Err(error),
         };
         if keep > 1 {
-            unless_missing(rename(&current, &older))?;
+            opened.is_altered |= !unless_missing(rename(&current, &older))?;
         }
         if let Err(error) = rename(&new, &current) {
             if keep > 1 {
@@ -599,16 +631,16 @@ impl Storage for Place {
 
     fn is_current(&self, size: u64) -> bool {
         let Some(file) = &self.current else { return false };
-        let directory = match self.directory() {
-            Ok(directory) => directory,
-            // Without a descriptor to look with, the open file is all there is: it could not be opened again.
-            Err(error) => return is_want_of_descriptors(&error),
+        let look = || {
+            // A moved file has a link as well; only its name tells that it is another one.
+            let name = rotation::file_name(&self.stem, 0);
+            let found = fstatat(self.directory()?, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            let ours = fstat(file)?;
+            let is_same = (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino);
+            Ok(is_same && u64::try_from(ours.st_size) == Ok(size))
         };
-        // A moved file has a link as well; only its name tells that it is another one.
-        let name = rotation::file_name(&self.stem, 0);
-        let found = fstatat(&directory, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
-        let (Ok(found), Ok(ours)) = (found, fstat(file)) else { return false };
-        (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) && u64::try_from(ours.st_size) == Ok(size)
+        // A look that fails says nothing, and the open file can be written.
+        look().unwrap_or_else(|error| !is_absence(&error))
     }
 
     fn close(&mut self) {
@@ -645,7 +677,7 @@ mod tests {
             }
             let torn = self.current.last().is_some_and(|last| *last != b'\n');
             let since = self.current.get(..Stamp::LENGTH).and_then(Stamp::parse);
-            Ok(Opened { size: self.current.len() as u64, torn, since })
+            Ok(Opened { size: self.current.len() as u64, torn, since, is_altered: false })
         }
 
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -980,6 +1012,23 @@ mod tests {
         append(&mut file, "three", now + 2 * LOOK_AFTER);
         assert_eq!(read("group/web.log"), ["three"]);
         assert_eq!(file.dropped(), 0);
+    }
+
+    #[test]
+    fn a_file_that_somebody_cut_within_a_line_never_merges_it_with_the_next_one() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("web.log");
+        let mut file = LogFile::new(Place::new(&Root::new(root.path()), "web"));
+        let now = Instant::now();
+        append(&mut file, "one", now);
+        append(&mut file, "two", now);
+        assert!(!file.take_altered());
+        let cut = File::options().write(true).open(&path).unwrap();
+        cut.set_len(2 * record("one").len() as u64 - 2).unwrap();
+        append(&mut file, "three", now + LOOK_AFTER);
+        let expected = ["one", "tw", "the line above was cut short", "three"];
+        assert_eq!(texts(&std::fs::read(&path).unwrap()), expected);
+        assert!(file.take_altered() && !file.take_altered());
     }
 
     #[test]

@@ -186,14 +186,19 @@ impl Sink {
         let Some(file) = &mut self.file else { return };
         let (dropped, failing) = (file.dropped(), file.is_failing());
         act(file);
-        if !failing && !file.is_failing() {
+        let (missing, is_altered) = (file.dropped() - dropped, file.take_altered());
+        let has_trouble = failing || file.is_failing();
+        if !has_trouble && !is_altered {
             return;
         }
         let mut state = self.shared.lock();
-        let missing = file.dropped() - dropped;
-        if missing > 0 {
-            // Only this thread adds lines, and the missing ones are among the newest.
+        if missing > 0 || is_altered {
+            // Only this thread adds lines, and the missing ones are among the newest. Of a file that somebody has altered nobody
+            // knows what it lacks.
             state.complete_from = state.buffer.held().end;
+        }
+        if !has_trouble {
+            return;
         }
         state.dropped_lines += missing;
         state.failing = file.is_failing();

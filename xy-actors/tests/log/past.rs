@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use xy_actors::log::{Cursor, LinePattern, Log, LogHub, LogItem, LogLine, LogQuery, LogSettings, Stream};
 
-use crate::{ample, attach, number, read_to_end, soon, text, write_numbers};
+use crate::{ample, attach, number, read_to_end, soon, text, until, write_numbers};
 
 fn tail(n: usize) -> LogQuery {
     LogQuery { tail: Some(n), ..LogQuery::default() }
@@ -134,6 +134,52 @@ async fn the_previous_incarnation_and_matches_are_found_across_rotated_files_and
         for expected in ["3199", "4099"] {
             let items = soon(reader.next()).await.unwrap();
             assert!(matches!(&items[..], [LogItem::Line(line)] if text(line) == expected));
+        }
+    }
+}
+
+#[tokio::test]
+async fn lines_of_a_file_that_somebody_took_away_are_a_gap_and_never_others_in_their_place() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = LogSettings { max_size: 10_000, keep: 1_000, buffer: 1_000, ..LogSettings::default() };
+    let open = || LogHub::new(Some(root.path().to_owned())).open("web", settings).unwrap();
+    write_more(&open(), 1, 900_000..905_000).await;
+
+    let log = open();
+    let mut reader = soon(log.read(LogQuery { follow: true, ..tail(0) })).await;
+    let (attachment, mut out, err) = attach(&log, 2);
+    drop(err);
+    let mut written = 0;
+    let mut write = |count: u64| {
+        let lines: String = (written..written + count).map(|number| format!("{number}\n")).collect();
+        out.write_all(lines.as_bytes()).unwrap();
+        written += count;
+        written
+    };
+    let lines = write(3_000);
+    until("they are read", || log.health().lines == lines).await;
+    std::fs::remove_file(log.path().unwrap()).unwrap();
+    until("there is another file", || {
+        write(1);
+        log.path().unwrap().exists()
+    })
+    .await;
+    let lines = write(3_000);
+    drop(out);
+    read_to_end(attachment).await;
+    let mut next = 0;
+    while next < lines {
+        for item in soon(reader.next()).await.unwrap() {
+            match item {
+                LogItem::Line(line) => {
+                    assert_eq!((line.number, number(&line)), (next, next));
+                    next += 1;
+                }
+                LogItem::Gap { first, last } => {
+                    assert_eq!(first, next);
+                    next = last + 1;
+                }
+            }
         }
     }
 }
