@@ -82,6 +82,15 @@ impl LogQuery {
         Self { pattern: pattern.clone(), follow, output_only, ..Self::default() }
     }
 
+    /// Returns how many of the newest lines may show all that is wanted; `None` if that takes the oldest ones, too.
+    pub(super) fn most_of_memory(&self) -> Option<usize> {
+        match self.tail {
+            Some(tail) if self.is_plain() => Some(tail),
+            _ if self.tail.is_some() || self.since_unix_ms.is_some() || self.previous => Some(usize::MAX),
+            _ => None,
+        }
+    }
+
     /// Returns whether the newest lines are wanted, whatever they are.
     pub(super) fn is_plain(&self) -> bool {
         !self.previous
@@ -141,19 +150,19 @@ impl<'a, P: Copy> Locator<'a, P> {
     }
 }
 
-/// Returns those of some lines, oldest first, that a query wants.
-pub(super) fn select(query: &LogQuery, mut lines: Vec<LogLine>) -> Vec<LogLine> {
+/// Returns those of the newest lines, oldest first, that a query wants, and whether no older ones can be wanted.
+pub(super) fn select(query: &LogQuery, mut lines: Vec<LogLine>) -> (Vec<LogLine>, bool) {
     let mut locator = Locator::new(query);
-    for (index, line) in lines.iter().enumerate().rev() {
-        if locator.see(Record::of(line), index).is_break() {
-            break;
-        }
-    }
-    let Some(start) = locator.start else { return Vec::new() };
+    let has_ended =
+        lines.iter().enumerate().rev().any(|(index, line)| locator.see(Record::of(line), index).is_break());
+    let is_filled = query.tail.is_some_and(|tail| locator.found >= tail);
+    let is_old = |line: &LogLine| query.since_unix_ms.is_some_and(|since| line.unix_ms < since);
+    let is_all = has_ended || is_filled || lines.first().is_some_and(is_old);
+    let Some(start) = locator.start else { return (Vec::new(), is_all) };
     lines.truncate(locator.end.unwrap_or(lines.len()));
     lines.drain(..start);
     lines.retain(|line| query.accepts(Record::of(line)));
-    lines
+    (lines, is_all)
 }
 
 #[cfg(test)]
@@ -172,7 +181,7 @@ mod tests {
     }
 
     fn selected(query: &LogQuery, texts: &[&str]) -> Vec<u64> {
-        select(query, lines(texts)).iter().map(|line| line.number).collect()
+        select(query, lines(texts)).0.iter().map(|line| line.number).collect()
     }
 
     const RUNS: [&str; 9] = [
@@ -226,8 +235,28 @@ mod tests {
         let mut lines = lines(&RUNS);
         lines[4].unix_ms = 0;
         let query = LogQuery { since_unix_ms: Some(30), ..LogQuery::default() };
-        let selected: Vec<u64> = select(&query, lines).iter().map(|line| line.number).collect();
+        let selected: Vec<u64> = select(&query, lines).0.iter().map(|line| line.number).collect();
         assert_eq!(selected, [3, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn whether_older_lines_can_be_wanted_is_known() {
+        let all = LogQuery::default();
+        for (query, is_all) in [
+            (all.clone(), false),
+            (LogQuery { tail: Some(9), ..all.clone() }, true),
+            (LogQuery { tail: Some(10), ..all.clone() }, false),
+            (LogQuery { tail: Some(4), output_only: true, ..all.clone() }, true),
+            (LogQuery { tail: Some(5), output_only: true, ..all.clone() }, false),
+            (LogQuery { since_unix_ms: Some(0), ..all.clone() }, false),
+            (LogQuery { since_unix_ms: Some(1), ..all.clone() }, true),
+            (LogQuery { since_unix_ms: Some(0), tail: Some(1), ..all.clone() }, true),
+            (LogQuery { previous: true, ..all.clone() }, true),
+        ] {
+            assert_eq!(select(&query, lines(&RUNS)).1, is_all, "{query:?}");
+        }
+        let previous = LogQuery { previous: true, ..all };
+        assert!(!select(&previous, lines(&RUNS[5..])).1, "it began before");
     }
 
     #[test]

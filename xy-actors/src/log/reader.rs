@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -15,6 +16,9 @@ use super::record::{LogLine, Record};
 
 /// The most lines that one batch holds.
 const BATCH: usize = 256;
+
+/// How long the log thread is waited for before memory alone answers.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The lines that a [`LogQuery`] wants, made by [`Log::read`].
 ///
@@ -41,14 +45,16 @@ impl LogReader {
     /// Begins with the past.
     pub(super) async fn begin(log: Log, query: LogQuery) -> Self {
         let query = Arc::new(query);
-        if let Some(tail) = query.tail {
-            let (lines, next) = memory(&log, if query.is_plain() { tail } else { usize::MAX });
-            let lines = select(&query, lines);
-            if lines.len() >= tail {
+        if let Some(most) = query.most_of_memory() {
+            let (lines, next) = memory(&log, most);
+            let (lines, is_all) = select(&query, lines);
+            if is_all {
                 return Self { log, query, stage: Stage::Memory(lines.into()), next };
             }
         }
-        if let Some(past) = past(&log).await.filter(|past| !past.files.is_empty()) {
+        // A thread that hangs in a write is not waited for.
+        let past = tokio::time::timeout(PATIENCE, past(&log)).await.ok().flatten();
+        if let Some(past) = past.filter(|past| !past.files.is_empty()) {
             let found = blocking(&past, &query, Past::locate).await;
             if let Ok(stretch) = found {
                 let next = past.next;
@@ -57,7 +63,7 @@ impl LogReader {
         }
         // In memory only, or the files lack lines.
         let (lines, next) = memory(&log, usize::MAX);
-        let lines = select(&query, lines);
+        let (lines, _) = select(&query, lines);
         Self { log, query, stage: Stage::Memory(lines.into()), next }
     }
 

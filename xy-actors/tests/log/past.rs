@@ -293,6 +293,52 @@ async fn as_many_lines_of_output_as_are_asked_for_are_shown_however_many_remarks
 }
 
 #[tokio::test]
+async fn what_memory_reaches_back_to_has_numbers_though_there_are_files() {
+    let root = tempfile::tempdir().unwrap();
+    let open = || LogHub::new(Some(root.path().to_owned())).open("web", ample()).unwrap();
+    write_more(&open(), 1, 0..1_000).await;
+    let log = open();
+    log.mark_start(1, 5);
+    write_more(&log, 1, 1_000..2_000).await;
+    let before = log.tail(1)[0].unix_ms;
+    until("the clock goes on", || unix_ms() > before).await;
+    log.mark_exit(1, 5, "exit code 0");
+    log.mark_start(2, 6);
+    write_more(&log, 2, 2_000..2_100).await;
+    let pattern = || Some(LinePattern::new("^[0-9]*99$").unwrap());
+    let since = LogQuery { since_unix_ms: Some(before + 1), ..LogQuery::default() };
+    for (query, expected) in [
+        (since, (1_001..1_103).collect::<Vec<_>>()),
+        (LogQuery { pattern: pattern(), ..tail(3) }, vec![900, 1_000, 1_102]),
+        (LogQuery { previous: true, ..LogQuery::default() }, (0..1_002).collect()),
+    ] {
+        let lines = read(&log, query.clone()).await;
+        assert!(lines.iter().map(|line| line.number).eq(expected), "{query:?}: {lines:?}");
+    }
+    // Memory begins with this run.
+    let found = read(&log, LogQuery { pattern: pattern(), ..tail(13) }).await;
+    assert_eq!(found.len(), 13);
+    assert_eq!(number(&found[0]), 899);
+    assert_eq!(read(&log, LogQuery { since_unix_ms: Some(0), ..LogQuery::default() }).await.len(), 2_103);
+}
+
+fn unix_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap()
+}
+
+#[tokio::test]
+async fn memory_alone_answers_while_the_log_thread_hangs() {
+    let root = tempfile::tempdir().unwrap();
+    let hub = LogHub::new(Some(root.path().to_owned()));
+    let log = hub.open("web", ample()).unwrap();
+    write_more(&log, 1, 0..1_000).await;
+    let still = soon(hub.hand_over()).await.unwrap();
+    assert!(read(&log, LogQuery::default()).await.iter().map(number).eq(0..1_000));
+    drop(still);
+}
+
+#[tokio::test]
 async fn a_log_in_memory_has_no_past() {
     let log = LogHub::new(None).open("web", ample()).unwrap();
     assert!(read(&log, tail(10)).await.is_empty());

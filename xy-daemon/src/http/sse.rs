@@ -121,7 +121,7 @@ pub(super) async fn logs<S: Service>(
         push(&mut beginning, RESET, None, &json!({ "reason": "unknown_id" }));
     }
     // With a filter the numbers have holes that are nobody's loss.
-    let is_whole = !params.contains_key("grep");
+    let is_whole = !params.contains_key("grep") && params.get("output_only") != Some(&Value::Bool(true));
     let follow = Follow::Logs { seen: position.map(|position| position.number), is_whole };
     Ok(publish(shared, source, beginning, follow, reader))
 }
