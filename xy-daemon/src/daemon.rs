@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use xy_actors::event::ChildReport;
 use xy_actors::event::stream::{EventCursor, EventItem, EventKind, EventStream, unix_ms};
 use xy_actors::exit::ExitReport;
@@ -51,6 +51,9 @@ const KILL_TIME: Duration = Duration::from_secs(5);
 
 /// How long the last answers before an upgrade may take to be written.
 const LAST_ANSWERS: Duration = Duration::from_millis(300);
+
+/// How long the end of the daemon waits for the last lines of the logs: a disk that hangs does not keep it.
+const LOGS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long what another instance holds may still be given up.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -612,7 +615,9 @@ impl Daemon {
         keep_alive.abort();
         settling.abort();
         self.control.finish().await;
-        self.logs.flush().await;
+        if timeout(LOGS_PATIENCE, self.logs.flush()).await.is_err() {
+            tracing::warn!("the logs hang in a write; their last lines may be missing");
+        }
         served.ended().await;
         let name = |member: &Member| format!("{} ({})", member.pid, member.command);
         ended.map(|report| RunReport { strangers: strangers.iter().map(name).collect(), ..report })

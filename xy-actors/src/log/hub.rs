@@ -32,6 +32,9 @@ pub const DRAIN_GRACE: Duration = Duration::from_millis(500);
 /// How long after its deadline a drain waits for a log thread that is stuck in a write to a hanging disk.
 const STALL_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long a hand-over waits for a log thread that is stuck in such a write.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why a log could not be opened or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -75,6 +78,9 @@ pub enum LogError {
     /// The log thread has ended, because its logs were handed over.
     #[error("the log thread has ended")]
     Gone,
+    /// The log thread hangs in a write, as it does when the disk hangs.
+    #[error("the log thread hangs in a write")]
+    Stalled,
 }
 
 /// The logs of one tree, and the thread that reads for them.
@@ -178,8 +184,8 @@ impl LogHub {
     /// # Errors
     ///
     /// [`LogError::Start`] if there is no thread yet and it cannot be started, [`LogError::Duplicate`] if a pipe cannot be
-    /// duplicated, [`LogError::Memory`] if the memory of the recent lines cannot, and [`LogError::Gone`] if the thread has
-    /// ended.
+    /// duplicated, [`LogError::Memory`] if the memory of the recent lines cannot, [`LogError::Gone`] if the thread has
+    /// ended, and [`LogError::Stalled`] if it hangs in a write for longer than 10 s.
     ///
     /// # Cancel safety
     ///
@@ -189,7 +195,8 @@ impl LogHub {
         let (reply, parts) = oneshot::channel();
         let (verdict, awaited) = std::sync::mpsc::sync_channel(1);
         pump.send(Command::HandOver { reply, verdict: awaited }).map_err(|_| LogError::Gone)?;
-        let parts = parts.await.map_err(|_| LogError::Gone)?.map_err(LogError::Duplicate)?;
+        let parts = tokio::time::timeout(HAND_OVER_PATIENCE, parts).await.map_err(|_| LogError::Stalled)?;
+        let parts = parts.map_err(|_| LogError::Gone)?.map_err(LogError::Duplicate)?;
         // Settings may change meanwhile, and with them where the lines are: not so what the state tells of.
         let memory = self.inner.engine.pool.hold().map_err(LogError::Memory)?;
         let held = Held(Some(Arc::clone(&self.inner.engine.pool)));
@@ -391,6 +398,8 @@ pub(super) struct State {
     pub(super) failing: bool,
     /// Why the file grows beyond its limits, if it does.
     pub(super) unrotated: Option<Box<str>>,
+    /// Remarks that were dropped and of which the log does not tell yet.
+    pub(super) unsaid: u32,
     /// The number after the newest line that is missing from the files.
     pub(super) complete_from: u64,
     pub(super) closed: bool,
@@ -409,6 +418,7 @@ impl State {
             last_error: None,
             failing: false,
             unrotated: None,
+            unsaid: 0,
             complete_from: 0,
             closed: false,
             inherited_loss: None,
@@ -549,19 +559,30 @@ impl Log {
     /// Adds a line of our own, stream [`Stream::Xy`]; newlines in it become spaces.
     ///
     /// It is added by the log thread, in the order of calls and after what was read before; see [`LogHub::flush`].
-    /// Notes made while a hanging disk blocks that thread are bounded: further ones are counted as dropped lines.
+    /// Notes made while a hanging disk blocks that thread are bounded: further ones are counted as dropped lines, and the next
+    /// one that is taken says how many they were.
     pub fn note(&self, text: &str) {
-        let shared = Arc::clone(&self.inner.shared);
-        let sent = match self.inner.engine.pump() {
-            Ok(pump) => pump.note(shared, text.to_owned()),
+        let unsaid = std::mem::take(&mut self.inner.shared.lock().unsaid);
+        let noun = if unsaid == 1 { "remark" } else { "remarks" };
+        let is_told =
+            unsaid == 0 || self.queue(format!("gap: {unsaid} {noun} dropped while the log did not keep up"));
+        let is_queued = self.queue(text.to_owned());
+        if !is_told || !is_queued {
+            let mut state = self.inner.shared.lock();
+            state.dropped_lines += u64::from(!is_queued);
+            state.unsaid += u32::from(!is_queued) + if is_told { 0 } else { unsaid };
+        }
+    }
+
+    /// Hands a line of ours to the log thread; returns whether it took it.
+    fn queue(&self, text: String) -> bool {
+        match self.inner.engine.pump() {
+            Ok(pump) => pump.note(Arc::clone(&self.inner.shared), text),
             Err(error) => {
                 let reason = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(log = self.name(), reason, "{error}; a line of ours is dropped");
                 false
             }
-        };
-        if !sent {
-            self.inner.shared.lock().dropped_lines += 1;
         }
     }
 

@@ -588,21 +588,23 @@ impl Worker {
         let Some((key, _)) = self.sink(shared) else { return };
         match Marker::parse(text) {
             Some(Marker::Started { .. }) => {
-                let unfinished = self.sinks.get_mut(&key).and_then(|sink| sink.unfinished());
-                if let (Some(gap), Some(sink)) = (unfinished, self.sinks.get_mut(&key)) {
-                    let gap = [gap.as_bytes(), b"\n"].concat();
-                    sink.write(Stream::Xy, &mut self.records, |emit| emit(Piece::Lines(&gap)));
+                if let Some(gap) = self.sinks.get_mut(&key).and_then(|sink| sink.unfinished()) {
+                    self.remark(key, &gap);
                 }
             }
             Some(Marker::Exited { incarnation, .. }) => self.catch_up(key, incarnation),
             None => {}
         }
+        self.remark(key, text);
+    }
+
+    /// Adds a line of ours.
+    fn remark(&mut self, sink: usize, text: &str) {
+        let Some(sink) = self.sinks.get_mut(&sink) else { return };
         let mut line = text.replace('\n', " ").into_bytes();
         line.truncate(MAX_LINE);
         line.push(b'\n');
-        if let Some(sink) = self.sinks.get_mut(&key) {
-            sink.write(Stream::Xy, &mut self.records, |emit| emit(Piece::Lines(&line)));
-        }
+        sink.write(Stream::Xy, &mut self.records, |emit| emit(Piece::Lines(&line)));
     }
 
     /// Only this thread writes, so what it opens here ends exactly before the next line.

@@ -7,17 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::ops::ControlFlow;
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
 use xy_actors::log::{
-    Cursor, HubState, LineWatch, LogFollower, LogHub, LogItem, LogLine, LogQuery, LogSettings, Marker, Stream,
+    Cursor, HubState, LogFollower, LogHub, LogItem, LogLine, LogQuery, LogSettings, Marker, Stream,
 };
 
-use crate::{attach, attach_watched, read_files, read_to_end, soon, text};
+use crate::{attach, attach_watched, read_files, read_to_end, soon, stall, text};
 
 /// Each writes on two streams.
 const SERVERS: usize = 32;
@@ -100,22 +97,6 @@ fn generate(mut pipe: std::io::PipeWriter, incarnation: u64, lines: u64, seed: u
     }
     write!(chunk, "{incarnation} {lines}x").unwrap();
     pipe.write_all(&chunk).unwrap();
-}
-
-/// Makes the log thread stand still within a line that it has read, as it does in a write to a disk that hangs, until the
-/// sender is dropped; the receiver hears when it does.
-fn stall() -> (LineWatch, oneshot::Receiver<()>, mpsc::Sender<()>) {
-    let (stalled, is_stalled) = oneshot::channel();
-    let (goes_on, go_on) = mpsc::channel::<()>();
-    let mut stalled = Some(stalled);
-    let watch = LineWatch::new(move |_| {
-        if let Some(stalled) = stalled.take() {
-            let _ = stalled.send(());
-        }
-        let _ = go_on.recv();
-        ControlFlow::Break(())
-    });
-    (watch, is_stalled, goes_on)
 }
 
 #[tokio::test]

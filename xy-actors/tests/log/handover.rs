@@ -9,7 +9,7 @@ use xy_actors::log::{
     Attachment, Cursor, HubState, LineWatch, Log, LogError, LogHub, LogItem, LogSettings, StateError, Stream,
 };
 
-use crate::{ample, attach, number, read_files, read_to_end, soon, text};
+use crate::{ample, attach, attach_watched, number, read_files, read_to_end, soon, stall, text};
 
 /// Writes the numbers of a range as lines, in pieces that end anywhere within them; the last piece when `go` is dropped.
 fn write_in_pieces(
@@ -154,6 +154,36 @@ async fn a_hub_whose_successor_does_not_come_goes_on() {
     let mut lines: Vec<_> = log.tail(9).iter().map(|line| text(line).to_owned()).collect();
     lines.sort();
     assert_eq!(lines, ["meanwhile", "noted meanwhile"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_thread_that_hangs_is_not_waited_for_and_goes_on_by_itself() {
+    let hub = LogHub::new(None);
+    let log = hub.open("web", ample()).unwrap();
+    let (watch, is_stalled, goes_on) = stall();
+    let (attachment, mut out, err) = attach_watched(&log, 1, watch);
+    drop(err);
+    out.write_all(b"one\n").unwrap();
+    // No time passes for a runtime that has something to do.
+    let stalled = async {
+        let _ = is_stalled.await;
+    };
+    let busy = async {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = stalled => {}
+        () = busy => {}
+    }
+    assert!(matches!(hub.hand_over().await, Err(LogError::Stalled)));
+    tokio::time::resume();
+    drop(goes_on);
+    out.write_all(b"two\n").unwrap();
+    drop(out);
+    read_to_end(attachment).await;
+    assert!(log.tail(9).iter().map(text).eq(["one", "two"]));
 }
 
 #[tokio::test]

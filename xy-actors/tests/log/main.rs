@@ -11,10 +11,13 @@ mod past;
 mod watch;
 
 use std::io::{ErrorKind, PipeWriter, Write as _};
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use xy_actors::log::{Attachment, Drained, LineWatch, Log, LogHub, LogLine, LogSettings};
 
 /// The one limit for everything that is awaited; reaching it means failure.
@@ -42,6 +45,22 @@ fn attach_watched(log: &Log, incarnation: u64, watch: LineWatch) -> (Attachment,
     let (stdout, out) = std::io::pipe().unwrap();
     let (stderr, err) = std::io::pipe().unwrap();
     (log.attach_watched(incarnation, stdout.into(), stderr.into(), watch).unwrap(), out, err)
+}
+
+/// Makes the log thread stand still within a line that it has read, as it does in a write to a disk that hangs, until the
+/// sender is dropped; the receiver hears when it does.
+fn stall() -> (LineWatch, oneshot::Receiver<()>, mpsc::Sender<()>) {
+    let (stalled, is_stalled) = oneshot::channel();
+    let (goes_on, go_on) = mpsc::channel::<()>();
+    let mut stalled = Some(stalled);
+    let watch = LineWatch::new(move |_| {
+        if let Some(stalled) = stalled.take() {
+            let _ = stalled.send(());
+        }
+        let _ = go_on.recv();
+        ControlFlow::Break(())
+    });
+    (watch, is_stalled, goes_on)
 }
 
 /// Writes the numbers of a range as lines, from another thread.

@@ -145,6 +145,28 @@ async fn notes_are_lines_of_their_own_stream_in_order() {
 }
 
 #[tokio::test]
+async fn remarks_that_find_no_room_while_the_log_stands_still_are_counted_in_it() {
+    let hub = LogHub::new(None);
+    let log = hub.open("web", ample()).unwrap();
+    let still = soon(hub.hand_over()).await.unwrap();
+    for number in 0..5_000 {
+        log.note(&number.to_string());
+    }
+    drop(still);
+    soon(hub.flush()).await;
+    let kept = log.health().lines;
+    let dropped = log.health().dropped_lines;
+    assert!(dropped > 0 && kept + dropped == 5_000, "{kept} and {dropped}");
+    log.note("after");
+    soon(hub.flush()).await;
+    let lines = log.tail(usize::MAX);
+    let (remarks, end) = lines.split_at(kept as usize);
+    assert!(remarks.iter().map(number).eq(0..kept));
+    let gap = format!("gap: {dropped} remarks dropped while the log did not keep up");
+    assert!(end.iter().map(text).eq([&*gap, "after"]), "{end:?}");
+}
+
+#[tokio::test]
 async fn pipes_are_read_to_their_end_when_every_handle_is_gone() {
     let root = tempfile::tempdir().unwrap();
     let hub = LogHub::new(Some(root.path().to_owned()));
