@@ -614,7 +614,10 @@ impl Worker {
             (state.buffer.held().end, state.lacks_held_lines())
         };
         let files = match shared.place() {
-            Some(place) if !incomplete => place.readers().unwrap_or_default(),
+            Some(place) if !incomplete => place.readers().unwrap_or_else(|error| {
+                tracing::warn!(log = shared.name, %error, "log files cannot be opened, memory alone is read");
+                Vec::new()
+            }),
             _ => Vec::new(),
         };
         Past { next, files }
@@ -731,8 +734,9 @@ impl Worker {
             if self.read_held(token) {
                 self.remove(token, false);
             } else {
-                // What follows is of somebody who has outlived it.
+                // What follows is of somebody who has outlived it, and may be there already: then no event would tell of it.
                 self.end_line(token);
+                self.enqueue(token);
             }
         }
     }

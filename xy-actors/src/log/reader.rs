@@ -55,10 +55,14 @@ impl LogReader {
         // A thread that hangs in a write is not waited for.
         let past = tokio::time::timeout(PATIENCE, past(&log)).await.ok().flatten();
         if let Some(past) = past.filter(|past| !past.files.is_empty()) {
-            let found = blocking(&past, &query, Past::locate).await;
-            if let Ok(stretch) = found {
-                let next = past.next;
-                return Self { log, query, stage: Stage::Files(past, stretch), next };
+            match blocking(&past, &query, Past::locate).await {
+                Ok(stretch) => {
+                    let next = past.next;
+                    return Self { log, query, stage: Stage::Files(past, stretch), next };
+                }
+                Err(error) => {
+                    tracing::warn!(log = log.name(), %error, "log files cannot be read, memory alone is");
+                }
             }
         }
         // In memory only, or the files lack lines.

@@ -126,7 +126,13 @@ impl Child for ProcessChild {
                         Some(watch) => log.attach_watched(incarnation, output.stdout, output.stderr, watch),
                         None => log.attach(incarnation, output.stdout, output.stderr),
                     };
-                    Some(attached.map_err(unlogged)?)
+                    let attached = attached.map_err(|error| {
+                        let failed = unlogged(error);
+                        let cause = format!("killed: {}", failed.cause);
+                        log.mark_exit(incarnation, process.pid(), &cause);
+                        failed
+                    });
+                    Some(attached?)
                 }
                 None => None,
             };

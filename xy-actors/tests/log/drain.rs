@@ -205,6 +205,31 @@ async fn an_exit_that_is_marked_without_a_drain_stands_between_what_was_written_
 }
 
 #[tokio::test]
+async fn a_grandchild_that_floods_is_read_on_after_an_exit_that_was_marked_without_a_drain() {
+    let log = in_memory(ample());
+    let (attachment, out, err) = attach(&log, 1);
+    drop(err);
+    let writer = write_numbers(out, 0..300_000);
+    for exit in 0..200 {
+        log.mark_exit(1, exit, "exit code 0");
+        tokio::task::yield_now().await;
+    }
+    tokio::task::spawn_blocking(|| writer.join().unwrap()).await.unwrap();
+    read_to_end(attachment).await;
+    let lines = log.tail(usize::MAX);
+    let (mut output, mut begun) = (String::new(), 0);
+    for line in lines.iter().filter(|line| line.stream == Stream::Out) {
+        // A marker cuts the line that it stands in.
+        output.push_str(text(line));
+        if !line.partial {
+            assert_eq!(output, begun.to_string());
+            (output, begun) = (String::new(), begun + 1);
+        }
+    }
+    assert_eq!(begun, 300_000);
+}
+
+#[tokio::test]
 async fn a_holder_that_never_stops_writing_does_not_prolong_the_drain() {
     let log = in_memory(LogSettings::default());
     let (attachment, mut out, _err) = attach(&log, 1);
