@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -114,22 +115,22 @@ async fn last_event(client: &Client) -> u64 {
     last
 }
 
+/// Returns the files of a log, oldest first.
+fn files_of(world: &World, name: &str) -> Vec<PathBuf> {
+    let current = world.path(&format!("state/xy/logs/{name}.log"));
+    let older = (1..).map(|index| world.path(&format!("state/xy/logs/{name}.log.{index}")));
+    let mut files: Vec<_> = std::iter::once(current).chain(older.take_while(|path| path.exists())).collect();
+    files.reverse();
+    files
+}
+
+fn read_log(world: &World, name: &str) -> String {
+    files_of(world, name).iter().map(|file| fs::read_to_string(file).expect("it is text")).collect()
+}
+
 /// Checks that the files of a log have each of these lines once, on both streams and in order.
 fn assert_each_line_once(world: &World, name: &str, lines: u64) -> (u64, u64) {
-    let mut text = String::new();
-    let logs = world.path("state/xy/logs");
-    let mut files: Vec<_> =
-        fs::read_dir(&logs).expect("there are logs").flatten().map(|entry| entry.path()).collect();
-    // Older ones have higher numbers.
-    files.retain(|path| {
-        path.file_name()
-            .and_then(|file| file.to_str())
-            .is_some_and(|file| file.starts_with(&format!("{name}.log")))
-    });
-    files.sort();
-    for file in files.iter().rev() {
-        text.push_str(&fs::read_to_string(file).expect("it is text"));
-    }
+    let text = read_log(world, name);
     let mut seen: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     for line in text.lines() {
         let mut words = line.splitn(3, ' ');
@@ -203,8 +204,11 @@ async fn under_load_no_request_fails_and_no_line_is_lost_or_repeated() {
     for writer in 0..writers {
         // Until they are told to end, they write in rounds of so many lines.
         let steps = format!("count 1000000000 {}", 2 + writer);
-        let more = r#"log: (max_size: "1GiB", keep: 2), stop: (grace: "10s")"#;
-        world.write(&format!("w{writer}"), &script(&steps, more));
+        // What rotation deletes cannot be accounted for.
+        let limit =
+            if writer % 2 == 0 { r#"max_size: "128KiB""# } else { r#"max_size: "1GiB", max_age: "250ms""# };
+        let more = format!(r#"log: ({limit}, keep: 1000), stop: (grace: "10s")"#);
+        world.write(&format!("w{writer}"), &script(&steps, &more));
     }
     let mut client = world.boot().await;
     let web = ready(&client, "web").await;
@@ -217,26 +221,31 @@ async fn under_load_no_request_fails_and_no_line_is_lost_or_repeated() {
     }
     let (answered, failed) = load.end().await;
     assert_eq!(ready(&client, "web").await, web);
-    let (mut lost, mut repeated, mut lines) = (0, 0, 0);
+    let (mut lost, mut repeated, mut lines, mut rotations) = (0, 0, 0, 0);
     for writer in 0..writers {
         let name = format!("w{writer}");
         let result =
             within("stop", client.call::<Stop>(OperationParams::named(&name))).await.expect("answered");
         assert_eq!(result.stopped, std::slice::from_ref(&name));
         assert_eq!(status(&client, &name).await.summary.restart_count, 0);
+        // It comes last, and its file may have to be made for it.
+        let current = world.path(&format!("state/xy/logs/{name}.log"));
+        let is_marked = || fs::read_to_string(&current).is_ok_and(|text| text.contains(" xy exited: "));
+        until("the marker of the exit", || async { is_marked().then_some(()) }).await;
         let written = newest_line(&world, &name) + 1;
         let (missing, double) = assert_each_line_once(&world, &name, written);
         (lost, repeated, lines) = (lost + missing, repeated + double, lines + 2 * written);
+        rotations += files_of(&world, &name).len() - 1;
     }
     gaps.sort();
     println!(
-        "{upgrades} upgrades: {answered} requests answered, {failed} failed; {lines} lines of {writers} writers, {lost} lost, \
-         {repeated} repeated; an upgrade took {:?} (median), {:?} (longest)",
+        "{upgrades} upgrades: {answered} requests answered, {failed} failed; {lines} lines of {writers} writers, {rotations} \
+         rotations, {lost} lost, {repeated} repeated; an upgrade took {:?} (median), {:?} (longest)",
         gaps[gaps.len() / 2],
         gaps[gaps.len() - 1],
     );
     assert!(answered > upgrades, "there was a load");
-    assert!(lines > 1000 * writers, "there was output");
+    assert!(lines > 1000 * writers && rotations > 0, "there was output, and it was rotated");
     assert_eq!((failed, lost, repeated), (0, 0, 0));
 }
 
@@ -290,7 +299,7 @@ async fn recent_lines_stay_where_they_are_and_upgrades_leave_nothing_open() {
 
 /// Returns the highest number among the lines of a log on standard error, which is written last.
 fn newest_line(world: &World, name: &str) -> u64 {
-    let text = fs::read_to_string(world.path(&format!("state/xy/logs/{name}.log"))).expect("a log");
+    let text = read_log(world, name);
     let numbers = text.lines().filter_map(|line| line.split_once(" out line ")?.1.parse::<u64>().ok());
     numbers.max().expect("it has written")
 }
