@@ -615,8 +615,8 @@ impl Log {
 
     /// Reads what files and memory hold and, if the query says so, what follows: also of earlier runs of the host.
     ///
-    /// Lines that come from files have number 0, unless the reader had fallen behind. While the files are failing,
-    /// memory alone answers, as they lack lines.
+    /// Lines that come from files have number 0, unless the reader had fallen behind. While the files lack
+    /// lines that memory holds, they are read only for what is older, and with [`LogQuery::previous`] not at all.
     ///
     /// # Cancel safety
     ///

@@ -29,6 +29,10 @@ pub(crate) struct Past {
     pub(crate) next: u64,
     /// Newest first, with the sizes they had.
     pub(crate) files: Vec<PastFile>,
+    /// The first line from which on the files have every one; [`u64::MAX`] while they are failing.
+    pub(crate) complete_from: u64,
+    /// Whether the files have every line that memory holds.
+    pub(crate) is_complete: bool,
 }
 
 /// A place in the files: how many newer files there are, and an offset.
@@ -70,6 +74,9 @@ impl Past {
 
     /// Finds the lines from number `first` on; none if the files do not hold all of them. This blocks on the disk.
     pub(crate) fn locate_number(&self, first: u64) -> io::Result<Option<Stretch>> {
+        if first < self.complete_from {
+            return Ok(None);
+        }
         let wanted = usize::try_from(self.next.saturating_sub(first)).unwrap_or(usize::MAX);
         let query = LogQuery { tail: Some(wanted), ..LogQuery::default() };
         let mut locator = Locator::new(&query);
@@ -213,7 +220,8 @@ mod tests {
             file.write_all(content).unwrap();
             PastFile::held(file, content.len() as u64)
         };
-        Past { next: 0, files: contents.iter().map(file).collect() }
+        let files = contents.iter().map(file).collect();
+        Past { next: 0, files, complete_from: 0, is_complete: true }
     }
 
     fn read(past: &Past, query: &LogQuery) -> Vec<Vec<u8>> {
@@ -297,5 +305,8 @@ mod tests {
         let lines: Vec<_> = lines.iter().map(|line| (line.number, &*line.bytes)).collect();
         assert_eq!(lines, [(7, &b"7"[..]), (8, b"8"), (9, b"9")]);
         assert_eq!(past.locate_number(4).unwrap(), None);
+        let past = Past { complete_from: 8, ..past };
+        assert!(past.locate_number(8).unwrap().is_some());
+        assert_eq!(past.locate_number(7).unwrap(), None, "nobody knows which is the seventh");
     }
 }

@@ -609,18 +609,17 @@ impl Worker {
 
     /// Only this thread writes, so what it opens here ends exactly before the next line.
     fn past(&self, shared: &Shared) -> Past {
-        let (next, incomplete) = {
+        let (next, complete_from, is_complete) = {
             let state = shared.lock();
-            (state.buffer.held().end, state.lacks_held_lines())
+            let complete_from = if state.failing { u64::MAX } else { state.complete_from };
+            (state.buffer.held().end, complete_from, !state.lacks_held_lines())
         };
-        let files = match shared.place() {
-            Some(place) if !incomplete => place.readers().unwrap_or_else(|error| {
-                tracing::warn!(log = shared.name, %error, "log files cannot be opened, memory alone is read");
-                Vec::new()
-            }),
-            _ => Vec::new(),
-        };
-        Past { next, files }
+        let files = shared.place().map(|place| place.readers()).unwrap_or(Ok(Vec::new()));
+        let files = files.unwrap_or_else(|error| {
+            tracing::warn!(log = shared.name, %error, "log files cannot be opened, memory alone is read");
+            Vec::new()
+        });
+        Past { next, files, complete_from, is_complete }
     }
 
     fn on_close(&mut self, shared: &Arc<Shared>) {

@@ -76,6 +76,14 @@ impl LogQuery {
             && self.pattern.as_ref().is_none_or(|pattern| pattern.matches(record.bytes))
     }
 
+    /// Returns what is wanted of the files before a time, if memory has told of what is newer, and had so many lines of it;
+    /// `None` if that cannot be said.
+    pub(super) fn before(&self, unix_ms: i64, found: usize) -> Option<Self> {
+        let until = self.until_unix_ms.map_or(unix_ms, |until| until.min(unix_ms));
+        let tail = self.tail.map(|tail| tail.saturating_sub(found));
+        (!self.previous).then(|| Self { tail, until_unix_ms: Some(until), ..self.clone() })
+    }
+
     /// Returns what of it still holds for the lines that follow the past.
     pub(super) fn of_what_follows(&self) -> Self {
         let Self { ref pattern, follow, output_only, .. } = *self;

@@ -22,13 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The lines that a [`LogQuery`] wants, made by [`Log::read`].
 ///
-/// It holds one batch of what files hold, whatever their size. A reader that falls behind what memory holds goes on in
+/// It holds one batch of what files hold, whatever their size, and what memory held if the files lack some of that. A reader that falls behind what memory holds goes on in
 /// the files; only what they do not hold either is a [`LogItem::Gap`].
 #[derive(Debug)]
 pub struct LogReader {
     log: Log,
     query: Arc<LogQuery>,
     stage: Stage,
+    /// What memory tells behind the files, where they lack lines that it holds.
+    held: VecDeque<LogLine>,
     /// The number of the first line after the past.
     next: u64,
 }
@@ -49,26 +51,36 @@ impl LogReader {
             let (lines, next) = memory(&log, most);
             let (lines, is_all) = select(&query, lines);
             if is_all {
-                return Self { log, query, stage: Stage::Memory(lines.into()), next };
+                return Self::of_memory(log, query, (lines, next));
             }
         }
         // A thread that hangs in a write is not waited for.
         let past = tokio::time::timeout(PATIENCE, past(&log)).await.ok().flatten();
-        if let Some(past) = past.filter(|past| !past.files.is_empty()) {
-            match blocking(&past, &query, Past::locate).await {
-                Ok(stretch) => {
-                    let next = past.next;
-                    return Self { log, query, stage: Stage::Files(past, stretch), next };
-                }
-                Err(error) => {
-                    tracing::warn!(log = log.name(), %error, "log files cannot be read, memory alone is");
-                }
-            }
+        let past = past.filter(|past| !past.files.is_empty());
+        if let Some(past) = past.as_ref().filter(|past| past.is_complete)
+            && let Some(stretch) = located(&log, past, &query).await
+        {
+            let (stage, next) = (Stage::Files(Arc::clone(past), stretch), past.next);
+            return Self { log, query, stage, held: VecDeque::new(), next };
         }
         // In memory only, or the files lack lines.
         let (lines, next) = memory(&log, usize::MAX);
-        let (lines, _) = select(&query, lines);
-        Self { log, query, stage: Stage::Memory(lines.into()), next }
+        let first = lines.first().map(|line| line.unix_ms);
+        let (held, _) = select(&query, lines);
+        let older = match first {
+            Some(first) => query.before(first, held.len()).map(Arc::new),
+            None => Some(Arc::clone(&query)),
+        };
+        if let Some((past, older)) = past.filter(|past| !past.is_complete).zip(older)
+            && let Some(stretch) = located(&log, &past, &older).await
+        {
+            return Self { log, query: older, stage: Stage::Files(past, stretch), held: held.into(), next };
+        }
+        Self::of_memory(log, query, (held, next))
+    }
+
+    fn of_memory(log: Log, query: Arc<LogQuery>, (lines, next): (Vec<LogLine>, u64)) -> Self {
+        Self { log, query, stage: Stage::Memory(lines.into()), held: VecDeque::new(), next }
     }
 
     /// Waits for the next items, a bounded batch that is never empty; `None` when there are no more: with
@@ -140,6 +152,9 @@ impl LogReader {
     }
 
     fn after_the_past(&mut self) -> Stage {
+        if !self.held.is_empty() {
+            return Stage::Memory(std::mem::take(&mut self.held));
+        }
         if !self.query.follow {
             return Stage::Ended;
         }
@@ -156,6 +171,16 @@ fn memory(log: &Log, n: usize) -> (Vec<LogLine>, u64) {
     let state = log.shared().lock();
     let next = state.buffer.held().end;
     (state.buffer.copy(next.saturating_sub(n as u64), n, usize::MAX), next)
+}
+
+/// Finds the lines of a query in the files, if they can be read.
+async fn located(log: &Log, past: &Arc<Past>, query: &Arc<LogQuery>) -> Option<Stretch> {
+    let found = blocking(past, query, Past::locate).await;
+    found
+        .inspect_err(|error| {
+            tracing::warn!(log = log.name(), %error, "log files cannot be read, memory alone is");
+        })
+        .ok()
 }
 
 /// Asks the log thread for the files as they are.
@@ -210,12 +235,13 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&records).unwrap();
         let held = PastFile::held(file.try_clone().unwrap(), records.len() as u64);
-        let past = Past { next: 10, files: vec![held] };
+        let past = Past { next: 10, files: vec![held], complete_from: 0, is_complete: true };
         let stretch = past.locate_number(7).unwrap().unwrap();
         file.set_len(0).unwrap();
         let log = LogHub::new(None).open("web", LogSettings::default()).unwrap();
         let stage = Stage::Files(Arc::new(past), stretch);
-        let mut reader = LogReader { log, query: Arc::new(LogQuery::default()), stage, next: 10 };
+        let mut reader =
+            LogReader { log, query: Arc::new(LogQuery::default()), stage, held: VecDeque::new(), next: 10 };
         assert_eq!(reader.next().await, Some(vec![LogItem::Gap { first: 7, last: 9 }]));
         assert_eq!(reader.next().await, None);
     }

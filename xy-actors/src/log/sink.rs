@@ -138,7 +138,8 @@ impl Sink {
         if std::mem::replace(&mut self.is_checked, true) {
             return None;
         }
-        let past = Past { next: 0, files: self.shared.place()?.readers().ok()? };
+        let files = self.shared.place()?.readers().ok()?;
+        let past = Past { next: 0, files, complete_from: 0, is_complete: true };
         let (mut searched, mut found) = (0, None);
         let visited = past.visit_backwards(&mut |record, _| {
             searched += record.bytes.len();

@@ -322,6 +322,59 @@ async fn what_memory_reaches_back_to_has_numbers_though_there_are_files() {
     assert_eq!(read(&log, LogQuery { since_unix_ms: Some(0), ..LogQuery::default() }).await.len(), 2_103);
 }
 
+#[tokio::test]
+async fn where_the_files_lack_lines_they_tell_what_is_older_and_memory_the_rest() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = LogSettings { max_size: 10_000, keep: 1_000, ..ample() };
+    let earlier = LogHub::new(Some(root.path().to_owned())).open("web", settings).unwrap();
+    write_more(&earlier, 1, 0..1_000).await;
+    let kept: usize = (1..)
+        .map_while(|index| std::fs::read_to_string(root.path().join(format!("web.log.{index}"))).ok())
+        .map(|file| file.lines().count())
+        .sum();
+    let written = std::fs::metadata(root.path().join("web.log")).unwrap().modified().unwrap();
+    until("the clock goes on", || {
+        std::time::SystemTime::now() > written + std::time::Duration::from_millis(2)
+    })
+    .await;
+    let hub = LogHub::new(Some(root.path().to_owned()));
+    let log = hub.open("web", settings).unwrap();
+    log.note("1000");
+    let mut next = 1_001;
+    soon(hub.flush()).await;
+    std::fs::remove_file(log.path().unwrap()).unwrap();
+    until("there is another file", || {
+        log.note(&next.to_string());
+        next += 1;
+        log.path().unwrap().exists()
+    })
+    .await;
+    soon(hub.flush()).await;
+    let expected: Vec<u64> = (0..kept as u64).chain(1_000..next).collect();
+    assert!(kept > 500 && kept < 1_000, "{kept}");
+    assert!(read(&log, LogQuery::default()).await.iter().map(number).eq(expected.iter().copied()));
+    for wanted in [1, expected.len() - kept, expected.len() - kept + 1, expected.len() - 1, 10_000] {
+        let lines = read(&log, tail(wanted)).await;
+        let end = &expected[expected.len().saturating_sub(wanted)..];
+        assert!(lines.iter().map(number).eq(end.iter().copied()), "{wanted}");
+    }
+    let pattern = Some(LinePattern::new("00$").unwrap());
+    let mut reader = soon(log.read(LogQuery { pattern, follow: true, ..tail(4) })).await;
+    log.note("no match");
+    log.note("9900");
+    let mut seen = Vec::new();
+    while seen.last() != Some(&9_900) {
+        for item in soon(reader.next()).await.unwrap() {
+            let LogItem::Line(line) = item else { panic!("nothing is missing: {item:?}") };
+            seen.push(number(&line));
+        }
+    }
+    let mut matching: Vec<u64> = expected.into_iter().filter(|number| number % 100 == 0).collect();
+    matching = matching.split_off(matching.len() - 4);
+    matching.push(9_900);
+    assert_eq!(seen, matching);
+}
+
 fn unix_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(now.as_millis()).unwrap()
