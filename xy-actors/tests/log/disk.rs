@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::process::{Command, Stdio};
 
-use xy_actors::log::{Cursor, LogHub, LogItem, LogSettings, Stream};
+use xy_actors::log::{Cursor, LogHub, LogItem, LogQuery, LogSettings, Stream};
 
 use crate::{ample, attach, number, read_files, read_to_end, soon, text, until, write_numbers};
 
@@ -94,6 +95,58 @@ async fn a_file_that_cannot_be_rotated_goes_on_and_says_so_once_and_when_it_can_
         assert!(remarks.iter().zip(&expected).all(|(said, begin)| said.starts_with(begin)), "{remarks:?}");
     }
     assert!(in_the_way.is_file() && log.health().last_error.is_some());
+}
+
+/// Names the directory of the process whose renames fail.
+const ROTATES_IN: &str = "XY_TEST_ROTATES_IN";
+
+/// This test runs itself under `strace`, which lets one rename after the other fail; without it, it says so and proves
+/// nothing.
+#[tokio::test]
+async fn whichever_rename_of_a_rotation_fails_no_line_is_lost_or_twice() {
+    const LINES: u64 = 30;
+    let settings = LogSettings { max_size: 100, keep: 1_000, ..ample() };
+    if let Some(directory) = std::env::var_os(ROTATES_IN) {
+        let hub = LogHub::new(Some(directory.into()));
+        let log = hub.open("web", settings).unwrap();
+        for number in 0..LINES {
+            log.note(&number.to_string());
+            soon(hub.flush()).await;
+        }
+        return;
+    }
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        println!("skipped: strace is not installed");
+        return;
+    }
+    let mut injected = 0;
+    for at in 1..=12 {
+        let root = tempfile::tempdir().unwrap();
+        let (logs, trace) = (root.path().join("logs"), root.path().join("trace"));
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qqq", "-e", "signal=none", "-e", "trace=renameat,renameat2", "-o"]).arg(&trace);
+        command.args(["-e", &format!("inject=renameat,renameat2:error=EIO:when={at}")]);
+        command.arg(std::env::current_exe().unwrap());
+        command.args(["--exact", "disk::whichever_rename_of_a_rotation_fails_no_line_is_lost_or_twice"]);
+        let run = command.env(ROTATES_IN, &logs).stdin(Stdio::null()).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+        injected += fs::read_to_string(&trace).unwrap().matches("(INJECTED)").count();
+
+        let log = LogHub::new(Some(logs.clone())).open("web", settings).unwrap();
+        let mut reader = soon(log.read(LogQuery::default())).await;
+        let mut texts = Vec::new();
+        while let Some(items) = soon(reader.next()).await {
+            for item in items {
+                let LogItem::Line(line) = item else { panic!("nothing is missing: {item:?}") };
+                texts.push(text(&line).to_owned());
+            }
+        }
+        let remarks = texts.iter().filter(|text| text.contains("cannot be rotated")).count();
+        texts.retain(|text| !text.contains("cannot be rotated"));
+        let expected: Vec<String> = (0..LINES).map(|number| number.to_string()).collect();
+        assert_eq!((texts, remarks), (expected, 1), "the rename {at} failed");
+    }
+    assert!(injected >= 12, "{injected}");
 }
 
 #[tokio::test]
