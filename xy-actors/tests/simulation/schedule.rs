@@ -359,6 +359,7 @@ fn child(random: &mut Random, supervisor: &SupervisorSpec, id: &str, known: &[&s
             }
         }
     }
+    let retain = random.percent(40);
     ChildSpec {
         restart,
         shutdown,
@@ -366,7 +367,9 @@ fn child(random: &mut Random, supervisor: &SupervisorSpec, id: &str, known: &[&s
         backoff,
         limit,
         start_timeout: random.percent(30).then_some(Duration::from_secs(3)),
-        retain: random.percent(40),
+        retain,
+        // Drawing once more would give every seed that is kept another meaning.
+        health_checked: retain,
         autostart: random.percent(85),
         depends_on,
         ..ChildSpec::worker(id)

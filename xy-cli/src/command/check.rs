@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use xy_daemon::client::Client;
-use xy_daemon::config::{Config, ConfigError, LoadOptions, ServerConfig, Trust, check_commands};
+use xy_daemon::config::{
+    Config, ConfigError, LoadOptions, ServerConfig, Trust, check_commands, check_conditions,
+};
 use xy_daemon::paths::Directories;
 use xy_daemon::protocol::method::{List, ListParams};
 
@@ -36,6 +38,7 @@ pub(super) async fn run(args: &CheckArgs, session: &mut Session<'_>) -> Result<u
     let errors: Vec<ConfigError> = config.errors().cloned().collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut warnings = check_commands(&config, &path);
+    warnings.extend(check_conditions(&config));
     warnings.extend(ports(&config, &own_ports(session).await));
     let servers = options.servers.clone().unwrap_or_else(|| directories.servers());
     for warning in &mut warnings {

@@ -68,8 +68,8 @@ pub(super) async fn run(args: &WaitArgs, session: &mut Session<'_>) -> Result<u8
                     name: name.clone(),
                     kind: ErrorKind::NotReady,
                     message: match &server.last_exit {
-                        Some(exit) => format!("gave up: {}", exit.cause),
-                        None => "gave up".to_owned(),
+                        Some(exit) => format!("failed: {}", exit.cause),
+                        None => "failed".to_owned(),
                     },
                 }),
                 None => is_pending = true,

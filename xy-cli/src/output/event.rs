@@ -68,7 +68,7 @@ pub(crate) fn words(event: &Event) -> (String, bool) {
 }
 
 fn describe(event: &Event) -> (String, Style) {
-    let facts = Facts::read(&event.payload);
+    let mut facts = Facts::read(&event.payload);
     match event.event_type.as_str() {
         "child_added" => ("added".into(), Style::Plain),
         "child_removed" => ("removed".into(), Style::Plain),
@@ -83,7 +83,11 @@ fn describe(event: &Event) -> (String, Style) {
         "child_ignored" => (with("does not want to run", facts.message.or(facts.cause)), Style::Dim),
         "child_unhealthy" => (with("not ready any more", facts.cause.or(facts.message)), Style::Busy),
         "child_healthy" => ("ready again".into(), Style::Good),
-        "child_start_failed" => (fate("start failed", facts), Style::Bad),
+        "child_start_failed" => {
+            // Of a start, "stays down" would leave open whether it is tried again.
+            let next = facts.next.take_if(|next| next == "rest").map(|_| "not restarted".to_owned());
+            (fate("start failed", Facts { next: next.or(facts.next), ..facts }), Style::Bad)
+        }
         "child_exited" => (fate("exited", facts), Style::Busy),
         "child_stopping" => (with("stopping", facts.cause.or(facts.message)), Style::Plain),
         "child_killing" => (with("killing", killed(&facts.killed).or(facts.message)), Style::Busy),
@@ -244,6 +248,11 @@ mod tests {
                 "exited: exit code 1; stays down",
             ),
             ("child_exited", json!({"next": "restart", "delay_ms": 0}), "exited; restart now"),
+            (
+                "child_start_failed",
+                json!({"cause": "there is no program `x`", "next": "rest"}),
+                "start failed: there is no program `x`; not restarted",
+            ),
             (
                 "child_exited",
                 json!({"cause": "exit code 1", "next": "rest", "killed": [{"pid": 7, "command": "sleep 9"}]}),

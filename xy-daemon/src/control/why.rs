@@ -54,6 +54,7 @@ impl Control {
         for end in ends {
             let lines = self.lines_before(&name, &end, until).await;
             until = end.started_at_unix_ms;
+            let next = end.next.map(|next| words(next, &end.event));
             exits.push(PastExit {
                 at_unix_ms: end.at_unix_ms,
                 started_at_unix_ms: end.started_at_unix_ms,
@@ -61,7 +62,7 @@ impl Control {
                 event: end.event,
                 exit: end.report.exit,
                 cause: end.report.to_string(),
-                next: end.next.map(words),
+                next,
                 killed: killed(&name, &end.report.killed).processes,
                 lines,
             });
@@ -96,9 +97,10 @@ impl Control {
     }
 }
 
-/// Says what followed an end.
-fn words(next: Next) -> String {
+/// Says what followed an end that was told by this event.
+fn words(next: Next, event: &str) -> String {
     match next {
+        Next::Rest if event == "child_start_failed" => "not restarted".to_owned(),
         Next::Rest => "stays down".to_owned(),
         Next::Removed => "removed".to_owned(),
         Next::Restart { delay, nth, of } => {
@@ -174,7 +176,11 @@ fn advice(server: &ServerSummary, ends: &[ExitEntry], is_rejected: bool, has_fil
     }
     match server.state {
         State::Failed => {
-            advice.push(format!("then `xyctl start {name}`, which also clears the count of restarts"))
+            advice.push(match ends.first().and_then(|end| end.next) {
+                // No limit was reached.
+                Some(Next::Rest) => format!("then `xyctl start {name}`"),
+                _ => format!("then `xyctl start {name}`, which also clears the count of restarts"),
+            });
         }
         State::Stopped => advice.push(format!("`xyctl start {name}` starts it")),
         _ if server.paused => advice.push(format!("`xyctl resume {name}` lets it be restarted again")),

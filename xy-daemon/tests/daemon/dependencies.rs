@@ -83,6 +83,26 @@ async fn a_server_is_restarted_with_the_one_it_follows_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn healthy_waits_for_the_first_liveness_probe_that_is_passed() {
+    let mut world = World::new();
+    let well = world.path("well");
+    let liveness = format!(
+        "liveness: (probe: Exec(command: \"test\", args: [\"-e\", {well:?}]), interval: \"20ms\", failures: 1000)"
+    );
+    world.write("db", &script("sleep-forever", &liveness));
+    world.write("web", &script("sleep-forever", r#"depends_on: {"db": Healthy}"#));
+    let client = world.boot().await;
+    ready(&client, "db").await;
+    let waits = until_status(&client, "web", |web| web.summary.next.is_some()).await.summary;
+    let told = (waits.state, waits.next.as_deref());
+    assert_eq!(told, (State::Starting, Some("waiting for \"db\" to be healthy")));
+    until_status(&client, "db", |db| !db.summary.ready).await;
+    assert_eq!(until_status(&client, "web", |_| true).await.summary.state, State::Starting);
+    std::fs::write(&well, "").expect("written");
+    ready(&client, "web").await;
+}
+
+#[tokio::test]
 async fn a_reload_turns_dependencies_around_without_touching_the_processes() {
     let on = |name: &str| script("sleep-forever", &format!("depends_on: [{name:?}]"));
     let free = || script("sleep-forever", "");

@@ -46,11 +46,19 @@ pub(crate) struct ChildState {
     wanted: Wanted,
     paused: bool,
     unhealthy: bool,
+    /// To a program that did not know it, ready was healthy.
+    #[cfg_attr(feature = "serde", serde(default = "proven"))]
+    proven: bool,
     tries_again: bool,
     restarts: u64,
     planned: (u32, Option<u32>),
     window: Vec<i64>,
     start_until: Option<(u64, i64)>,
+}
+
+#[cfg(feature = "serde")]
+fn proven() -> bool {
+    true
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -202,6 +210,7 @@ impl<T> Policy<T> {
         child.wanted = state.wanted;
         child.paused = state.paused;
         child.unhealthy = state.unhealthy;
+        child.proven = state.proven;
         child.tries_again = state.tries_again;
         child.restarts = state.restarts;
         let own = Own {
@@ -268,6 +277,7 @@ impl<T> Child<T> {
             wanted: self.wanted,
             paused: self.paused,
             unhealthy: self.unhealthy,
+            proven: self.proven,
             tries_again: self.tries_again,
             restarts: self.restarts,
             planned: own.map_or((0, None), |own| own.planned),
