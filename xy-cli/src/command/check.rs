@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use xy_actors::process::settings::SearchPath;
+use xy_actors::process::{HostOptions, ProcessHost, login_path};
 use xy_daemon::client::Client;
 use xy_daemon::config::{
     Config, ConfigError, LoadOptions, ServerConfig, Trust, check_commands, check_conditions,
@@ -37,6 +39,7 @@ pub(super) async fn run(args: &CheckArgs, session: &mut Session<'_>) -> Result<u
     let config = Config::load(&directories.config, &options)?;
     let errors: Vec<ConfigError> = config.errors().cloned().collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
+    ask_login_shells(&config).await;
     let mut warnings = check_commands(&config, &path);
     warnings.extend(check_conditions(&config));
     warnings.extend(ports(&config, &own_ports(session).await));
@@ -88,6 +91,23 @@ fn write(
         if wrong == 0 { String::new() } else { format!(", {} rejected", count(number(wrong), "file")) };
     let shown = servers.display().to_string();
     output.line(&format!("{} valid{rejected} in {}", count(number(valid), "server"), neutral(&shown)))
+}
+
+/// Asks the login shells whose `PATH` servers are to have, as their starts would.
+async fn ask_login_shells(config: &Config) {
+    let asks = |server: &&ServerConfig| {
+        server.process.settings.path == SearchPath::Login && !server.process.env.contains_key("PATH")
+    };
+    let mut asking = config.servers.values().filter(asks).peekable();
+    if asking.peek().is_none() {
+        return;
+    }
+    // Where no process can be started, there is no answer, and nothing to say about it here.
+    let Ok((host, _)) = ProcessHost::start(HostOptions::default()) else { return };
+    for server in asking {
+        // It is remembered, and so is why there is none.
+        let _known = login_path(&host, &server.process.settings).await;
+    }
 }
 
 /// Returns the ports of servers that a running daemon has now: they are in use by right.

@@ -276,6 +276,39 @@ fn a_failed_start_that_is_not_tried_again_is_told_as_that_and_not_as_too_many() 
 }
 
 #[test]
+fn a_login_shell_that_does_not_tell_its_path_is_named_wherever_one_looks() {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).expect("a user database");
+    let Some(user) = user else { return };
+    let name = user.shell.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if !["sh", "bash", "dash", "zsh"].contains(&name) {
+        // Nobody knows how to write its profile here.
+        return;
+    }
+    let web = r#"Process(command: "sleep", args: ["1000"], path: Login, autostart: false)"#;
+    let daemon = RealDaemon::start(&[("web", web)]);
+    for profile in [".profile", ".zprofile"] {
+        std::fs::write(daemon.home().join(profile), "exit 3\n").unwrap();
+    }
+    let shell = user.shell.display();
+    let told = format!("login shell `{shell}` ended without telling its PATH");
+    let servers = daemon.servers();
+    let check = daemon.ok(&["check", servers.to_str().unwrap()]);
+    let warned = format!(
+        "web.ron:1:43: path: {told}; it gets the PATH of xyd instead\n  \
+         hint: see what `{shell} -l -c 'printenv PATH'` does, or write the directories as `path`\n"
+    );
+    assert!(check.text().contains(&warned), "{check:?}");
+    daemon.ok(&["start", "web"]);
+    let why = daemon.ok(&["why", "web"]);
+    assert!(why.text().contains(&format!("its PATH is that of xyd, because {told}: see what")), "{why:?}");
+    let show = daemon.ok(&["show", "web"]);
+    let path = show.text().lines().find(|line| line.trim_start().starts_with("PATH")).expect("it has one");
+    assert!(path.contains(&format!("xyd, because {told}")), "{show:?}");
+    let logs = daemon.ok(&["logs", "--json", "web"]);
+    assert!(logs.text().contains(&format!("PATH is the inherited one, because {told}")), "{logs:?}");
+}
+
+#[test]
 fn a_reload_is_planned_before_it_is_done() {
     let daemon = settled();
     daemon.write("web", r#"Process(command: "sleep", args: ["2000"], autostart: false)"#);

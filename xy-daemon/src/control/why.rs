@@ -4,9 +4,12 @@ use xy_actors::event::Next;
 use xy_actors::exit::Cause;
 use xy_actors::log::{LogItem, LogQuery, Stream};
 use xy_actors::policy::State;
+use xy_actors::process::known_login_path;
+use xy_actors::process::settings::SearchPath;
 use xy_actors::supervisor::OperationError;
 
-use super::{Control, Trouble, gone, killed};
+use super::{Control, Trouble, chain, gone, killed};
+use crate::config::ServerConfig;
 use crate::history::{Entry, ExitEntry};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::method::{Asked, PastExit, ServerSummary, WhyResult};
@@ -47,7 +50,8 @@ impl Control {
         }
         let config_error = self.config_error_of(&name);
         let has_file = self.0.source.is_some();
-        let advice = advice(&server, &ends, config_error.is_some(), has_file);
+        let mut advice = advice(&server, &ends, config_error.is_some(), has_file);
+        advice.splice(0..0, self.in_force().config.servers.get(&name).and_then(without_login_path));
         let mut exits = Vec::with_capacity(ends.len());
         // A line belongs to the latest incarnation that had begun before it.
         let mut until = self.0.history.started(&name);
@@ -95,6 +99,21 @@ impl Control {
         }
         lines.split_off(lines.len().saturating_sub(LINES))
     }
+}
+
+/// Says that a server has another `PATH` than it was meant to have, why, and what to do.
+fn without_login_path(server: &ServerConfig) -> Option<String> {
+    let process = &server.process;
+    if process.settings.path != SearchPath::Login || process.env.contains_key("PATH") {
+        return None;
+    }
+    let error = known_login_path(process.settings.user.as_deref())?.err()?;
+    let shell = error.shell().display();
+    Some(format!(
+        "its PATH is that of xyd, because {}: see what `{shell} -l -c 'printenv PATH'` does, or write the directories \
+         into its file as `path`; the next start asks again",
+        chain(&*error)
+    ))
 }
 
 /// Says what followed an end that was told by this event.

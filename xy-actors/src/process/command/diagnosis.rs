@@ -440,6 +440,10 @@ fn missing(command: &PreparedCommand, blamed: PathBuf, errno: i32) -> SpawnError
             command.program,
             dirs.join(", ")
         );
+        let message = match &command.login_failure {
+            Some(error) => format!("{message}; this PATH is the inherited one, because {}", error.told()),
+            None => message,
+        };
         return SpawnError::new(
             SpawnErrorKind::ProgramMissing,
             Some(PathBuf::from(&command.program)),
