@@ -235,7 +235,8 @@ Exit codes of xyctl:
       success as well.
   1   The operation failed, for all or for some of the servers; what failed is named on standard error, or with --json in
       `failed`. Also a `wait` that took longer than its --timeout.
-  2   No daemon can be reached, or it went away before it had answered.
+  2   No daemon can be reached, or it went away before it had answered. Also one that does not answer in the time of
+      --timeout.
   3   The configuration is invalid: also a reload that rejected a file, and a `check` that found an error.
   64  The command line is wrong (EX_USAGE of sysexits).
 
@@ -495,7 +496,7 @@ pub(crate) struct OperationArgs {
     pub(crate) no_wait: bool,
     /// Wait at most this long (`90`, `2m`, `1m30s`); what is not done by then fails here and goes on in the daemon
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// Why, for the server's history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,

@@ -53,6 +53,16 @@ pub(crate) fn run_at_once(cli: &Cli, output: &mut Output) -> Option<Result<u8, C
 
 /// Runs a command and returns the exit code.
 pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandError> {
+    let mut messages = output.another();
+    let place = session(cli, &mut messages);
+    tokio::select! {
+        biased;
+        outcome = carry_out(cli, output) => outcome,
+        error = daemon::patience::watch(cli, place) => Err(error.into()),
+    }
+}
+
+async fn carry_out(cli: &Cli, output: &mut Output) -> Result<u8, CommandError> {
     let session = &mut session(cli, output);
     match &cli.command {
         Command::List(args) => list::run(args, session).await,

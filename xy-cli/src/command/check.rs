@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::json;
 use xy_actors::process::settings::SearchPath;
@@ -19,6 +20,9 @@ use crate::error::{CommandError, exit_code};
 use crate::output::text::{count, neutral};
 use crate::output::{Output, Style};
 use crate::session::Session;
+
+/// How long a daemon may take to say what it runs. Without its answer, the ports of its servers are in use.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the command.
 pub(super) async fn run(args: &CheckArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
@@ -113,8 +117,8 @@ async fn ask_login_shells(config: &Config) {
 /// Returns the ports of servers that a running daemon has now: they are in use by right.
 async fn own_ports(session: &Session<'_>) -> Vec<(String, u16)> {
     let Ok(socket) = session.socket() else { return Vec::new() };
-    let Ok(client) = Client::connect(&socket).await else { return Vec::new() };
-    let Ok(list) = client.call::<List>(ListParams {}).await else { return Vec::new() };
+    let asked = async { Client::connect(&socket).await?.call::<List>(ListParams {}).await };
+    let Ok(Ok(list)) = tokio::time::timeout(PATIENCE, asked).await else { return Vec::new() };
     let running = list.servers.into_iter().filter(|server| server.pid.is_some());
     running.filter_map(|server| Some((server.name, server.port?))).collect()
 }

@@ -77,6 +77,13 @@ impl RealDaemon {
         self.begin();
     }
 
+    /// Sends the daemon a signal and returns its process id.
+    pub(crate) fn signal(&self, signal: Signal) -> u32 {
+        let child = self.child.as_ref().expect("it runs");
+        xyctl::signal(child, signal);
+        child.id()
+    }
+
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }

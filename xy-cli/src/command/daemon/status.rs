@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use xy_daemon::protocol::method::{DaemonDiagnostics, DiagnosticsParams, DiagnosticsResult, TokenSource};
 
 use super::super::version::diagnostics;
-use super::found::{Found, Place};
+use super::found::{Found, Place, Silence};
 use crate::error::{CommandError, exit_code};
 use crate::output::text::neutral;
 use crate::output::time::{self, Clock};
@@ -35,13 +35,10 @@ pub(super) async fn run(session: &mut Session<'_>) -> Result<u8, CommandError> {
             ("running", exit_code::SUCCESS, lines, serde_json::from_str(answer.text.get()).ok())
         }
         Found::Silent(pid) => {
-            let who = pid.map(|pid| format!("pid {pid} ")).unwrap_or_default();
-            let line = format!("not answering: {who}owns {}", place.directories.state.display());
-            let hint = format!(
-                "  nothing answers at {socket}; it may be starting, ending, hung, or listen at another socket"
-            );
+            let silence = Silence::of_holder(pid, &place);
+            let lines = vec![silence.to_string(), format!("  {}", silence.hint())];
             let pid = pid.map(|pid| json!({ "pid": pid }));
-            ("not_answering", exit_code::FAILED, vec![line, hint], pid)
+            ("not_answering", exit_code::FAILED, lines, pid)
         }
         Found::Stale => {
             let line = format!("stopped: it has ended without removing {socket}");
