@@ -190,6 +190,9 @@ pub(crate) enum Command {
     Mcp(McpArgs),
     /// Print the versions of xyctl and of the daemon
     Version,
+    /// Print what the daemon stands on and is doing: versions, paths, limits, clients, recent errors
+    #[command(after_help = DIAGNOSTICS_HELP)]
+    Diagnostics,
     /// Print what a shell needs to complete commands and the names of servers
     #[command(after_help = COMPLETIONS_HELP)]
     Completions(CompletionsArgs),
@@ -208,7 +211,10 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Use MCP servers", &["tools", "prompts", "resources", "call"]),
     ("Configuration", &["add", "run", "rm", "import", "export", "check", "reload"]),
     ("Permissions", &["approvals", "approve", "deny", "grants", "forget", "token"]),
-    ("Daemon and tools", &["up", "daemon", "shutdown", "mcp", "version", "completions", "man"]),
+    (
+        "Daemon and tools",
+        &["up", "daemon", "shutdown", "mcp", "version", "diagnostics", "completions", "man"],
+    ),
 ];
 
 const EXAMPLES: &str = "\
@@ -280,6 +286,13 @@ Values of variables and options whose names speak of secrets are not shown, nor 
 Examples:
   xyctl show search
   xyctl show search --json | jq -r '.environment[] | select(.name == \"PATH\").value'";
+
+const DIAGNOSTICS_HELP: &str = "\
+It is what a report of a problem needs, and holds no secrets.
+
+Examples:
+  xyctl diagnostics
+  xyctl diagnostics --json | jq -r '.daemon.diagnostics.ownership'";
 
 const TOP_HELP: &str = "\
 Keys: up and down (or k and j) choose a server, s starts it, x stops it, r restarts it, p pauses it or lifts that, / filters \

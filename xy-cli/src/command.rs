@@ -6,6 +6,7 @@ mod catalog;
 mod check;
 mod completions;
 pub(crate) mod daemon;
+mod diagnostics;
 mod enable;
 mod events;
 mod export;
@@ -96,6 +97,7 @@ async fn carry_out(cli: &Cli, output: &mut Output) -> Result<u8, CommandError> {
         Command::Export(args) => export::run(args, session).await,
         Command::Up(args) => up::run(args, session).await,
         Command::Version => version::run(session).await,
+        Command::Diagnostics => diagnostics::run(session).await,
         Command::Approvals => approvals::list(session).await,
         Command::Approve(args) => approvals::approve(args, session).await,
         Command::Deny(args) => approvals::deny(args, session).await,
