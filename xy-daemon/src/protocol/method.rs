@@ -553,7 +553,7 @@ pub struct SignalResult {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReloadParams {
-    /// Whether to answer what would change, and change nothing.
+    /// Whether to answer what would change, and change nothing; the scope `read` is enough for that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
