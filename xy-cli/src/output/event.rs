@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use xy_daemon::protocol::method::{Event, KilledProcess};
 
-use super::text::neutral;
+use super::text::{neutral, processes};
 use super::time::{Clock, tenths};
 use super::{Output, Style};
 
@@ -185,8 +185,7 @@ fn with(what: &str, detail: Option<String>) -> String {
 }
 
 fn killed(killed: &[KilledProcess]) -> Option<String> {
-    let one = |process: &KilledProcess| format!("{} ({})", process.pid, process.command);
-    (!killed.is_empty()).then(|| killed.iter().map(one).collect::<Vec<_>>().join(", "))
+    (!killed.is_empty()).then(|| processes(killed))
 }
 
 fn numbered(label: &str, number: Option<u64>) -> Option<String> {
@@ -260,8 +259,8 @@ mod tests {
             ),
             (
                 "child_stopped",
-                json!({"clean": false, "killed": [{"pid": 7, "command": "sleep 9"}]}),
-                "stopped; had to be killed: 7 (sleep 9)",
+                json!({"clean": false, "killed": [{"pid": 7, "command": "sleep 9"}, {"pid": 8, "command": ""}]}),
+                "stopped; had to be killed: 7 (sleep 9), 8",
             ),
             ("child_stopped", json!({"clean": true}), "stopped"),
         ] {
