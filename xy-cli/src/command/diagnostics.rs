@@ -1,7 +1,6 @@
 //! `xyctl diagnostics`: what the daemon stands on and is doing, as a report of a problem needs it.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use xy_daemon::protocol::PROTOCOL_VERSION;
 use xy_daemon::protocol::method::{
@@ -112,8 +111,8 @@ fn of_events(events: EventFacts) -> String {
     match events.keep {
         0 => "none outlives the daemon".to_owned(),
         keep => {
-            let age = Duration::from_secs(events.age_secs);
-            format!("up to {}; the latest {keep} of the last {age:?} are kept", events.latest)
+            let age = time::span(events.age_secs);
+            format!("up to {}; the latest {keep} of the last {age} are kept", events.latest)
         }
     }
 }

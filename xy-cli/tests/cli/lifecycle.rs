@@ -116,6 +116,22 @@ fn start_returns_when_the_daemon_answers_and_stop_when_everything_has_ended() {
 }
 
 #[test]
+fn a_daemon_that_starts_without_some_of_its_files_says_so_at_once() {
+    let home = Home::new();
+    home.server("web", "exec sleep 1000", "");
+    for name in ["bad", "worse"] {
+        fs::write(home.path(&format!(".config/xy/servers/{name}.ron")), "Process(comand: \"x\")")
+            .expect("written");
+    }
+    let run = home.run(&["daemon", "start"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let first = format!("xyd runs in the background: pid {}, 1 server\n", home.pid());
+    assert!(run.text().starts_with(&first), "{run:?}");
+    let rejected = "error: 2 files rejected\nhint: `xyctl reload --dry-run` says what is wrong\n";
+    assert_eq!(run.stderr, rejected, "{run:?}");
+}
+
+#[test]
 fn a_daemon_that_cannot_start_is_told_with_its_last_words() {
     let home = Home::new();
     fs::write(home.path(".config/xy/xyd.ron"), "(shutdown_timeot: \"1s\")").expect("written");

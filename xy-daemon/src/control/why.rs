@@ -123,15 +123,15 @@ fn words(next: Next, event: &str) -> String {
         Next::Rest => "stays down".to_owned(),
         Next::Removed => "removed".to_owned(),
         Next::Restart { delay, nth, of } => {
-            let which = match (nth, of) {
-                (0, _) => "restart, not counted".to_owned(),
-                (nth, Some(of)) => format!("restart {nth} of {of}"),
-                (nth, None) => format!("restart {nth}"),
+            let (which, how) = match (nth, of) {
+                (0, _) => ("restart".to_owned(), ", not counted"),
+                (nth, Some(of)) => (format!("restart {nth} of {of}"), ""),
+                (nth, None) => (format!("restart {nth}"), ""),
             };
             if delay.is_zero() {
-                format!("{which} at once")
+                format!("{which} at once{how}")
             } else {
-                format!("{which} after {:.1} s", delay.as_secs_f64())
+                format!("{which} after {:.1} s{how}", delay.as_secs_f64())
             }
         }
         Next::Held => "held back while paused".to_owned(),
@@ -263,6 +263,21 @@ mod tests {
             advice(&server(State::Running), &[end(Cause::OutOfMemory)], false, true),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn what_followed_an_end_is_told_by_the_rule_that_was_at_work() {
+        let restart = |ms, nth, of| Next::Restart { delay: std::time::Duration::from_millis(ms), nth, of };
+        for (next, event, expected) in [
+            (restart(0, 0, None), "child_exited", "restart at once, not counted"),
+            (restart(1500, 0, Some(5)), "child_start_failed", "restart after 1.5 s, not counted"),
+            (restart(1500, 2, Some(5)), "child_exited", "restart 2 of 5 after 1.5 s"),
+            (Next::Rest, "child_exited", "stays down"),
+            (Next::Rest, "child_start_failed", "not restarted"),
+            (Next::Failed, "child_start_failed", "gave up: too many restarts"),
+        ] {
+            assert_eq!(words(next, event), expected, "{next:?} {event}");
+        }
     }
 
     #[test]
