@@ -302,7 +302,8 @@ Examples:
   xyctl top";
 
 const WAIT_HELP: &str = "\
-`ready` is a server that runs and has been ready once since its start, `healthy` one that is so now, `stopped` one of which \
+`ready` is a server that runs and has been ready once since its start, `healthy` one that is so now and has passed its \
+    liveness check, if it has one, `stopped` one of which \
     no process is left and that nothing starts by itself, `exit` one whose present process has ended. A server that gave \
     up ends waiting for `ready` and `healthy` with exit code 1. With --json: {done: [NAME], failed: [{name, kind, message}]}.
 

@@ -277,6 +277,8 @@ pub struct ChildView<'a> {
     pub alive: bool,
     /// Whether this incarnation can serve.
     pub ready: bool,
+    /// Whether it can, and has passed its health check, if it began with one.
+    pub healthy: bool,
     /// What was asked for.
     pub wanted: Wanted,
     /// Whether automatic restarts are off.
@@ -634,6 +636,7 @@ impl<T> Policy<T> {
             state: child.phase.state(),
             alive: child.phase.is_alive(),
             ready: matches!(child.phase, Phase::Ready { .. }) && !child.unhealthy,
+            healthy: matches!(child.phase, Phase::Ready { .. }) && child.is_healthy(),
             wanted: child.wanted,
             paused: child.paused,
             restarts: child.restarts,
@@ -1127,7 +1130,7 @@ impl<T> Policy<T> {
             wanted,
             paused: false,
             unhealthy: false,
-            proven: false,
+            proven: true,
             tries_again: false,
             launched: false,
             completed: false,

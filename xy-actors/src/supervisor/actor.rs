@@ -1029,6 +1029,7 @@ impl SupervisorState {
             state: child.state,
             alive: child.alive,
             ready: child.ready,
+            healthy: child.healthy,
             wanted: child.wanted,
             paused: child.paused,
             held: child.held,

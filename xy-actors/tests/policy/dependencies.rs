@@ -102,9 +102,13 @@ fn healthy_waits_for_the_first_pass_of_each_incarnation_where_there_is_a_health_
     let lax = depending("lax", vec!["db".into()]);
     let mut world = World::started(concurrent(), vec![strict, lax, db]);
     assert_eq!(world.happened(), "start db, start lax", "ready is not healthy yet");
+    let view = |world: &World| world.policy.child(world.key("db")).map(|db| (db.ready, db.healthy));
+    assert_eq!(view(&world), Some((true, false)));
     health(&mut world, "db", false);
     assert_eq!(world.happened(), "");
+    assert_eq!(view(&world), Some((false, false)));
     health(&mut world, "db", true);
+    assert_eq!(view(&world), Some((true, true)));
     assert_eq!(world.happened(), "start strict");
     world.crash("db");
     world.advance_secs(2.0);

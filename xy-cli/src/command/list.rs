@@ -389,6 +389,7 @@ mod tests {
             group: false,
             state: State::Running,
             ready: true,
+            unproven: false,
             wanted: Wanted::Up,
             paused: false,
             pid: Some(1),

@@ -34,6 +34,9 @@ pub(super) fn next(child: &ChildInfo) -> Option<String> {
             Some(_) => format!("waiting to be ready: {what}"),
             None => format!("waiting for {what}"),
         }),
+        State::Running if child.ready && !child.healthy => {
+            Some("ready; its liveness check has not been passed yet".to_owned())
+        }
         State::Running if !child.ready => child.waits_for.as_ref().map(|what| format!("not ready: {what}")),
         _ => None,
     }

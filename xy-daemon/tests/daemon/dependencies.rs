@@ -91,8 +91,14 @@ async fn healthy_waits_for_the_first_liveness_probe_that_is_passed() {
     );
     world.write("db", &script("sleep-forever", &liveness));
     world.write("web", &script("sleep-forever", r#"depends_on: {"db": Healthy}"#));
+    let seldom = liveness.replace("20ms", "1h");
+    world.write("seldom", &script("sleep-forever", &seldom));
     let client = world.boot().await;
     ready(&client, "db").await;
+    ready(&client, "seldom").await;
+    let unproven = until_status(&client, "seldom", |_| true).await.summary;
+    let told = (unproven.ready, unproven.unproven, unproven.next.as_deref());
+    assert_eq!(told, (true, true, Some("ready; its liveness check has not been passed yet")));
     let waits = until_status(&client, "web", |web| web.summary.next.is_some()).await.summary;
     let told = (waits.state, waits.next.as_deref());
     assert_eq!(told, (State::Starting, Some("waiting for \"db\" to be healthy")));
@@ -100,6 +106,8 @@ async fn healthy_waits_for_the_first_liveness_probe_that_is_passed() {
     assert_eq!(until_status(&client, "web", |_| true).await.summary.state, State::Starting);
     std::fs::write(&well, "").expect("written");
     ready(&client, "web").await;
+    let db = until_status(&client, "db", |_| true).await.summary;
+    assert_eq!((db.ready, db.unproven, db.next), (true, false, None));
 }
 
 #[tokio::test]

@@ -94,9 +94,12 @@ type Answer = Result<OsString, Arc<LoginPathError>>;
 /// What is known of one user, and since when.
 type Known = Option<(Answer, Instant)>;
 
-/// Returns the place for what is known of the shell of a user, by name or number; `None` is ours.
+/// What is known of every user that was asked about, by name or number; `None` is ours.
+type Users = BTreeMap<Option<String>, Arc<Mutex<Known>>>;
+
+/// Returns the place for what is known of a user.
 fn place(user: Option<&str>) -> Arc<Mutex<Known>> {
-    static KNOWN: OnceLock<std::sync::Mutex<BTreeMap<Option<String>, Arc<Mutex<Known>>>>> = OnceLock::new();
+    static KNOWN: OnceLock<std::sync::Mutex<Users>> = OnceLock::new();
     let mut known = crate::process::host::lock(KNOWN.get_or_init(std::sync::Mutex::default));
     known.entry(user.map(str::to_owned)).or_default().clone()
 }
