@@ -11,8 +11,8 @@ use xy_actors::policy::{
     TimerToken, Wanted,
 };
 use xy_actors::spec::{
-    AutoShutdown, ChildId, ChildSpec, Condition, Dependency, FailedStart, OnLimit, Order, RestartIntensity,
-    RestartType, Shutdown, Strategy, SupervisorSpec,
+    AutoShutdown, ChildId, ChildSpec, Condition, Dependency, OnLimit, Order, RestartIntensity, RestartType,
+    Shutdown, Strategy, SupervisorSpec,
 };
 
 /// How far the end of an incarnation has been asked for.
@@ -451,6 +451,15 @@ impl World {
                 assert!(at >= self.now, "a timer lies ahead");
                 let before = self.child(key).timer.replace((token, at));
                 assert_eq!(before, None, "one timer for {key:?}");
+            }
+            Action::Advance { token, by } => {
+                let armed = |child: &Child| child.timer.is_some_and(|(armed, _)| armed == token);
+                let (key, child) =
+                    self.children.iter_mut().find(|(_, child)| armed(child)).expect("it is armed");
+                let is_asked = child.live.is_some_and(|live| live.asked == Asked::Stop);
+                let has_room = matches!(child.spec.shutdown, Shutdown::Timeout(planned) if by < planned);
+                assert!(is_asked && has_room, "{key:?}: only a stop is ahead, of what was planned for it");
+                child.timer = child.timer.map(|(token, at)| (token, at - by));
             }
             Action::Disarm { token } => {
                 let armed = |child: &Child| child.timer.is_some_and(|(armed, _)| armed == token);

@@ -106,6 +106,9 @@ fn place(user: Option<&str>) -> Arc<Mutex<Known>> {
 
 /// Returns what [`login_path`] last told of a user, by name or number (`None` is ours), without asking anybody; `None` if
 /// nobody has asked yet, or the shell is being asked right now.
+///
+/// # Errors
+/// If the shell did not tell.
 pub fn known_login_path(user: Option<&str>) -> Option<Result<OsString, Arc<LoginPathError>>> {
     place(user).try_lock().ok()?.as_ref().map(|(answer, _)| answer.clone())
 }
