@@ -308,6 +308,12 @@ impl Reporter {
         self.send(SupervisorMessage::ExtendStart { child: self.child, incarnation: self.incarnation, by });
     }
 
+    /// Reports that the stop under way needs so much less time than the spec's shutdown has for it: what is not gone by then
+    /// is killed earlier. A time as long as all of that says nothing.
+    pub fn stop_ahead(&self, by: Duration) {
+        self.send(SupervisorMessage::StopAhead { child: self.child, incarnation: self.incarnation, by });
+    }
+
     fn health(&self, health: Health) {
         self.send(SupervisorMessage::Health { child: self.child, incarnation: self.incarnation, health });
     }

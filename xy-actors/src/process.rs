@@ -46,7 +46,9 @@ pub use self::child::{ProcessChild, process};
 use self::health::Liveness;
 use self::readiness::{LogPattern, ProbeHeader, ProbeTimes, StatusSet};
 
-pub use self::command::{SpawnError, SpawnErrorKind, is_withheld};
+pub use self::command::{
+    LoginPathError, SpawnError, SpawnErrorKind, is_withheld, known_login_path, login_path,
+};
 pub use self::host::{
     HostError, HostOptions, KillReport, LiveProcess, Member, OsProcess, Ownership, ProcessExit, ProcessHost,
     ProcessOutput, TreeUsage,

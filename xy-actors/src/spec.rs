@@ -244,7 +244,7 @@ pub enum Condition {
     /// Its current incarnation has become ready, whatever its health check says since.
     #[default]
     Ready,
-    /// Its current incarnation is ready and passes its health check, if it has one.
+    /// Its current incarnation is ready and, if it has a health check, has passed it and does so still.
     Healthy,
     /// Its latest incarnation ended by itself, normally: a job that is done. A new start of the job takes that back.
     Completed,
@@ -341,6 +341,9 @@ pub struct ChildSpec {
     pub autostart: bool,
     /// Siblings it waits for before each start (concurrent supervisors only). They are stopped after it.
     pub depends_on: Vec<Dependency>,
+    /// Whether each incarnation has a health check and tells when it first passes it: until then, whoever waits for
+    /// [`Condition::Healthy`] goes on waiting. Without one, ready is healthy. A change counts from the next start on.
+    pub health_checked: bool,
 }
 
 impl ChildSpec {
@@ -361,6 +364,7 @@ impl ChildSpec {
             retain: false,
             autostart: true,
             depends_on: Vec::new(),
+            health_checked: false,
         }
     }
 

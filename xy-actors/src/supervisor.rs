@@ -370,6 +370,8 @@ pub struct ChildInfo {
     pub alive: bool,
     /// Whether this incarnation can serve.
     pub ready: bool,
+    /// Whether it can, and has passed its health check, if it began with one.
+    pub healthy: bool,
     /// What was asked for.
     pub wanted: Wanted,
     /// Whether automatic restarts are off.

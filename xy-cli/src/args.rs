@@ -190,6 +190,9 @@ pub(crate) enum Command {
     Mcp(McpArgs),
     /// Print the versions of xyctl and of the daemon
     Version,
+    /// Print what the daemon stands on and is doing: versions, paths, limits, clients, recent errors
+    #[command(after_help = DIAGNOSTICS_HELP)]
+    Diagnostics,
     /// Print what a shell needs to complete commands and the names of servers
     #[command(after_help = COMPLETIONS_HELP)]
     Completions(CompletionsArgs),
@@ -208,7 +211,10 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Use MCP servers", &["tools", "prompts", "resources", "call"]),
     ("Configuration", &["add", "run", "rm", "import", "export", "check", "reload"]),
     ("Permissions", &["approvals", "approve", "deny", "grants", "forget", "token"]),
-    ("Daemon and tools", &["up", "daemon", "shutdown", "mcp", "version", "completions", "man"]),
+    (
+        "Daemon and tools",
+        &["up", "daemon", "shutdown", "mcp", "version", "diagnostics", "completions", "man"],
+    ),
 ];
 
 const EXAMPLES: &str = "\
@@ -235,7 +241,8 @@ Exit codes of xyctl:
       success as well.
   1   The operation failed, for all or for some of the servers; what failed is named on standard error, or with --json in
       `failed`. Also a `wait` that took longer than its --timeout.
-  2   No daemon can be reached, or it went away before it had answered.
+  2   No daemon can be reached, or it went away before it had answered. Also one that does not answer in the time of
+      --timeout.
   3   The configuration is invalid: also a reload that rejected a file, and a `check` that found an error.
   64  The command line is wrong (EX_USAGE of sysexits).
 
@@ -280,6 +287,13 @@ Examples:
   xyctl show search
   xyctl show search --json | jq -r '.environment[] | select(.name == \"PATH\").value'";
 
+const DIAGNOSTICS_HELP: &str = "\
+It is what a report of a problem needs, and holds no secrets.
+
+Examples:
+  xyctl diagnostics
+  xyctl diagnostics --json | jq -r '.daemon.diagnostics.ownership'";
+
 const TOP_HELP: &str = "\
 Keys: up and down (or k and j) choose a server, s starts it, x stops it, r restarts it, p pauses it or lifts that, / filters \
     by name, l and e show its log or the events, PageUp and PageDown scroll, ? helps, q ends.
@@ -288,7 +302,8 @@ Examples:
   xyctl top";
 
 const WAIT_HELP: &str = "\
-`ready` is a server that runs and has been ready once since its start, `healthy` one that is so now, `stopped` one of which \
+`ready` is a server that runs and has been ready once since its start, `healthy` one that is so now and has passed its \
+    liveness check, if it has one, `stopped` one of which \
     no process is left and that nothing starts by itself, `exit` one whose present process has ended. A server that gave \
     up ends waiting for `ready` and `healthy` with exit code 1. With --json: {done: [NAME], failed: [{name, kind, message}]}.
 
@@ -496,7 +511,7 @@ pub(crate) struct OperationArgs {
     pub(crate) no_wait: bool,
     /// Wait at most this long (`90`, `2m`, `1m30s`); what is not done by then fails here and goes on in the daemon
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// Why, for the server's history
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,

@@ -6,6 +6,7 @@ mod catalog;
 mod check;
 mod completions;
 pub(crate) mod daemon;
+mod diagnostics;
 mod enable;
 mod events;
 mod export;
@@ -53,6 +54,16 @@ pub(crate) fn run_at_once(cli: &Cli, output: &mut Output) -> Option<Result<u8, C
 
 /// Runs a command and returns the exit code.
 pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandError> {
+    let mut messages = output.another();
+    let place = session(cli, &mut messages);
+    tokio::select! {
+        biased;
+        outcome = carry_out(cli, output) => outcome,
+        error = daemon::patience::watch(cli, place) => Err(error.into()),
+    }
+}
+
+async fn carry_out(cli: &Cli, output: &mut Output) -> Result<u8, CommandError> {
     let session = &mut session(cli, output);
     match &cli.command {
         Command::List(args) => list::run(args, session).await,
@@ -86,6 +97,7 @@ pub(crate) async fn run(cli: &Cli, output: &mut Output) -> Result<u8, CommandErr
         Command::Export(args) => export::run(args, session).await,
         Command::Up(args) => up::run(args, session).await,
         Command::Version => version::run(session).await,
+        Command::Diagnostics => diagnostics::run(session).await,
         Command::Approvals => approvals::list(session).await,
         Command::Approve(args) => approvals::approve(args, session).await,
         Command::Deny(args) => approvals::deny(args, session).await,

@@ -193,6 +193,10 @@ fn rpc_hint(error: &RpcError) -> Option<&'static str> {
         ErrorKind::InvalidParams if parameter == Some("grep") => {
             Some("a `\\` before a character such as `(` or `[` takes it as it is")
         }
+        // Only whoever adds a server needs that there is none.
+        ErrorKind::AlreadyRunning => Some(
+            "choose another name, or change its file, which `xyctl show NAME` names, or `xyctl rm` it first",
+        ),
         ErrorKind::PermissionDenied => Some("the rules are `permissions` in `xyd.ron`"),
         ErrorKind::MethodNotFound | ErrorKind::InvalidParams | ErrorKind::InvalidRequest => {
             Some("compare the versions of `xyctl` and the daemon with `xyctl version`")

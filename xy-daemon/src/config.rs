@@ -37,7 +37,7 @@ use dependencies::Node;
 use outline::Outline;
 
 pub use self::file_text::FileText;
-pub use dependencies::DependsOn;
+pub use dependencies::{DependsOn, check_conditions};
 pub use error::ConfigError;
 pub use file::Trust;
 pub use program::check_commands;

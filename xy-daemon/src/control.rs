@@ -491,6 +491,7 @@ impl Control {
             group: child.child_type == ChildType::Supervisor,
             state: child.state,
             ready: child.ready,
+            unproven: child.ready && !child.healthy,
             wanted: child.wanted,
             paused: child.paused,
             pid: child.pid,

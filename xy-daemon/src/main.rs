@@ -11,7 +11,7 @@ use xy_actors::process::guard::{self, GuardError, GuardOptions, Guarded, Role};
 use xy_actors::process::{handover, memory};
 use xy_daemon::activation::Activated;
 use xy_daemon::args::Arguments;
-use xy_daemon::config::{Config, LoadOptions, check_commands};
+use xy_daemon::config::{Config, LoadOptions, check_commands, check_conditions};
 use xy_daemon::daemon::{
     self, EXIT_ANOTHER_INSTANCE, EXIT_CONFIG, EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, Listening, RunOptions,
 };
@@ -268,7 +268,7 @@ fn check(config_dir: &std::path::Path) -> ExitCode {
         print_line(&format!("error: {error}"));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    for warning in check_commands(&config, &path) {
+    for warning in check_commands(&config, &path).into_iter().chain(check_conditions(&config)) {
         print_line(&format!("warning: {warning}"));
     }
     let (servers, rejected) = (config.servers.len(), config.rejected.len());

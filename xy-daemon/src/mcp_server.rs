@@ -23,6 +23,9 @@ const MODERN: &str = "2026-07-28";
 /// The versions of the older era, the latest first.
 const OLDER: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
+/// What the newer era has in the place of `initialize`.
+const DISCOVER: &str = "server/discover";
+
 /// The code for a version that is not spoken here.
 const UNSUPPORTED_VERSION: i32 = -32022;
 
@@ -31,8 +34,10 @@ const MIRROR_MISMATCH: i32 = -32020;
 
 const NO_REQUEST: i32 = -32600;
 const NO_METHOD: i32 = -32601;
+const NO_PARAMS: i32 = -32602;
 
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 const META_CLIENT: &str = "io.modelcontextprotocol/clientInfo";
 const META_SERVER: &str = "io.modelcontextprotocol/serverInfo";
 
@@ -79,7 +84,8 @@ pub struct Answered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unfit {
-    /// It is no message of JSON-RPC 2.0, speaks a version that is not spoken here, or is not what the transport says.
+    /// It is no message of JSON-RPC 2.0, speaks a version that is not spoken here, does not say what every request of its era
+    /// has to, or is not what the transport says.
     Malformed,
     /// The newer era has no such method.
     NoSuchMethod,
@@ -316,6 +322,21 @@ fn stated_version(params: &Map<String, Value>) -> Option<&str> {
     params.get("_meta").and_then(|meta| meta.get(META_VERSION)).and_then(Value::as_str)
 }
 
+/// Checks that a request of the newer era says everything itself that it has to; who asks may be left out.
+fn check_meta(params: &Map<String, Value>) -> Result<(), Fault> {
+    let meta = params.get("_meta");
+    let has = |key: &str, is_fit: fn(&Value) -> bool| meta.and_then(|meta| meta.get(key)).is_some_and(is_fit);
+    for (key, kind, is_there) in [
+        (META_VERSION, "a string", has(META_VERSION, Value::is_string)),
+        (META_CAPABILITIES, "an object", has(META_CAPABILITIES, Value::is_object)),
+    ] {
+        if !is_there {
+            return Err(Fault::new(NO_PARAMS, format!("`_meta` must have `{key}`, {kind}")));
+        }
+    }
+    Ok(())
+}
+
 fn is_spoken(version: &str) -> bool {
     version == MODERN || OLDER.contains(&version)
 }
@@ -379,6 +400,11 @@ impl<B: Backend> McpServer<B> {
         {
             return fault.answer(&id, malformed);
         }
+        if (is_modern || method == DISCOVER)
+            && let Err(fault) = check_meta(&params)
+        {
+            return fault.answer(&id, malformed);
+        }
         let mut introduced = None;
         match self.run(known, &method, params, is_modern, &mut introduced).await {
             Ok(result) => {
@@ -418,7 +444,7 @@ impl<B: Backend> McpServer<B> {
                     "instructions": INSTRUCTIONS,
                 })
             }
-            "server/discover" => json!({
+            DISCOVER => json!({
                 "supportedVersions": versions(),
                 "capabilities": { "tools": {} },
                 "instructions": INSTRUCTIONS,
@@ -438,7 +464,7 @@ impl<B: Backend> McpServer<B> {
             "tools/call" => self.call(&client, params).await?,
             other => return Err(Fault::new(NO_METHOD, format!("there is no method `{other}`"))),
         };
-        if is_modern || method == "server/discover" {
+        if is_modern || method == DISCOVER {
             result["resultType"] = "complete".into();
         }
         Ok(result)
@@ -456,17 +482,17 @@ impl<B: Backend> McpServer<B> {
                 true => "is not there: this server only reads",
                 false => "does not exist",
             };
-            return Err(Fault::new(-32602, format!("the tool `{name}` {why}")));
+            return Err(Fault::new(NO_PARAMS, format!("the tool `{name}` {why}")));
         };
         let arguments = match params.get("arguments") {
             Some(Value::Object(arguments)) => arguments.clone(),
             None | Some(Value::Null) => Map::new(),
-            Some(_) => return Err(Fault::new(-32602, "`arguments` must be an object")),
+            Some(_) => return Err(Fault::new(NO_PARAMS, "`arguments` must be an object")),
         };
         if let Some(unknown) =
             arguments.keys().find(|name| !tool.parameters.iter().any(|(known, ..)| known == name))
         {
-            return Err(Fault::new(-32602, format!("the tool `{name}` has no parameter `{unknown}`")));
+            return Err(Fault::new(NO_PARAMS, format!("the tool `{name}` has no parameter `{unknown}`")));
         }
         let client = format!("mcp:{client}");
         Ok(match self.use_tool(&client, tool, arguments).await {
@@ -657,6 +683,7 @@ mod tests {
     async fn the_newer_era_is_discovered_and_says_who_asks_each_time() {
         let server = McpServer::new(Noted::default(), false);
         let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities":{},
             "io.modelcontextprotocol/clientInfo":{"name":"new","version":"1"}}"#;
         let text = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{{{meta}}}}}"#);
         let said = ask(&server, None, &text).await;
@@ -676,6 +703,41 @@ mod tests {
             (&said["error"]["code"], &said["error"]["data"]["supported"][0]),
             (&json!(-32022), &json!(MODERN))
         );
+    }
+
+    #[tokio::test]
+    async fn a_request_of_the_newer_era_that_does_not_say_everything_itself_is_malformed() {
+        let server = McpServer::new(Noted::default(), false);
+        let (version, capabilities) = ((META_VERSION, json!(MODERN)), (META_CAPABILITIES, json!({})));
+        for (method, meta, missing) in [
+            ("tools/list", vec![version.clone(), capabilities.clone()], None),
+            ("tools/list", vec![version.clone()], Some(META_CAPABILITIES)),
+            ("tools/list", vec![version.clone(), (META_CAPABILITIES, json!(null))], Some(META_CAPABILITIES)),
+            // Of the older era, as far as it says.
+            ("tools/list", vec![capabilities.clone()], None),
+            ("tools/list", vec![(META_VERSION, json!("2025-06-18"))], None),
+            (DISCOVER, vec![version.clone(), capabilities.clone()], None),
+            (DISCOVER, vec![version], Some(META_CAPABILITIES)),
+            (DISCOVER, vec![capabilities], Some(META_VERSION)),
+            (DISCOVER, vec![], Some(META_VERSION)),
+            ("ping", vec![], None),
+        ] {
+            let meta: Map<String, Value> =
+                meta.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+            let text = json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": { "_meta": meta } });
+            let answered = server.answer(None, text.to_string().as_bytes()).await;
+            let said: Value = serde_json::from_str(&answered.text.expect("a request")).expect("JSON");
+            let Some(missing) = missing else {
+                assert!(said.get("result").is_some(), "{text}: {said}");
+                continue;
+            };
+            assert_eq!((&said["id"], &said["error"]["code"]), (&json!(7), &json!(-32602)), "{text}");
+            assert!(
+                said["error"]["message"].as_str().is_some_and(|message| message.contains(missing)),
+                "{said}"
+            );
+            assert_eq!(answered.unfit, Some(Unfit::Malformed), "{text}");
+        }
     }
 
     #[tokio::test]

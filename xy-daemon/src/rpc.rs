@@ -48,7 +48,7 @@ use crate::protocol::method::{
     TokensParams, Tools, ToolsResult, Upgrade, UpgradeParams, UpgradeResult, Usage, UsageParams, UsageResult,
     Version, VersionParams, VersionResult, Why, WhyParams, WhyResult,
 };
-use crate::protocol::scope::{Scope, scope_of, scope_of_registered};
+use crate::protocol::scope::{Scope, scope_of_call, scope_of_registered};
 use crate::protocol::short::ControlMessage;
 use crate::protocol::{Method, OLDEST_PROTOCOL, PROTOCOL_VERSION};
 use crate::registry::Registry;
@@ -1170,7 +1170,10 @@ pub(crate) fn check_scope<S: Service>(
     let method = request.method.as_str();
     let registered = || service.registry()?.description(method).map(|known| scope_of_registered(known.kind));
     // What there is not is refused as such, to those who may do anything.
-    let needed = scope_of(method).or_else(registered).unwrap_or(Scope::Admin);
+    // Read as the method itself reads it, so that both agree on what is only asked.
+    let is_dry_run = || request.params().is_ok_and(|ReloadParams { dry_run }| dry_run);
+    let needed = scope_of_call(method, method == Reload::NAME && is_dry_run());
+    let needed = needed.or_else(registered).unwrap_or(Scope::Admin);
     if needed <= caller.scope() {
         return Ok(());
     }

@@ -96,6 +96,16 @@ pub enum Input {
         /// How long.
         by: Duration,
     },
+    /// A stop needs so much less time than was planned for it: what follows it is due earlier. More than was planned, or
+    /// as much, says nothing.
+    StopAhead {
+        /// The child.
+        child: ChildKey,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// How much.
+        by: Duration,
+    },
     /// A start said that there is nothing to run.
     Ignored {
         /// The child.
@@ -193,6 +203,13 @@ pub enum Action {
         /// When it is due.
         at: Instant,
     },
+    /// Make an armed timer due earlier, at once if that is past.
+    Advance {
+        /// Its token.
+        token: TimerToken,
+        /// How much.
+        by: Duration,
+    },
     /// Disarm a timer.
     Disarm {
         /// Its token.
@@ -260,6 +277,8 @@ pub struct ChildView<'a> {
     pub alive: bool,
     /// Whether this incarnation can serve.
     pub ready: bool,
+    /// Whether it can, and has passed its health check, if it began with one.
+    pub healthy: bool,
     /// What was asked for.
     pub wanted: Wanted,
     /// Whether automatic restarts are off.
@@ -288,6 +307,8 @@ struct Child<T> {
     paused: bool,
     /// Whether the incarnation that was ready fails its health check.
     unhealthy: bool,
+    /// Whether the incarnation has passed its health check at least once, or began without one.
+    proven: bool,
     /// Whether the next start only tries one again that failed for want of resources, so that it is no restart.
     tries_again: bool,
     /// Whether the incarnation is known to exist, ready or not.
@@ -306,6 +327,11 @@ impl<T> Child<T> {
     /// Lets an operation wait for the child.
     fn wait(&mut self, waiter: Waiter) {
         self.own.get_or_insert_default().waiters.push(waiter);
+    }
+
+    /// Returns whether the incarnation, if it is ready, is healthy, too.
+    fn is_healthy(&self) -> bool {
+        self.proven && !self.unhealthy
     }
 
     fn set_spec(&mut self, spec: Arc<ChildSpec>) {
@@ -517,6 +543,7 @@ impl<T> Policy<T> {
             Input::ExtendStart { child, incarnation, by } => {
                 self.on_extend_start(child, incarnation, by, now)
             }
+            Input::StopAhead { child, incarnation, by } => self.on_stop_ahead(child, incarnation, by, out),
             Input::Ignored { child, incarnation } => self.on_ignored(child, incarnation, now, out),
             Input::StartFailed { child, incarnation, failure } => {
                 self.on_start_failed(child, incarnation, failure, now, out);
@@ -609,6 +636,7 @@ impl<T> Policy<T> {
             state: child.phase.state(),
             alive: child.phase.is_alive(),
             ready: matches!(child.phase, Phase::Ready { .. }) && !child.unhealthy,
+            healthy: matches!(child.phase, Phase::Ready { .. }) && child.is_healthy(),
             wanted: child.wanted,
             paused: child.paused,
             restarts: child.restarts,
@@ -665,7 +693,9 @@ impl<T> Policy<T> {
         out: &mut Vec<Action>,
     ) {
         let Some(Phase::Ready { since }) = self.current(key, incarnation) else { return };
-        if self.children[&key].unhealthy != healthy {
+        let Some(child) = self.children.get_mut(key) else { return };
+        child.proven |= healthy;
+        if child.unhealthy != healthy {
             return;
         }
         // Only the time in which it could serve counts as a stable run.
@@ -702,6 +732,24 @@ impl<T> Policy<T> {
             let asked = &mut child.own.get_or_insert_default().start_until;
             let before = asked.filter(|(whose, _)| *whose == incarnation).map(|(_, until)| until);
             *asked = Some((incarnation, before.map_or(until, |before| before.max(until))));
+        }
+    }
+
+    fn on_stop_ahead(
+        &mut self,
+        key: ChildKey,
+        incarnation: Incarnation,
+        by: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        // The wait after a kill has nothing to do with how the stop was planned.
+        if matches!(self.current(key, incarnation), Some(Phase::Stopping { rung: Rung::Asked, .. }))
+            && let Some(Child { timer: Some(token), digest, .. }) = self.children.get(key)
+            // Time that the plan had no room for is not taken away from it.
+            && matches!(digest.shutdown, Shutdown::Timeout(planned) if by < planned)
+        {
+            let token = *token;
+            out.push(Action::Advance { token, by });
         }
     }
 
@@ -843,9 +891,12 @@ impl<T> Policy<T> {
             return self.first_start_failed(key, origin, failure, out);
         }
         if child.digest.restart == RestartType::Temporary {
-            self.report(key, failure.report(Next::Failed), out);
+            // No limit is at work here: its restart type alone is why it is not tried again.
+            let is_dropped = self.is_dropped_when_ended(key);
+            let next = if is_dropped { Next::Removed } else { Next::Rest };
+            self.report(key, failure.report(next), out);
             self.refuse_ready_waiters(key, Refusal::StartFailed { child: key }, out);
-            if self.is_dropped_when_ended(key) {
+            if is_dropped {
                 return self.remove(key, out);
             }
             return self.set_phase(key, Phase::Failed, out);
@@ -1079,6 +1130,7 @@ impl<T> Policy<T> {
             wanted,
             paused: false,
             unhealthy: false,
+            proven: true,
             tries_again: false,
             launched: false,
             completed: false,

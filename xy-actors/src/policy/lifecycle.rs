@@ -109,7 +109,7 @@ pub enum State {
     Running,
     /// Ended and about to be started again, now or after a delay.
     Restarting,
-    /// Given up: its own restart limit is reached.
+    /// Given up: its own restart limit is reached, or its start failed and its restart type allows no other.
     Failed,
     /// Asked to end, and not gone yet.
     Stopping,

@@ -52,8 +52,8 @@ pub(crate) enum ProcessMessage {
     Kill,
     /// How to stop it may have changed.
     Follow(Arc<ProcessSpec>),
-    /// Its stop command failed, or its time is over.
-    StopCommandOver,
+    /// Its stop command failed with this much of its time left, or its time is over.
+    StopCommandOver(Duration),
     /// It has told that it is ready.
     Told,
     /// Its readiness is proven.
@@ -261,7 +261,7 @@ impl Actor for ProcessActor {
             ProcessMessage::Stop => state.on_stop(&myself),
             ProcessMessage::Kill => state.on_kill(),
             ProcessMessage::Follow(spec) => state.on_follow(&spec),
-            ProcessMessage::StopCommandOver => state.on_stop_command_over(&myself),
+            ProcessMessage::StopCommandOver(left) => state.on_stop_command_over(&myself, left),
             ProcessMessage::Told => state.on_told(&myself),
             ProcessMessage::Ready => state.on_ready(&myself),
             ProcessMessage::MainExited(exit) => state.on_main_exited(&myself, exit),
@@ -357,7 +357,7 @@ impl ActorState {
             return;
         }
         self.probe = match gate {
-            Gate::Open => return self.watch_health(myself),
+            Gate::Open => return self.watch_health(myself, false),
             Gate::Socket => None,
             Gate::Told => return self.on_told(myself),
             Gate::Asked => {
@@ -412,7 +412,7 @@ impl ActorState {
         let is_first = self.fault.is_none();
         match helper {
             // The signal is left, as after a command that failed.
-            Helper::StopCommand => return self.on_stop_command_over(myself),
+            Helper::StopCommand => return self.on_stop_command_over(myself, Duration::ZERO),
             Helper::Finisher if !is_first => {
                 // What is left of the tree is killed with the handle of the process.
                 return self.on_tree_ended(myself, KillReport::default());
@@ -497,13 +497,14 @@ impl ActorState {
     }
 
     /// Begins to check the health of a process that is ready.
-    fn watch_health(&mut self, myself: &ActorRef<ProcessMessage>) {
+    fn watch_health(&mut self, myself: &ActorRef<ProcessMessage>, at_once: bool) {
         let Some(liveness) = self.spec.liveness.clone() else { return };
         let prober = Prober::new(liveness.probe.clone(), self.spec.port, self.spec.port_owner)
             .attempt_timeout(liveness.timeout)
             .keeping_session()
             .running_in(&self.host, self.process.label(), &self.spec);
-        let task = watch_health(liveness, prober, self.process.clone(), self.reporter.clone());
+        let probed = Probed { prober, process: self.process.clone() };
+        let task = watch_health(liveness, probed, at_once, self.reporter.clone());
         self.probe = Some(self.helped_by(Helper::Health, myself, task));
     }
 
@@ -541,8 +542,11 @@ impl ActorState {
             let patience = command.deadline();
             let result = command.run(&host, &label, &spec, pid, (&log, incarnation)).await;
             let _nobody_waits = over.send(());
-            match result {
-                Ok(()) => tokio::time::sleep_until(patience).await,
+            let left = match result {
+                Ok(()) => {
+                    tokio::time::sleep_until(patience).await;
+                    Duration::ZERO
+                }
                 Err(error) => {
                     log.note(&format!("stop command `{}` failed: {error}", command.command));
                     tracing::warn!(
@@ -551,16 +555,21 @@ impl ActorState {
                         reason = %error,
                         "stop command failed; the signal is sent"
                     );
+                    patience.saturating_duration_since(Instant::now())
                 }
-            }
-            tell(&actor, ProcessMessage::StopCommandOver);
+            };
+            tell(&actor, ProcessMessage::StopCommandOver(left));
         };
         StopCommandRun { _task: self.helped_by(Helper::StopCommand, myself, task), over: Some(is_over) }
     }
 
-    fn on_stop_command_over(&mut self, myself: &ActorRef<ProcessMessage>) {
+    /// The signal has its own grace from now on, which the rest of the command's time does not lengthen.
+    fn on_stop_command_over(&mut self, myself: &ActorRef<ProcessMessage>, left: Duration) {
         if self.exit.is_none() {
             self.signal_stop();
+            if !left.is_zero() {
+                self.reporter.stop_ahead(left);
+            }
         }
         if let Some(reply) = self.hand_over.take() {
             self.on_hand_over(myself, reply);
@@ -615,7 +624,7 @@ impl ActorState {
         }
         self.reporter.ready();
         self.note_ready();
-        self.watch_health(myself);
+        self.watch_health(myself, true);
     }
 
     fn note_ready(&mut self) {
@@ -756,11 +765,10 @@ impl Ask for Probed {
 }
 
 /// Checks the health of a process that is ready, and reports each change.
-async fn watch_health(liveness: Liveness, prober: Prober, process: Arc<OsProcess>, reporter: Reporter) {
-    let mut probed = Probed { prober, process };
-    health::watch(&liveness, &mut probed, |verdict| match verdict {
+async fn watch_health(liveness: Liveness, mut probed: Probed, at_once: bool, reporter: Reporter) {
+    health::watch(&liveness, &mut probed, at_once, |verdict| match verdict {
         Verdict::Same => {}
-        Verdict::Recovered => reporter.healthy(),
+        Verdict::Passed => reporter.healthy(),
         Verdict::Unhealthy(why) => reporter.unhealthy(why),
         Verdict::Failed(why) => reporter.health_failed(why),
     })

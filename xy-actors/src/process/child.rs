@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::actor::{Gate, ProcessActor, ProcessArguments, ProcessMessage, watch_for};
 use super::readiness::notify::NotifySocket;
-use super::settings::masked;
-use super::{OsProcess, PortOwner, ProcessHost, ProcessSpec, Readiness, port};
+use super::settings::{SearchPath, masked};
+use super::{OsProcess, PortOwner, ProcessHost, ProcessSpec, Readiness, known_login_path, port};
 use crate::child::{
     Child, Reporter, Running, StartContext, StartError, StartErrorKind, StartFuture, Started,
 };
@@ -103,6 +103,12 @@ impl Child for ProcessChild {
                     StartError::new(kind, error.told())
                 })?;
             log.mark_start(context.incarnation.get(), process.pid());
+            if spec.settings.path == SearchPath::Login
+                && !spec.env.contains_key("PATH")
+                && let Some(Err(error)) = known_login_path(spec.settings.user.as_deref())
+            {
+                log.note(&format!("PATH is the inherited one, because {}", error.told()));
+            }
             let mut gate = match spec.readiness() {
                 Readiness::Started => Gate::Open,
                 Readiness::Notify { .. } => Gate::Socket,

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use nix::unistd::{Gid, Uid};
 
@@ -17,6 +17,7 @@ mod stdin;
 
 pub(super) use self::diagnosis::diagnose;
 pub use self::diagnosis::{SpawnError, SpawnErrorKind};
+pub use self::login::{LoginPathError, known_login_path, login_path};
 pub(super) use self::secrets::{Secrets, resolve};
 use super::settings::{Identity, ProcessSettings, ResourceLimit, SearchPath, Stdin, original_limits};
 use super::sys::{ChildSettings, Credentials, OomScore};
@@ -38,6 +39,8 @@ pub(super) struct PreparedCommand {
     pub(super) candidates: Vec<CString>,
     /// The directories of `PATH` that were searched; `None` if the spec names a path.
     pub(super) searched: Option<Vec<PathBuf>>,
+    /// Why that is not the `PATH` of the login shell, which it was meant to be.
+    pub(super) login_failure: Option<Arc<LoginPathError>>,
     /// The arguments, the program's name first.
     pub(super) arguments: Vec<CString>,
     /// The whole environment as `KEY=VALUE`.
@@ -67,7 +70,7 @@ pub(super) struct Found {
     /// From environment files.
     variables: BTreeMap<String, String>,
     /// The `PATH` of the login shell.
-    login_path: Option<OsString>,
+    login_path: Option<Result<OsString, Arc<LoginPathError>>>,
     stdin: Option<OwnedFd>,
     secrets: Secrets,
 }
@@ -92,7 +95,7 @@ pub(super) async fn find(
     let mut found = found.await.map_err(|_| SpawnError::host_gone())??;
     found.secrets = secrets;
     if spec.settings.path == SearchPath::Login {
-        found.login_path = login::search_path(host, &spec.settings, found.identity.as_ref()).await;
+        found.login_path = Some(login_path(host, &spec.settings).await);
     }
     Ok(found)
 }
@@ -167,10 +170,12 @@ impl PreparedCommand {
             })
             .collect::<Result<_, _>>()?;
         let limits = limits(&spec.settings)?;
+        let sets_path = spec.env.contains_key("PATH") || found.variables.contains_key("PATH");
         Ok(Self {
             program: spec.command.clone(),
             candidates,
             searched,
+            login_failure: found.login_path.and_then(Result::err).filter(|_| !sets_path),
             arguments,
             environment,
             dir: dir.as_deref().map(path_string).transpose()?,
@@ -302,7 +307,7 @@ fn environment(
     let mut laid_over: BTreeMap<OsString, OsString> = BTreeMap::new();
     match (&settings.path, &found.login_path) {
         (SearchPath::Literal(path), _) => drop(laid_over.insert("PATH".into(), path.into())),
-        (_, Some(path)) => drop(laid_over.insert("PATH".into(), path.clone())),
+        (_, Some(Ok(path))) => drop(laid_over.insert("PATH".into(), path.clone())),
         _ => {}
     }
     let user = found.identity.as_ref().filter(|_| settings.user.is_some());

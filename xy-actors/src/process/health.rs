@@ -99,8 +99,8 @@ pub enum LivenessError {
 pub(super) enum Verdict {
     /// Nothing new.
     Same,
-    /// It can serve again.
-    Recovered,
+    /// It can serve, for the first time or again.
+    Passed,
     /// It cannot serve, and this is why.
     Unhealthy(String),
     /// It has failed for good, and this is why.
@@ -113,13 +113,15 @@ pub(super) struct Streak {
     threshold: u32,
     /// Failures in a row.
     failures: u32,
+    /// Whether it has passed at least once.
+    has_passed: bool,
     /// What the last failure said.
     last: String,
 }
 
 impl Streak {
     pub(super) fn new(threshold: u32) -> Self {
-        Self { threshold, failures: 0, last: String::new() }
+        Self { threshold, failures: 0, has_passed: false, last: String::new() }
     }
 
     /// Takes in the outcome of an attempt.
@@ -127,9 +129,10 @@ impl Streak {
     /// What has failed for good stays so with each further failure, for a supervisor that could not act on the first.
     pub(super) fn take(&mut self, outcome: Result<(), String>) -> Verdict {
         let Err(text) = outcome else {
+            let is_known = std::mem::replace(&mut self.has_passed, true);
             let had_failed = std::mem::take(&mut self.failures) > 0;
             self.last.clear();
-            return if had_failed { Verdict::Recovered } else { Verdict::Same };
+            return if is_known && !had_failed { Verdict::Same } else { Verdict::Passed };
         };
         self.failures = self.failures.saturating_add(1);
         if self.failures >= self.threshold {
@@ -151,8 +154,19 @@ pub(super) trait Ask {
 }
 
 /// Asks again and again, and tells each verdict that says something new. Never returns.
-pub(super) async fn watch(liveness: &Liveness, asked: &mut impl Ask, mut tell: impl FnMut(Verdict)) {
+///
+/// With `at_once` there is an attempt before the first pause, which can only be passed: others may wait for that, and what
+/// is ready a moment too early must not be called unhealthy for it.
+pub(super) async fn watch(
+    liveness: &Liveness,
+    asked: &mut impl Ask,
+    at_once: bool,
+    mut tell: impl FnMut(Verdict),
+) {
     let mut streak = Streak::new(liveness.failure_threshold);
+    if at_once && asked.ask().await.is_ok() {
+        tell(streak.take(Ok(())));
+    }
     loop {
         time::sleep(liveness.interval).await;
         match streak.take(asked.ask().await) {
@@ -236,11 +250,12 @@ mod tests {
     #[test]
     fn only_failures_in_a_row_reach_the_threshold() {
         let mut streak = Streak::new(3);
+        assert_eq!(pass(&mut streak), Verdict::Passed, "the first time is news");
         assert_eq!(pass(&mut streak), Verdict::Same);
         for _ in 0..5 {
             assert!(matches!(fail(&mut streak, "HTTP 503"), Verdict::Unhealthy(_)));
             assert_eq!(fail(&mut streak, "HTTP 503"), Verdict::Same);
-            assert_eq!(pass(&mut streak), Verdict::Recovered);
+            assert_eq!(pass(&mut streak), Verdict::Passed);
         }
         assert!(matches!(fail(&mut streak, "HTTP 503"), Verdict::Unhealthy(_)));
         assert!(
@@ -248,7 +263,7 @@ mod tests {
         );
         assert_eq!(fail(&mut streak, "HTTP 503"), Verdict::Failed("liveness: HTTP 503 (x3)".to_owned()));
         assert_eq!(fail(&mut streak, "HTTP 503"), Verdict::Failed("liveness: HTTP 503 (x4)".to_owned()));
-        assert_eq!(pass(&mut streak), Verdict::Recovered);
+        assert_eq!(pass(&mut streak), Verdict::Passed);
     }
 
     #[test]
@@ -270,18 +285,38 @@ mod tests {
             asked: Vec::new(),
         };
         let mut told = Vec::new();
-        let all = watch(&liveness, &mut script, |verdict| told.push(verdict));
+        let all = watch(&liveness, &mut script, false, |verdict| told.push(verdict));
         time::timeout(Duration::from_secs(100), all).await.expect_err("it never returns");
         assert_eq!(script.asked, [10, 23, 36, 49, 62, 75]);
         assert_eq!(
             told,
             [
+                Verdict::Passed,
                 Verdict::Unhealthy("liveness: a; restarted after 2 in a row".to_owned()),
-                Verdict::Recovered,
+                Verdict::Passed,
                 Verdict::Unhealthy("liveness: b; restarted after 2 in a row".to_owned()),
                 Verdict::Failed("liveness: c (x2)".to_owned()),
             ]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_at_once_can_be_passed_and_costs_nothing_if_it_fails() {
+        let liveness = Liveness { failure_threshold: 1, ..Liveness::new(Readiness::Tcp) };
+        for (first, then, expected) in [
+            (Ok(()), Ok(()), vec![(3, Verdict::Passed)]),
+            (Err("early"), Ok(()), vec![(16, Verdict::Passed)]),
+            (Err("early"), Err("late"), vec![(16, Verdict::Failed("liveness: late (x1)".to_owned()))]),
+        ] {
+            let start = Instant::now();
+            let mut script = Script { answers: [first, then].into(), start, asked: Vec::new() };
+            let mut told = Vec::new();
+            let all = watch(&liveness, &mut script, true, |verdict| {
+                told.push((start.elapsed().as_secs(), verdict));
+            });
+            time::timeout(Duration::from_secs(100), all).await.expect_err("it never returns");
+            assert_eq!((told, script.asked), (expected, vec![0, 13, 26]), "{first:?} {then:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -94,8 +94,8 @@ pub enum SearchPath {
     Inherit,
     /// In the `PATH` that the user's login shell sets up.
     ///
-    /// The shell is run once per user and program, for at most five seconds. If it fails, the inherited `PATH` serves, a
-    /// warning is logged, and the next start after a minute asks again.
+    /// [`login_path`](super::login_path) asks it, for at most five seconds. If it fails, the inherited `PATH` serves, which
+    /// is logged, in the process's own log, too, and the next start after a minute asks again.
     Login,
     /// In these directories, separated by colons.
     Literal(String),

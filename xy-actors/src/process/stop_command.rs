@@ -11,7 +11,7 @@ use crate::log::Log;
 ///
 /// It runs as the process does (user, directory, environment and the rest of its settings), with the pid of the process
 /// in `XY_PID`. Its output goes to the log of the process. A process that is still there when `grace` is over, or when
-/// the command failed, gets the stop signal.
+/// the command failed, gets the stop signal; after a failure, what is left of `grace` is not waited for before KILL either.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopCommand {
     /// The program.

@@ -363,6 +363,9 @@ impl SupervisorState {
             SupervisorMessage::ExtendStart { child, incarnation, by } => {
                 self.feed(myself, Input::ExtendStart { child, incarnation, by });
             }
+            SupervisorMessage::StopAhead { child, incarnation, by } => {
+                self.feed(myself, Input::StopAhead { child, incarnation, by });
+            }
             SupervisorMessage::TimersDue => self.on_timers_due(myself),
             SupervisorMessage::Shutdown { exit, reason } => {
                 if !self.policy.is_ending() {
@@ -647,6 +650,7 @@ impl SupervisorState {
             Action::Kill { child, incarnation } => return self.kill(child, incarnation),
             Action::Abandon { child, incarnation } => self.abandon(child, incarnation),
             Action::Arm { child, token, at } => self.timers.arm(child, token, at, self.clock.now, myself),
+            Action::Advance { token, by } => self.timers.advance(token, by, self.clock.now, myself),
             Action::Disarm { token } => self.timers.disarm(token),
             Action::Report { child, incarnation, report } => self.report(child, incarnation, report),
             Action::Transition { child, from, to } => {
@@ -1025,6 +1029,7 @@ impl SupervisorState {
             state: child.state,
             alive: child.alive,
             ready: child.ready,
+            healthy: child.healthy,
             wanted: child.wanted,
             paused: child.paused,
             held: child.held,

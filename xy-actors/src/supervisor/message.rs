@@ -116,6 +116,12 @@ pub(crate) enum SupervisorMessage {
         incarnation: Incarnation,
         by: Duration,
     },
+    /// A stop needs so much less time than was planned.
+    StopAhead {
+        child: ChildKey,
+        incarnation: Incarnation,
+        by: Duration,
+    },
     WaitsFor {
         child: ChildKey,
         incarnation: Incarnation,

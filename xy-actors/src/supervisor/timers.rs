@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ractor::ActorRef;
 use tokio::task::AbortHandle;
@@ -33,6 +33,20 @@ impl Timers {
         self.sleep(now, supervisor);
     }
 
+    /// Makes a timer due earlier; few ever are.
+    pub(crate) fn advance(
+        &mut self,
+        token: TimerToken,
+        by: Duration,
+        now: Instant,
+        supervisor: &ActorRef<SupervisorMessage>,
+    ) {
+        let Some(at) = self.due(token) else { return };
+        self.due.retain(|Reverse((_, other))| *other != token);
+        self.due.push(Reverse((at.checked_sub(by).unwrap_or(now), token)));
+        self.sleep(now, supervisor);
+    }
+
     /// Forgets a timer. The sleeper is left alone: waking up once for nothing is cheaper than a new task.
     pub(crate) fn disarm(&mut self, token: TimerToken) {
         self.armed.remove(token);
@@ -59,7 +73,6 @@ impl Timers {
     }
 
     /// Returns when an armed timer is due.
-    #[cfg(feature = "process")]
     pub(crate) fn due(&self, token: TimerToken) -> Option<Instant> {
         self.armed.get(token)?;
         self.due.iter().find(|Reverse((_, other))| *other == token).map(|Reverse((at, _))| *at)

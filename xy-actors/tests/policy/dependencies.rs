@@ -96,6 +96,45 @@ fn ready_lasts_through_a_poor_health_check_and_healthy_does_not() {
 }
 
 #[test]
+fn healthy_waits_for_the_first_pass_of_each_incarnation_where_there_is_a_health_check() {
+    let db = ChildSpec { health_checked: true, backoff: Some(Backoff::default()), ..permanent("db") };
+    let strict = depending("strict", vec![Dependency { restart: true, ..on("db", Condition::Healthy) }]);
+    let lax = depending("lax", vec!["db".into()]);
+    let mut world = World::started(concurrent(), vec![strict, lax, db]);
+    assert_eq!(world.happened(), "start db, start lax", "ready is not healthy yet");
+    let view = |world: &World| world.policy.child(world.key("db")).map(|db| (db.ready, db.healthy));
+    assert_eq!(view(&world), Some((true, false)));
+    health(&mut world, "db", false);
+    assert_eq!(world.happened(), "");
+    assert_eq!(view(&world), Some((false, false)));
+    health(&mut world, "db", true);
+    assert_eq!(view(&world), Some((true, true)));
+    assert_eq!(world.happened(), "start strict");
+    world.crash("db");
+    world.advance_secs(2.0);
+    assert_eq!(world.happened(), "start db, stop strict", "what another incarnation has passed says nothing");
+    assert_eq!(waits_for(&world, "strict"), [("db".to_owned(), Condition::Healthy, Some(State::Running))]);
+    let reports = world.reports.len();
+    health(&mut world, "db", true);
+    assert_eq!(world.happened(), "start strict");
+    let healthy = world.reports[reports..].iter().any(|(_, report)| *report == ChildReport::Healthy);
+    assert!(!healthy, "it had not been unhealthy");
+}
+
+#[test]
+fn a_health_check_that_an_incarnation_began_without_is_not_waited_for() {
+    let strict = depending("strict", vec![on("db", Condition::Healthy)]);
+    let mut world = World::started(concurrent(), vec![permanent("db"), strict]);
+    let checked = ChildSpec { health_checked: true, ..permanent("db") };
+    world.answer(Operation::Update(world.key("db"), Arc::new(checked)));
+    world.crash("strict");
+    assert_eq!(world.happened(), "start db, start strict, start strict");
+    world.crash("db");
+    world.crash("strict");
+    assert_eq!(world.happened(), "start db", "the next one has it");
+}
+
+#[test]
 fn completed_means_that_the_job_ended_by_itself_and_normally() {
     for (exit, completes) in [(Exit::Normal, true), (Exit::Shutdown, false), (Exit::Abnormal, false)] {
         for restart in [RestartType::Transient, RestartType::Temporary] {

@@ -180,6 +180,12 @@ impl World {
             Action::Arm { child, token, at } => {
                 self.timers.insert((at, token), child);
             }
+            Action::Advance { token, by } => {
+                let armed =
+                    self.timers.keys().copied().find(|(_, armed)| *armed == token).expect("it is armed");
+                let child = self.timers.remove(&armed).expect("found");
+                self.timers.insert((armed.0 - by, token), child);
+            }
             Action::Disarm { token } => self.timers.retain(|(_, armed), _| *armed != token),
             Action::Report { child, report, .. } => {
                 let id = self.ids.get(&child).cloned().unwrap_or_else(|| format!("{child:?}"));

@@ -245,6 +245,8 @@ fn a_never_restarted_server_that_cannot_start_is_failed() {
     world.always("a", Begin::Fail);
     world.input(xy_actors::policy::Input::Start);
     assert_eq!(world.state("a"), State::Failed);
+    let failed = ("a".to_owned(), ChildReport::StartFailed { next: Next::Rest });
+    assert!(world.reports.contains(&failed), "for its restart type, not for a limit: {:?}", world.reports);
 }
 
 #[test]

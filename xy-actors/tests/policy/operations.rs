@@ -1,10 +1,11 @@
 //! What each operation answers in each state of a child.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use xy_actors::exit::Exit;
-use xy_actors::policy::{Operation, Outcome, Refusal, State, Wanted};
-use xy_actors::spec::{ChildSpec, RestartType, SpecError, Strategy, SupervisorSpec};
+use xy_actors::policy::{Input, Operation, Outcome, Refusal, State, Wanted};
+use xy_actors::spec::{ChildSpec, RestartType, Shutdown, SpecError, Strategy, SupervisorSpec};
 
 use crate::harness::{Begin, Finish, World, child, flags, permanent};
 
@@ -259,4 +260,34 @@ fn delete_and_restart_are_refused_by_simple_one_for_one() {
     };
     assert_eq!(world.answer(Operation::RestartChild(child)), refused(Refusal::SimpleOneForOne));
     assert_eq!(world.answer(Operation::DeleteChild(child)), refused(Refusal::SimpleOneForOne));
+}
+
+#[test]
+fn a_stop_that_is_ahead_is_followed_up_earlier_and_only_until_the_kill() {
+    let ten = ChildSpec { shutdown: Shutdown::Timeout(Duration::from_secs(10)), ..permanent("a") };
+    let for_ever = ChildSpec { shutdown: Shutdown::Infinity, ..ten.clone() };
+    for (spec, expected) in [(ten, "kill a"), (for_ever, "")] {
+        let mut world = World::started(flags(Strategy::OneForOne, 2, 60), vec![spec]);
+        world.finishes("a", Finish::Immortal);
+        world.happened();
+        let (child, incarnation) = (world.key("a"), world.incarnation("a"));
+        let ahead = |world: &mut World, by| {
+            world.input(Input::StopAhead { child, incarnation, by: Duration::from_secs(by) });
+        };
+        ahead(&mut world, 4);
+        world.ask(Operation::Stop(child));
+        world.advance_secs(1.0);
+        ahead(&mut world, 4);
+        world.advance_secs(4.5);
+        ahead(&mut world, 10);
+        assert_eq!(
+            world.happened(),
+            "stop a",
+            "not before its time, and what came before the stop does not count"
+        );
+        world.advance_secs(1.0);
+        assert_eq!(world.happened(), expected);
+        ahead(&mut world, 3600);
+        assert_eq!(world.happened(), "", "the wait after a kill is another one");
+    }
 }

@@ -12,11 +12,12 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::Uid;
 use xy_actors::event::ChildReport;
 use xy_actors::event::stream::{EventCursor, EventItem, EventKind};
-use xy_actors::log::LogHub;
+use xy_actors::log::{LogHub, LogSettings};
 use xy_actors::policy::State;
 use xy_actors::process::settings::{self, ResourceLimit, SearchPath, prepare_own_limits};
 use xy_actors::process::{
-    HostError, HostOptions, OsProcess, ProcessExit, ProcessHost, ProcessSpec, SpawnErrorKind, process,
+    HostError, HostOptions, LoginPathError, OsProcess, ProcessExit, ProcessHost, ProcessSpec, SpawnErrorKind,
+    known_login_path, process,
 };
 use xy_actors::spec::{Backoff, ChildSpec, OnLimit, Order, RestartIntensity, RestartLimit, SupervisorSpec};
 use xy_actors::supervisor::Supervisor;
@@ -297,7 +298,29 @@ async fn silent_login_shell(dir: &Path) {
         let path = output.lines().find_map(|line| line.strip_prefix("PATH="));
         assert_eq!(path, std::env::var("PATH").ok().as_deref());
     }
-    assert_eq!(fs::read_to_string(dir.join("asked")).expect("the profile ran"), "asked\n", "asked once");
+    let known = known_login_path(None).expect("it was asked").expect_err("it does not answer");
+    assert!(matches!(&*known, LoginPathError::Late { .. }), "{known}");
+    // Whoever misses a program is told that it was looked for in another place than was meant.
+    let mut missing = ProcessSpec::new("no-such-program");
+    missing.settings.path = SearchPath::Login;
+    let error = host.spawn("missing", &missing).await.expect_err("there is none").to_string();
+    assert!(error.ends_with(&format!("this PATH is the inherited one, because {known}")), "{error}");
+    missing.env.insert("PATH".to_owned(), "/from/env".to_owned());
+    let error = host.spawn("missing", &missing).await.expect_err("there is none").to_string();
+    assert!(!error.contains("login shell"), "it had a PATH of its own: {error}");
+    let asked = fs::read_to_string(dir.join("asked")).expect("the profile ran");
+    assert_eq!(asked, "asked\n", "asked once");
+    let logs = LogHub::new(None);
+    let tree = Supervisor::builder(SupervisorSpec::default())
+        .child(ChildSpec::worker("web"), process(spec, &host, &logs))
+        .start()
+        .await
+        .expect("starts");
+    let log = logs.open("web", LogSettings::default()).expect("open");
+    let note = format!("PATH is the inherited one, because {known}");
+    let is_noted = || log.tail(100).iter().any(|line| *line.bytes == *note.as_bytes());
+    wait_until_async("its log says so", is_noted).await;
+    tree.shutdown().await;
     wait_until_async("the shell is gone", || host.live().is_empty()).await;
 }
 

@@ -178,3 +178,15 @@ fn a_shortage_backs_off_without_counting_and_ends_with_it() {
     let dir = tempfile::tempdir().expect("temporary directory");
     scenario("shortage", dir.path()).succeed();
 }
+
+#[tokio::test]
+async fn a_command_with_its_arguments_in_one_word_is_told_where_those_go() {
+    for (command, advice) in [
+        ("no-such-program", "install it, or give its full path as `command`"),
+        ("no-such-program --port 80", "arguments go into `args`, as no shell splits the command"),
+    ] {
+        let error = error_of(&ProcessSpec::new(command)).await;
+        assert_eq!(error.kind(), SpawnErrorKind::ProgramMissing);
+        assert!(error.to_string().ends_with(&format!("): {advice}")), "{error}");
+    }
+}

@@ -12,8 +12,13 @@ use crate::support::{DEADLINE, child, host, wait_until_async};
 
 /// A tree with one process that is up and has written its pid to `ready`.
 async fn started(spec: ProcessSpec, ready: &Path) -> (Supervisor, LogHub) {
+    started_with(spec, ready, DEADLINE).await
+}
+
+/// The same with this long from the stop to KILL.
+async fn started_with(spec: ProcessSpec, ready: &Path, until_kill: Duration) -> (Supervisor, LogHub) {
     let logs = LogHub::new(None);
-    let rules = ChildSpec { shutdown: Shutdown::Timeout(DEADLINE), ..ChildSpec::worker("web") };
+    let rules = ChildSpec { shutdown: Shutdown::Timeout(until_kill), ..ChildSpec::worker("web") };
     let tree = Supervisor::builder(SupervisorSpec::default())
         .child(rules, process(spec, &host(), &logs))
         .spawn()
@@ -98,6 +103,19 @@ async fn a_stop_command_that_fails_is_named_and_the_signal_follows_at_once() {
         lines.iter().any(|(_, line)| line.contains("failed: program `/no/such` does not exist")),
         "{lines:?}"
     );
+}
+
+#[tokio::test]
+async fn after_a_failed_stop_command_the_rest_of_its_time_does_not_put_off_the_kill() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let ready = dir.path().join("ready");
+    let mut spec = child(&format!("ignore TERM touch {} sleep-forever", ready.display()));
+    let grace = 100 * DEADLINE;
+    spec.stop_command = command("exit 9", grace);
+    let (tree, _logs) = started_with(spec, &ready, grace + Duration::from_millis(50)).await;
+    let ended =
+        tokio::time::timeout(DEADLINE, stop(&tree)).await.expect("long before the time of both is over");
+    assert!(ended.contains("SIGKILL"), "{ended}");
 }
 
 #[tokio::test]

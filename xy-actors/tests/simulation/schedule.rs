@@ -143,6 +143,10 @@ impl Schedule {
             // Well-behaved children crash seldom.
             (Asked::No, Some(_)) if obeys && self.random.percent(70) => return,
             (Asked::No, Some(_)) => exited(exit),
+            (Asked::Stop, _) if self.random.percent(10) => {
+                let by = Duration::from_millis(self.random.pick(&[0, 500, 1000, 4000]));
+                Input::StopAhead { child: key, incarnation, by }
+            }
             // Immortal for now: neither asking nor killing helps at once.
             _ if !obeys => return,
             _ => match self.random.below(10) {
@@ -367,6 +371,7 @@ fn child(random: &mut Random, supervisor: &SupervisorSpec, id: &str, known: &[&s
         limit,
         start_timeout: random.percent(30).then_some(Duration::from_secs(3)),
         retain: random.percent(40),
+        health_checked: random.percent(40),
         autostart: random.percent(85),
         depends_on,
         ..ChildSpec::worker(id)

@@ -11,8 +11,8 @@ use xy_actors::policy::{
     TimerToken, Wanted,
 };
 use xy_actors::spec::{
-    AutoShutdown, ChildId, ChildSpec, Condition, Dependency, FailedStart, OnLimit, Order, RestartIntensity,
-    RestartType, Shutdown, Strategy, SupervisorSpec,
+    AutoShutdown, ChildId, ChildSpec, Condition, Dependency, OnLimit, Order, RestartIntensity, RestartType,
+    Shutdown, Strategy, SupervisorSpec,
 };
 
 /// How far the end of an incarnation has been asked for.
@@ -29,6 +29,8 @@ pub(crate) struct Live {
     pub(crate) launched: bool,
     pub(crate) ready_since: Option<Instant>,
     pub(crate) unhealthy: bool,
+    /// Whether it has passed a health check, or began without one.
+    pub(crate) proven: bool,
     pub(crate) asked: Asked,
 }
 
@@ -80,7 +82,7 @@ impl Child {
         match condition {
             Condition::Started => is_ready || live.is_some_and(|live| live.launched),
             Condition::Ready => is_ready,
-            Condition::Healthy => is_ready && live.is_some_and(|live| !live.unhealthy),
+            Condition::Healthy => is_ready && live.is_some_and(|live| live.proven && !live.unhealthy),
             Condition::Completed => self.completed && self.live.is_none() && self.state == State::Stopped,
         }
     }
@@ -281,6 +283,9 @@ impl World {
             Input::Health { child: key, healthy, .. } => {
                 let now = self.now;
                 let child = self.child(key);
+                if let Some(live) = child.live.as_mut().filter(|live| healthy && live.ready_since.is_some()) {
+                    live.proven = true;
+                }
                 if let Some(live) = child.live.filter(|live| live.unhealthy == healthy)
                     && live.ready_since.is_some()
                 {
@@ -447,6 +452,15 @@ impl World {
                 let before = self.child(key).timer.replace((token, at));
                 assert_eq!(before, None, "one timer for {key:?}");
             }
+            Action::Advance { token, by } => {
+                let armed = |child: &Child| child.timer.is_some_and(|(armed, _)| armed == token);
+                let (key, child) =
+                    self.children.iter_mut().find(|(_, child)| armed(child)).expect("it is armed");
+                let is_asked = child.live.is_some_and(|live| live.asked == Asked::Stop);
+                let has_room = matches!(child.spec.shutdown, Shutdown::Timeout(planned) if by < planned);
+                assert!(is_asked && has_room, "{key:?}: only a stop is ahead, of what was planned for it");
+                child.timer = child.timer.map(|(token, at)| (token, at - by));
+            }
             Action::Disarm { token } => {
                 let armed = |child: &Child| child.timer.is_some_and(|(armed, _)| armed == token);
                 let (&key, child) =
@@ -526,6 +540,7 @@ impl World {
             launched: false,
             ready_since: None,
             unhealthy: false,
+            proven: !child.spec.health_checked,
             asked: Asked::No,
         });
         child.completed = false;
@@ -660,17 +675,11 @@ impl World {
             Next::Failed => {
                 child.expected_up = false;
                 child.settled = true;
-                if child.spec.restart == RestartType::Temporary {
-                    let counts = self.spec.failed_start == FailedStart::Counts;
-                    let gives_up = own.is_some_and(|own| own.on_limit == OnLimit::GiveUp);
-                    assert!(!exited || !child.was_ready, "a temporary child fails only to start");
-                    assert!(counts || gives_up, "{key:?} is failed without a reason");
-                } else {
-                    let own = own.expect("only a limit of its own makes a child failed");
-                    assert_eq!(own.on_limit, OnLimit::GiveUp);
-                    if let Some(counted) = counted {
-                        assert_eq!(within(counted, &own.intensity, now), own.intensity.intensity as usize);
-                    }
+                assert_ne!(child.spec.restart, RestartType::Temporary, "{key:?} has no limit to reach");
+                let own = own.expect("only a limit of its own makes a child failed");
+                assert_eq!(own.on_limit, OnLimit::GiveUp);
+                if let Some(counted) = counted {
+                    assert_eq!(within(counted, &own.intensity, now), own.intensity.intensity as usize);
                 }
             }
             Next::Escalates => {

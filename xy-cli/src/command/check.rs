@@ -3,10 +3,15 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::json;
+use xy_actors::process::settings::SearchPath;
+use xy_actors::process::{HostOptions, ProcessHost, login_path};
 use xy_daemon::client::Client;
-use xy_daemon::config::{Config, ConfigError, LoadOptions, ServerConfig, Trust, check_commands};
+use xy_daemon::config::{
+    Config, ConfigError, LoadOptions, ServerConfig, Trust, check_commands, check_conditions,
+};
 use xy_daemon::paths::Directories;
 use xy_daemon::protocol::method::{List, ListParams};
 
@@ -15,6 +20,9 @@ use crate::error::{CommandError, exit_code};
 use crate::output::text::{count, neutral};
 use crate::output::{Output, Style};
 use crate::session::Session;
+
+/// How long a daemon may take to say what it runs. Without its answer, the ports of its servers are in use.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the command.
 pub(super) async fn run(args: &CheckArgs, session: &mut Session<'_>) -> Result<u8, CommandError> {
@@ -35,7 +43,9 @@ pub(super) async fn run(args: &CheckArgs, session: &mut Session<'_>) -> Result<u
     let config = Config::load(&directories.config, &options)?;
     let errors: Vec<ConfigError> = config.errors().cloned().collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
+    ask_login_shells(&config).await;
     let mut warnings = check_commands(&config, &path);
+    warnings.extend(check_conditions(&config));
     warnings.extend(ports(&config, &own_ports(session).await));
     let servers = options.servers.clone().unwrap_or_else(|| directories.servers());
     for warning in &mut warnings {
@@ -87,11 +97,28 @@ fn write(
     output.line(&format!("{} valid{rejected} in {}", count(number(valid), "server"), neutral(&shown)))
 }
 
+/// Asks the login shells whose `PATH` servers are to have, as their starts would.
+async fn ask_login_shells(config: &Config) {
+    let asks = |server: &&ServerConfig| {
+        server.process.settings.path == SearchPath::Login && !server.process.env.contains_key("PATH")
+    };
+    let mut asking = config.servers.values().filter(asks).peekable();
+    if asking.peek().is_none() {
+        return;
+    }
+    // Where no process can be started, there is no answer, and nothing to say about it here.
+    let Ok((host, _)) = ProcessHost::start(HostOptions::default()) else { return };
+    for server in asking {
+        // It is remembered, and so is why there is none.
+        let _known = login_path(&host, &server.process.settings).await;
+    }
+}
+
 /// Returns the ports of servers that a running daemon has now: they are in use by right.
 async fn own_ports(session: &Session<'_>) -> Vec<(String, u16)> {
     let Ok(socket) = session.socket() else { return Vec::new() };
-    let Ok(client) = Client::connect(&socket).await else { return Vec::new() };
-    let Ok(list) = client.call::<List>(ListParams {}).await else { return Vec::new() };
+    let asked = async { Client::connect(&socket).await?.call::<List>(ListParams {}).await };
+    let Ok(Ok(list)) = tokio::time::timeout(PATIENCE, asked).await else { return Vec::new() };
     let running = list.servers.into_iter().filter(|server| server.pid.is_some());
     running.filter_map(|server| Some((server.name, server.port?))).collect()
 }

@@ -3,11 +3,13 @@
 mod found;
 mod install;
 mod logs;
+pub(super) mod patience;
 pub(crate) mod start;
 mod status;
 mod stop;
 mod upgrade;
 
+pub(crate) use self::found::Silence;
 use crate::args::{DaemonArgs, DaemonCommand};
 use crate::error::CommandError;
 use crate::session::Session;

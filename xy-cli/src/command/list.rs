@@ -51,6 +51,9 @@ pub(super) async fn run(args: &ListArgs, session: &mut Session<'_>) -> Result<u8
     Ok(view.missing(session.output))
 }
 
+/// A daemon that takes longer is asked by a client that can say so.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What is shown at one moment.
 struct View {
     servers: Vec<ServerSummary>,
@@ -134,7 +137,7 @@ impl View {
 
     /// Reads the same once, with one message there and one back.
     fn ask(args: &ListArgs, socket: &Path, is_json: bool) -> Result<Self, ClientError> {
-        let batch = Batch::default().with::<List>(&ListParams {});
+        let batch = Batch::default().patience(PATIENCE).with::<List>(&ListParams {});
         let batch = if args.no_usage { batch } else { batch.with::<Usage>(&UsageParams {}) };
         let answers = batch.ask(socket)?;
         let no_usage = UsageResult::default();
@@ -386,6 +389,7 @@ mod tests {
             group: false,
             state: State::Running,
             ready: true,
+            unproven: false,
             wanted: Wanted::Up,
             paused: false,
             pid: Some(1),

@@ -3,11 +3,11 @@
 use serde_json::value::RawValue;
 use xy_daemon::client::Client;
 use xy_daemon::protocol::error::ErrorKind;
-use xy_daemon::protocol::method::{Failed, Killed, KilledProcess};
+use xy_daemon::protocol::method::{Failed, Killed};
 
 use crate::error::{CommandError, exit_code, not_found, not_found_hint};
 use crate::output::Style;
-use crate::output::text::neutral;
+use crate::output::text::{neutral, processes};
 use crate::session::{Session, nearest};
 
 /// What an operation came to, in words.
@@ -83,13 +83,4 @@ async fn report_failed(failed: &Failed, client: &Client, session: &mut Session<'
         _ => None,
     };
     session.output.problem(&format!("{name}: {message}"), hint.as_deref());
-}
-
-/// Names processes: `4242 (node server.js), 4250`.
-pub(super) fn processes(processes: &[KilledProcess]) -> String {
-    let one = |process: &KilledProcess| match process.command.trim() {
-        "" => process.pid.to_string(),
-        command => format!("{} ({})", process.pid, neutral(command)),
-    };
-    processes.iter().map(one).collect::<Vec<_>>().join(", ")
 }

@@ -144,6 +144,7 @@ mod tests {
             group: false,
             state,
             ready: state == State::Running,
+            unproven: false,
             wanted: Wanted::Up,
             paused: false,
             pid: None,

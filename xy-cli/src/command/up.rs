@@ -21,10 +21,9 @@ use xy_daemon::telemetry;
 
 use self::narrator::{Narrator, Words};
 use super::events;
-use super::operation::processes;
 use crate::args::UpArgs;
 use crate::error::{CommandError, exit_code};
-use crate::output::text::{count, neutral};
+use crate::output::text::{count, neutral, processes};
 use crate::output::time;
 use crate::session::Session;
 

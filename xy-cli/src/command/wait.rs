@@ -68,8 +68,8 @@ pub(super) async fn run(args: &WaitArgs, session: &mut Session<'_>) -> Result<u8
                     name: name.clone(),
                     kind: ErrorKind::NotReady,
                     message: match &server.last_exit {
-                        Some(exit) => format!("gave up: {}", exit.cause),
-                        None => "gave up".to_owned(),
+                        Some(exit) => format!("failed: {}", exit.cause),
+                        None => "failed".to_owned(),
                     },
                 }),
                 None => is_pending = true,
@@ -104,7 +104,7 @@ pub(super) async fn run(args: &WaitArgs, session: &mut Session<'_>) -> Result<u8
 fn reached(goal: Goal, server: &ServerSummary, pid: Option<u64>) -> Option<bool> {
     match goal {
         Goal::Ready if server.state == State::Running => Some(true),
-        Goal::Healthy if server.state == State::Running && server.ready => Some(true),
+        Goal::Healthy if server.state == State::Running && server.ready && !server.unproven => Some(true),
         Goal::Ready | Goal::Healthy if server.state == State::Failed => Some(false),
         Goal::Stopped if matches!(server.state, State::Stopped | State::Failed) => Some(true),
         Goal::Exit if server.pid.is_none() || server.pid.map(u64::from) != pid => Some(true),
@@ -174,6 +174,7 @@ mod tests {
             group: false,
             state,
             ready,
+            unproven: false,
             wanted: Wanted::Up,
             paused: false,
             pid,
@@ -195,6 +196,10 @@ mod tests {
             (Stopped, false, None, [None, None, Some(true), Some(true)]),
             (Failed, false, None, [Some(false), Some(false), Some(true), Some(true)]),
         ] {
+            // A liveness check that has not been passed yet keeps nobody waiting but for `healthy`.
+            let unproven = ServerSummary { unproven: true, ..server(state, ready, pid) };
+            assert_ne!(reached(Goal::Healthy, &unproven, Some(7)), Some(true), "{state}");
+            assert_eq!(reached(Goal::Ready, &unproven, Some(7)), expected[0], "{state}");
             let goals = [Goal::Ready, Goal::Healthy, Goal::Stopped, Goal::Exit];
             let found = goals.map(|goal| reached(goal, &server(state, ready, pid), Some(7)));
             assert_eq!(found, expected, "{state} {ready} {pid:?}");

@@ -3,10 +3,9 @@
 use xy_daemon::protocol::method::{PastExit, Why, WhyParams, WhyResult};
 
 use super::list;
-use super::operation::processes;
 use crate::args::WhyArgs;
 use crate::error::{CommandError, exit_code};
-use crate::output::text::{neutral, neutral_line};
+use crate::output::text::{neutral, neutral_line, processes};
 use crate::output::time::{self, Clock};
 use crate::output::{Output, Style};
 use crate::session::{Session, call, explain};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::exit_code;
+use crate::command::daemon::Silence;
 
 /// Why the daemon is not as it was asked to be.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,9 @@ pub(crate) enum LifecycleError {
         /// How long was waited.
         limit: Duration,
     },
+    /// It is there, and has not answered in the time that there was.
+    #[error("{0}")]
+    Silent(Silence),
     /// Another instance has the state directory and is not reached over the socket.
     #[error("another xyd{} owns `{}` and does not answer at `{}`", Pid(*pid), state.display(), socket.display())]
     Another {
@@ -99,11 +103,18 @@ pub(crate) enum LifecycleError {
     },
 }
 
+impl From<Silence> for LifecycleError {
+    fn from(silence: Silence) -> Self {
+        Self::Silent(silence)
+    }
+}
+
 impl LifecycleError {
     /// Returns the code that the process exits with.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Ended { code: Some(3), .. } => exit_code::CONFIG,
+            Self::Silent(_) => exit_code::UNREACHABLE,
             _ => exit_code::FAILED,
         }
     }
@@ -121,6 +132,7 @@ impl LifecycleError {
             Self::NoAnswer { .. } => {
                 "it goes on starting: see `xyctl daemon status`, or end it with `xyctl daemon stop`".to_owned()
             }
+            Self::Silent(silence) => silence.hint(),
             Self::Another { .. } => {
                 "name its socket with `--socket` or `XY_SOCKET`, or end it with `xyctl daemon stop`".to_owned()
             }

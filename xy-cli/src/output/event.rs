@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use xy_daemon::protocol::method::{Event, KilledProcess};
 
-use super::text::neutral;
+use super::text::{neutral, processes};
 use super::time::{Clock, tenths};
 use super::{Output, Style};
 
@@ -68,7 +68,7 @@ pub(crate) fn words(event: &Event) -> (String, bool) {
 }
 
 fn describe(event: &Event) -> (String, Style) {
-    let facts = Facts::read(&event.payload);
+    let mut facts = Facts::read(&event.payload);
     match event.event_type.as_str() {
         "child_added" => ("added".into(), Style::Plain),
         "child_removed" => ("removed".into(), Style::Plain),
@@ -83,7 +83,11 @@ fn describe(event: &Event) -> (String, Style) {
         "child_ignored" => (with("does not want to run", facts.message.or(facts.cause)), Style::Dim),
         "child_unhealthy" => (with("not ready any more", facts.cause.or(facts.message)), Style::Busy),
         "child_healthy" => ("ready again".into(), Style::Good),
-        "child_start_failed" => (fate("start failed", facts), Style::Bad),
+        "child_start_failed" => {
+            // Of a start, "stays down" would leave open whether it is tried again.
+            let next = facts.next.take_if(|next| next == "rest").map(|_| "not restarted".to_owned());
+            (fate("start failed", Facts { next: next.or(facts.next), ..facts }), Style::Bad)
+        }
         "child_exited" => (fate("exited", facts), Style::Busy),
         "child_stopping" => (with("stopping", facts.cause.or(facts.message)), Style::Plain),
         "child_killing" => (with("killing", killed(&facts.killed).or(facts.message)), Style::Busy),
@@ -181,8 +185,7 @@ fn with(what: &str, detail: Option<String>) -> String {
 }
 
 fn killed(killed: &[KilledProcess]) -> Option<String> {
-    let one = |process: &KilledProcess| format!("{} ({})", process.pid, process.command);
-    (!killed.is_empty()).then(|| killed.iter().map(one).collect::<Vec<_>>().join(", "))
+    (!killed.is_empty()).then(|| processes(killed))
 }
 
 fn numbered(label: &str, number: Option<u64>) -> Option<String> {
@@ -245,14 +248,19 @@ mod tests {
             ),
             ("child_exited", json!({"next": "restart", "delay_ms": 0}), "exited; restart now"),
             (
+                "child_start_failed",
+                json!({"cause": "there is no program `x`", "next": "rest"}),
+                "start failed: there is no program `x`; not restarted",
+            ),
+            (
                 "child_exited",
                 json!({"cause": "exit code 1", "next": "rest", "killed": [{"pid": 7, "command": "sleep 9"}]}),
                 "exited: exit code 1; had to be killed: 7 (sleep 9); stays down",
             ),
             (
                 "child_stopped",
-                json!({"clean": false, "killed": [{"pid": 7, "command": "sleep 9"}]}),
-                "stopped; had to be killed: 7 (sleep 9)",
+                json!({"clean": false, "killed": [{"pid": 7, "command": "sleep 9"}, {"pid": 8, "command": ""}]}),
+                "stopped; had to be killed: 7 (sleep 9), 8",
             ),
             ("child_stopped", json!({"clean": true}), "stopped"),
         ] {

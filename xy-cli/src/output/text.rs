@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use xy_daemon::protocol::method::KilledProcess;
+
 /// Replaces what a terminal would act on: control characters, and those that reorder the text around them.
 ///
 /// A server's output could otherwise move the cursor, change the title or hide what comes after it.
@@ -101,6 +103,15 @@ pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
         bytes.extend_from_slice(&decoded[..3 - missing.min(2)]);
     }
     Some(bytes)
+}
+
+/// Names processes: `4242 (node server.js), 4250`.
+pub(crate) fn processes(processes: &[KilledProcess]) -> String {
+    let one = |process: &KilledProcess| match process.command.trim() {
+        "" => process.pid.to_string(),
+        command => format!("{} ({})", process.pid, neutral(command)),
+    };
+    processes.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

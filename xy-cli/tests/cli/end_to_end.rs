@@ -260,6 +260,55 @@ fn which_servers_are_enabled_is_remembered_by_the_next_daemon() {
 }
 
 #[test]
+fn a_failed_start_that_is_not_tried_again_is_told_as_that_and_not_as_too_many() {
+    let once = r#"Process(command: "no-such-program", restart: (policy: Never), autostart: false)"#;
+    let daemon = RealDaemon::start(&[("once", once)]);
+    daemon.snapshot(
+        "never",
+        &[
+            &["start", "once"],
+            &["list", "--no-usage"],
+            &["why", "once"],
+            &["wait", "once"],
+            &["events", "once"],
+        ],
+    );
+}
+
+#[test]
+fn a_login_shell_that_does_not_tell_its_path_is_named_wherever_one_looks() {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).expect("a user database");
+    let Some(user) = user else { return };
+    let name = user.shell.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if !["sh", "bash", "dash", "zsh"].contains(&name) {
+        // Nobody knows how to write its profile here.
+        return;
+    }
+    let web = r#"Process(command: "sleep", args: ["1000"], path: Login, autostart: false)"#;
+    let daemon = RealDaemon::start(&[("web", web)]);
+    for profile in [".profile", ".zprofile"] {
+        std::fs::write(daemon.home().join(profile), "exit 3\n").unwrap();
+    }
+    let shell = user.shell.display();
+    let told = format!("login shell `{shell}` ended without telling its PATH");
+    let servers = daemon.servers();
+    let check = daemon.ok(&["check", servers.to_str().unwrap()]);
+    let warned = format!(
+        "web.ron:1:43: path: {told}; it gets the PATH of xyd instead\n  \
+         hint: see what `{shell} -l -c 'printenv PATH'` does, or write the directories as `path`\n"
+    );
+    assert!(check.text().contains(&warned), "{check:?}");
+    daemon.ok(&["start", "web"]);
+    let why = daemon.ok(&["why", "web"]);
+    assert!(why.text().contains(&format!("its PATH is that of xyd, because {told}: see what")), "{why:?}");
+    let show = daemon.ok(&["show", "web"]);
+    let path = show.text().lines().find(|line| line.trim_start().starts_with("PATH")).expect("it has one");
+    assert!(path.contains(&format!("xyd, because {told}")), "{show:?}");
+    let logs = daemon.ok(&["logs", "--json", "web"]);
+    assert!(logs.text().contains(&format!("PATH is the inherited one, because {told}")), "{logs:?}");
+}
+
+#[test]
 fn a_reload_is_planned_before_it_is_done() {
     let daemon = settled();
     daemon.write("web", r#"Process(command: "sleep", args: ["2000"], autostart: false)"#);
@@ -284,6 +333,10 @@ fn check_finds_what_is_wrong_without_a_daemon() {
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let write = |name: &str, text: String| std::fs::write(servers.join(name), text).unwrap();
     write("bad.ron", "Process(\n    command: \"sh\",\n    prot: 80,\n)".to_owned());
+    write(
+        "follower.ron",
+        "Process(\n    command: \"sh\",\n    depends_on: {\"good\": Healthy},\n)".to_owned(),
+    );
     write("good.ron", "Process(command: \"sh\")".to_owned());
     write("missing.ron", "Process(\n    command: \"no-such-program\",\n)".to_owned());
     write("taken.ron", format!("Process(\n    command: \"sh\",\n    port: {port},\n)"));
@@ -302,7 +355,7 @@ fn check_finds_what_is_wrong_without_a_daemon() {
     assert_eq!(format!("{before}\n{after}"), CHECKED);
     assert_eq!((run.code, run.stderr.as_str()), (Some(3), ""));
     let found: Value = serde_json::from_slice(&check(&["--json"]).stdout).unwrap();
-    assert_eq!(found["servers"], json!(["good", "missing", "script", "taken"]));
+    assert_eq!(found["servers"], json!(["follower", "good", "missing", "script", "taken"]));
     assert_eq!(found["errors"][0]["line"], 3, "{found}");
     std::fs::remove_file(servers.join("bad.ron")).unwrap();
     // What may be there a minute later is no error.
@@ -312,9 +365,11 @@ fn check_finds_what_is_wrong_without_a_daemon() {
 const CHECKED: &str = "\
 error: HOME/servers/bad.ron:3:5: prot: unknown key `prot`
   hint: did you mean `port`?
+warning: HOME/servers/follower.ron:3:26: depends_on: `good` has no `liveness`: `Healthy` asks no more than `Ready`
+  hint: give `good` a `liveness`, or write `Ready`
 warning: HOME/servers/missing.ron:2:5: command: there is no program `no-such-program` in PATH
 warning: HOME/servers/script.ron:1:9: command: `HOME/script` needs its interpreter: there is no program `/no/such/interpreter`
 warning: HOME/servers/taken.ron:3:5: port: port PORT is in use by another program
   hint: `ss -ltnp 'sport = :PORT'` names it
-4 servers valid, 1 file rejected in HOME/servers
+5 servers valid, 1 file rejected in HOME/servers
 ";

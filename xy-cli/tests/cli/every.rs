@@ -58,6 +58,8 @@ fn what_is_asked_is_answered_to_people_and_to_programs() {
             &["events", "nobody"],
             &["version"],
             &["version", "--json"],
+            &["diagnostics"],
+            &["diagnostics", "--json"],
         ],
     );
 }

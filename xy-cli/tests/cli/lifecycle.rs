@@ -1,6 +1,7 @@
 //! The daemon in the background: the real `xyd`, with its guard.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +13,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::xyctl::{Run, finish, start_in};
+use crate::real::RealDaemon;
+use crate::xyctl::{Run, finish, signal, start_in};
 
 /// A home directory whose daemon is ended with it.
 pub(crate) struct Home(TempDir);
@@ -111,6 +113,22 @@ fn start_returns_when_the_daemon_answers_and_stop_when_everything_has_ended() {
     assert_eq!(kill(Pid::from_raw(server), None), Err(nix::errno::Errno::ESRCH), "the server has ended");
     assert!(!socket.exists());
     home.run(&["daemon", "stop"]).is(0, "the daemon is not running\n", "");
+}
+
+#[test]
+fn a_daemon_that_starts_without_some_of_its_files_says_so_at_once() {
+    let home = Home::new();
+    home.server("web", "exec sleep 1000", "");
+    for name in ["bad", "worse"] {
+        fs::write(home.path(&format!(".config/xy/servers/{name}.ron")), "Process(comand: \"x\")")
+            .expect("written");
+    }
+    let run = home.run(&["daemon", "start"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let first = format!("xyd runs in the background: pid {}, 1 server\n", home.pid());
+    assert!(run.text().starts_with(&first), "{run:?}");
+    let rejected = "error: 2 files rejected\nhint: `xyctl reload --dry-run` says what is wrong\n";
+    assert_eq!(run.stderr, rejected, "{run:?}");
 }
 
 #[test]
@@ -283,4 +301,41 @@ fn install_writes_a_unit_that_systemd_accepts_and_uninstall_takes_only_ours_away
     }
     assert!(fs::read_to_string(&unit).expect("still there").contains("/usr/bin/other"));
     assert_eq!(home.run(&["daemon", "install", "--force"]).code, Some(0));
+}
+
+#[test]
+fn a_daemon_that_is_suspended_is_named_and_waited_for_or_given_up_after_the_timeout() {
+    let daemon =
+        RealDaemon::start(&[("web", r#"Process(command: "sleep", args: ["1000"], autostart: false)"#)]);
+    let mut follower = daemon.spawn(&["events", "-f", "--json", "--from", "1"]);
+    let mut events = BufReader::new(follower.stdout.take().expect("it is piped")).lines();
+    assert!(events.next().expect("the first event").expect("text").contains("supervisor_started"));
+    let pid = daemon.signal(Signal::SIGSTOP);
+    let state = daemon.home().join(".local/state/xy");
+    let silence = format!("not answering: pid {pid} owns {}", state.display());
+    let hint = format!("it is suspended, and `kill -CONT {pid}` lets it go on");
+    let waiting = [&["list", "--no-usage"][..], &["status", "web", "--json"], &["start", "web"], &["check"]];
+    let waiting = waiting.map(|arguments| (arguments, daemon.spawn(arguments)));
+    for arguments in [["wait", "web", "--timeout", "1"], ["start", "web", "--timeout", "1"]] {
+        daemon.xyctl(&arguments).is(2, "", &format!("error: {silence}\nhint: {hint}\n"));
+    }
+    let told = waiting.map(|(arguments, mut child)| {
+        let mut line = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        stderr.read_line(&mut line).expect("text");
+        (arguments, child, stderr, line)
+    });
+    daemon.signal(Signal::SIGCONT);
+    for (arguments, child, mut stderr, line) in told {
+        let run = finish(child);
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest).expect("text");
+        assert_eq!((run.code, rest.as_str()), (Some(0), ""), "{arguments:?}: {run:?}");
+        let expected = if arguments[0] == "check" { String::new() } else { format!("{silence}; {hint}\n") };
+        assert_eq!(line, expected, "{arguments:?}");
+    }
+    // Who follows goes on following.
+    assert!(events.any(|event| event.expect("text").contains("child_ready")));
+    signal(&follower, Signal::SIGINT);
+    assert_eq!(finish(follower).code, Some(0));
 }

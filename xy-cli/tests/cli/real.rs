@@ -77,6 +77,13 @@ impl RealDaemon {
         self.begin();
     }
 
+    /// Sends the daemon a signal and returns its process id.
+    pub(crate) fn signal(&self, signal: Signal) -> u32 {
+        let child = self.child.as_ref().expect("it runs");
+        xyctl::signal(child, signal);
+        child.id()
+    }
+
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
@@ -152,12 +159,18 @@ impl RealDaemon {
             (r"\bpid [0-9]+", "pid PID"),
             (r"\b(just now|SPAN ago)", "LATELY"),
             // What the machine lets a daemon do.
-            (r"process trees: [ -~]*", "process trees: MEANS"),
+            (r"process trees(:? +)[ -~]*", "process trees${1}MEANS"),
             // And what it has told of that.
-            (r"\n *TIME (warn|error): [ -~]*", ""),
+            (r"\n *TIME (warn|error)(:| ) *[ -~]*", ""),
+            (r"recent errors +[a-z0-9]+", "recent errors  N"),
+            (r#""recent_errors":\[[ -~]*\]"#, r#""recent_errors":[]"#),
             // Who asked before may not have been seen to leave.
-            (r"clients: [0-9]+ connected", "clients: N connected"),
-            (r"open files: at most [0-9]+", "open files: at most N"),
+            (r"clients(:? +)[0-9]+ connected", "clients${1}N connected"),
+            (
+                r#""connections":[0-9]+,"last_activity_unix_ms":[0-9]+"#,
+                r#""connections":N,"last_activity_unix_ms":N"#,
+            ),
+            (r"open files(:? +)at most [0-9]+", "open files${1}at most N"),
             (r#""cgroup":"[ !#-~]*",?"#, ""),
             (r#""ownership":"[a-z]+""#, "\"ownership\":\"MEANS\""),
             (r"expected one of [a-z_`, ]*", "expected one of KEYS"),

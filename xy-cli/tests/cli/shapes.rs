@@ -128,6 +128,7 @@ fn every_command_prints_the_documented_members() {
     same("call", &["adder", "add", "--arg", "b=2"]);
     same("list", &[]);
     same("version", &[]);
+    same("diagnostics", &[]);
     same("logs", &["web"]);
     same("events", &["--from", "1"]);
     same("daemon logs", &[]);

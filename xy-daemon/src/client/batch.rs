@@ -2,8 +2,10 @@
 
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use interprocess::ConnectWaitMode;
+use interprocess::local_socket::traits::Stream as _;
 use interprocess::local_socket::{ConnectOptions, GenericFilePath, ToFsName as _};
 use serde::Deserialize;
 
@@ -39,6 +41,7 @@ const MAX_ANSWERS: usize = 64 << 20;
 pub struct Batch {
     text: String,
     count: u64,
+    patience: Option<Duration>,
 }
 
 /// The answers to a batch.
@@ -67,12 +70,19 @@ impl Batch {
         self
     }
 
-    /// Asks the daemon that serves the socket at `path`. Blocking, as long as the daemon takes to answer.
+    /// Sets how long the daemon may be silent before its answers are given up.
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..self }
+    }
+
+    /// Asks the daemon that serves the socket at `path`. Blocking, as long as the daemon takes to answer, unless there is a
+    /// [`patience`](Self::patience).
     ///
     /// # Errors
     ///
     /// [`ClientError::Unreachable`] if nobody serves the socket or the system refuses; the path cannot be a socket's; the
-    /// daemon ended before it answered, or says more than can be taken in.
+    /// daemon ended before it answered, was silent for too long, or says more than can be taken in.
     pub fn ask(mut self, path: &Path) -> Result<Answers, ClientError> {
         check_socket_path(path)?;
         self.text.push_str(if self.count == 0 { "[]\n" } else { "]\n" });
@@ -80,6 +90,7 @@ impl Batch {
             let name = path.to_fs_name::<GenericFilePath>()?;
             let wait = ConnectWaitMode::Timeout(CONNECT_TIMEOUT);
             let mut stream = ConnectOptions::new().name(name).wait_mode(wait).connect_sync()?;
+            stream.set_recv_timeout(self.patience)?;
             stream.write_all(self.text.as_bytes())?;
             Ok(stream)
         };

@@ -429,6 +429,7 @@ impl<'a> Checker<'a> {
         let instances = self.number("instances", shape.instances, 1, instances::MOST);
         let tags = self.tags(std::mem::take(&mut shape.tags));
         let process = ProcessSpec { stop_command, ..self.process(shape, origin.options) };
+        let child = ChildSpec { health_checked: process.liveness.is_some(), ..child };
         let server = ServerConfig {
             name: name.to_owned(),
             base: name.to_owned(),

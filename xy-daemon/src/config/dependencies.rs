@@ -6,6 +6,7 @@ use std::path::Path;
 use xy_actors::spec::{ChildId, Condition, Dependency};
 
 use super::error::{ConfigError, nearest};
+use super::{Config, ServerConfig, shown_from_source};
 
 /// One entry of `depends_on`, as a file has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +142,39 @@ fn unknown(want: &DependsOn, named: &BTreeMap<&str, Vec<&Node>>, absent: &BTreeS
         }
     };
     Fault::new(want, format!("there is no server or group `{name}` beside this one"), hint)
+}
+
+/// Returns a warning for each `Healthy` that asks no more than `Ready`, because nobody checks the health of what it names.
+pub fn check_conditions(config: &Config) -> Vec<ConfigError> {
+    let servers = config.servers.values().map(|server| (&server.base, (&server.source, &server.depends_on)));
+    let groups = config.groups.values().map(|group| (&group.name, (&group.source, &group.depends_on)));
+    // The instances of one server share what its file says.
+    let written: BTreeMap<_, _> = servers.chain(groups).collect();
+    let mut warnings = Vec::new();
+    for (path, (source, wants)) in written {
+        for want in wants.iter().filter(|want| want.condition == Condition::Healthy) {
+            let name = &want.name;
+            let sibling = match path.rsplit_once('/') {
+                Some((group, _)) => format!("{group}/{name}"),
+                None => name.clone(),
+            };
+            let is_meant = |server: &&ServerConfig| server.name == sibling || server.base == sibling;
+            let mut meant = config.servers.values().filter(is_meant);
+            let fault = if config.groups.contains_key(&sibling) {
+                let message = format!(
+                    "`{name}` is a group, which has no health check: `Healthy` asks no more than `Ready`"
+                );
+                Fault::new(want, message, Some("write `Ready`".to_owned()))
+            } else if meant.any(|server| server.process.liveness.is_none()) {
+                let message = format!("`{name}` has no `liveness`: `Healthy` asks no more than `Ready`");
+                Fault::new(want, message, Some(format!("give `{name}` a `liveness`, or write `Ready`")))
+            } else {
+                continue;
+            };
+            warnings.push(fault.told(&shown_from_source(source)));
+        }
+    }
+    warnings
 }
 
 fn endless(want: &DependsOn) -> Fault {

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
+use xy_actors::process::known_login_path;
 use xy_actors::process::settings::{SearchPath, SecretSource};
 
 use super::error::ConfigError;
@@ -23,8 +24,8 @@ const FIRST_LINE: u64 = 256;
 /// Checks the program, the working directory, the environment files and the sources of secrets of each server, and returns
 /// what would keep it from starting.
 ///
-/// `path` is the `PATH` that servers inherit; one that a server sets itself goes before it. The login shell's is not
-/// asked for.
+/// `path` is the `PATH` that servers inherit; one that a server sets itself goes before it. The login shell's counts as far
+/// as it [is known](known_login_path); nobody is asked for it.
 pub fn check_commands(config: &Config, path: &OsStr) -> Vec<ConfigError> {
     config
         .servers
@@ -83,9 +84,25 @@ fn check(server: &ServerConfig, path: &OsStr) -> Option<ConfigError> {
         }
     }
     let set = process.env.get("PATH").or_else(|| variables.get("PATH"));
+    let login_path;
     let path = match (set, &settings.path) {
         (Some(path), _) | (None, SearchPath::Literal(path)) => OsStr::new(path),
-        (None, SearchPath::Login) if !process.command.contains('/') => return None,
+        (None, SearchPath::Login) => match known_login_path(settings.user.as_deref()) {
+            Some(Ok(found)) => {
+                login_path = found;
+                &login_path
+            }
+            Some(Err(error)) => {
+                let told = format!("{}; it gets the PATH of xyd instead", chain(&*error));
+                let shell = error.shell().display();
+                let hint = format!(
+                    "see what `{shell} -l -c 'printenv PATH'` does, or write the directories as `path`"
+                );
+                return Some(warning("path", told).with_hint(hint));
+            }
+            None if !process.command.contains('/') => return None,
+            None => path,
+        },
         _ => path,
     };
     let search = Search { directory, path };

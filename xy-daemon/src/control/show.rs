@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use xy_actors::process::settings::{SearchPath, Secret, Stdin, masked};
-use xy_actors::process::{PortOwner, Readiness, is_withheld};
+use xy_actors::process::{PortOwner, Readiness, is_withheld, known_login_path};
 use xy_actors::spec::{RestartType, Shutdown};
 
 use super::{Control, chain, words};
@@ -228,7 +228,15 @@ fn environment(server: &ServerConfig, secrets: &[Secret]) -> Vec<Variable> {
     }
     match &extra.path {
         SearchPath::Inherit => {}
-        SearchPath::Login => put("PATH", None, "login shell"),
+        SearchPath::Login => match known_login_path(extra.user.as_deref()) {
+            Some(Ok(path)) => put("PATH", Some(&path.to_string_lossy()), "login shell"),
+            Some(Err(error)) => {
+                let own = std::env::var_os("PATH").unwrap_or_default();
+                put("PATH", Some(&own.to_string_lossy()), &format!("xyd, because {}", chain(&*error)));
+            }
+            // It is asked at the next start.
+            None => put("PATH", None, "login shell"),
+        },
         SearchPath::Literal(path) => put("PATH", Some(path), "path in the server file"),
     }
     if let Some(user) = &extra.user {

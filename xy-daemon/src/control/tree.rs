@@ -146,6 +146,7 @@ fn idle_rows(config: &Config, path: &str, rows: &mut Vec<ServerSummary>) {
             group: spec.child_type == ChildType::Supervisor,
             state: State::Stopped,
             ready: false,
+            unproven: false,
             wanted: if spec.autostart { Wanted::Up } else { Wanted::Down },
             paused: false,
             pid: None,

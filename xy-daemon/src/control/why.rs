@@ -4,9 +4,12 @@ use xy_actors::event::Next;
 use xy_actors::exit::Cause;
 use xy_actors::log::{LogItem, LogQuery};
 use xy_actors::policy::State;
+use xy_actors::process::known_login_path;
+use xy_actors::process::settings::SearchPath;
 use xy_actors::supervisor::OperationError;
 
-use super::{Control, Trouble, gone, killed};
+use super::{Control, Trouble, chain, gone, killed};
+use crate::config::ServerConfig;
 use crate::history::{Entry, ExitEntry};
 use crate::protocol::error::{ErrorKind, RpcError};
 use crate::protocol::method::{Asked, PastExit, ServerSummary, WhyResult};
@@ -47,13 +50,15 @@ impl Control {
         }
         let config_error = self.config_error_of(&name);
         let has_file = self.0.source.is_some();
-        let advice = advice(&server, &ends, config_error.is_some(), has_file);
+        let mut advice = advice(&server, &ends, config_error.is_some(), has_file);
+        advice.splice(0..0, self.in_force().config.servers.get(&name).and_then(without_login_path));
         let mut exits = Vec::with_capacity(ends.len());
         // A line belongs to the latest incarnation that had begun before it.
         let mut until = self.0.history.started(&name);
         for end in ends {
             let lines = self.lines_before(&name, &end, until).await;
             until = end.started_at_unix_ms;
+            let next = end.next.map(|next| words(next, &end.event));
             exits.push(PastExit {
                 at_unix_ms: end.at_unix_ms,
                 started_at_unix_ms: end.started_at_unix_ms,
@@ -61,7 +66,7 @@ impl Control {
                 event: end.event,
                 exit: end.report.exit,
                 cause: end.report.to_string(),
-                next: end.next.map(words),
+                next,
                 killed: killed(&name, &end.report.killed).processes,
                 lines,
             });
@@ -94,21 +99,37 @@ impl Control {
     }
 }
 
-/// Says what followed an end.
-fn words(next: Next) -> String {
+/// Says that a server has another `PATH` than it was meant to have, why, and what to do.
+fn without_login_path(server: &ServerConfig) -> Option<String> {
+    let process = &server.process;
+    if process.settings.path != SearchPath::Login || process.env.contains_key("PATH") {
+        return None;
+    }
+    let error = known_login_path(process.settings.user.as_deref())?.err()?;
+    let shell = error.shell().display();
+    Some(format!(
+        "its PATH is that of xyd, because {}: see what `{shell} -l -c 'printenv PATH'` does, or write the directories \
+         into its file as `path`; the next start asks again",
+        chain(&*error)
+    ))
+}
+
+/// Says what followed an end that was told by this event.
+fn words(next: Next, event: &str) -> String {
     match next {
+        Next::Rest if event == "child_start_failed" => "not restarted".to_owned(),
         Next::Rest => "stays down".to_owned(),
         Next::Removed => "removed".to_owned(),
         Next::Restart { delay, nth, of } => {
-            let which = match (nth, of) {
-                (0, _) => "restart, not counted".to_owned(),
-                (nth, Some(of)) => format!("restart {nth} of {of}"),
-                (nth, None) => format!("restart {nth}"),
+            let (which, how) = match (nth, of) {
+                (0, _) => ("restart".to_owned(), ", not counted"),
+                (nth, Some(of)) => (format!("restart {nth} of {of}"), ""),
+                (nth, None) => (format!("restart {nth}"), ""),
             };
             if delay.is_zero() {
-                format!("{which} at once")
+                format!("{which} at once{how}")
             } else {
-                format!("{which} after {:.1} s", delay.as_secs_f64())
+                format!("{which} after {:.1} s{how}", delay.as_secs_f64())
             }
         }
         Next::Held => "held back while paused".to_owned(),
@@ -172,7 +193,11 @@ fn advice(server: &ServerSummary, ends: &[ExitEntry], is_rejected: bool, has_fil
     }
     match server.state {
         State::Failed => {
-            advice.push(format!("then `xyctl start {name}`, which also clears the count of restarts"))
+            advice.push(match ends.first().and_then(|end| end.next) {
+                // No limit was reached.
+                Some(Next::Rest) => format!("then `xyctl start {name}`"),
+                _ => format!("then `xyctl start {name}`, which also clears the count of restarts"),
+            });
         }
         State::Stopped => advice.push(format!("`xyctl start {name}` starts it")),
         _ if server.paused => advice.push(format!("`xyctl resume {name}` lets it be restarted again")),
@@ -194,6 +219,7 @@ mod tests {
             group: false,
             state,
             ready: state == State::Running,
+            unproven: false,
             wanted: Wanted::Up,
             paused: false,
             pid: None,
@@ -236,6 +262,21 @@ mod tests {
             advice(&server(State::Running), &[end(Cause::OutOfMemory)], false, true),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn what_followed_an_end_is_told_by_the_rule_that_was_at_work() {
+        let restart = |ms, nth, of| Next::Restart { delay: std::time::Duration::from_millis(ms), nth, of };
+        for (next, event, expected) in [
+            (restart(0, 0, None), "child_exited", "restart at once, not counted"),
+            (restart(1500, 0, Some(5)), "child_start_failed", "restart after 1.5 s, not counted"),
+            (restart(1500, 2, Some(5)), "child_exited", "restart 2 of 5 after 1.5 s"),
+            (Next::Rest, "child_exited", "stays down"),
+            (Next::Rest, "child_start_failed", "not restarted"),
+            (Next::Failed, "child_start_failed", "gave up: too many restarts"),
+        ] {
+            assert_eq!(words(next, event), expected, "{next:?} {event}");
+        }
     }
 
     #[test]

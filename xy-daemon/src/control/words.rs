@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use xy_actors::event::Next;
 use xy_actors::policy::State;
 use xy_actors::process::StopSignal;
 use xy_actors::supervisor::ChildInfo;
@@ -24,15 +25,26 @@ pub(super) fn next(child: &ChildInfo) -> Option<String> {
         return Some("ended while paused; `resume` starts it again".to_owned());
     }
     match child.state {
+        State::Failed if is_not_restarted(child) => {
+            Some("failed to start, and is not restarted; `start` tries again".to_owned())
+        }
         State::Failed => Some("gave up; `start` tries again".to_owned()),
         State::Starting | State::Restarting => child.waits_for.as_ref().map(|what| match child.pid {
             // What is said of a process that runs is why it does not count as ready.
             Some(_) => format!("waiting to be ready: {what}"),
             None => format!("waiting for {what}"),
         }),
+        State::Running if child.ready && !child.healthy => {
+            Some("ready; its liveness check has not been passed yet".to_owned())
+        }
         State::Running if !child.ready => child.waits_for.as_ref().map(|what| format!("not ready: {what}")),
         _ => None,
     }
+}
+
+/// Returns whether it was its restart type, and no limit, that made a failed start the last one.
+fn is_not_restarted(child: &ChildInfo) -> bool {
+    child.last_exit.as_ref().is_some_and(|last| last.next == Some(Next::Rest))
 }
 
 /// Returns a signal's name as configuration files have it.

@@ -14,7 +14,7 @@ use xy_actors::event::stream::{EventLog, unix_ms};
 use super::approvals::{Answer, Waiting};
 use super::grants::{GrantError, GrantStore};
 use super::rules::{ASK_TIMEOUT, PermissionSettings};
-use super::{Caller, Decision, PermissionPolicy, PermissionRequest, Surface, is_answering, is_reading};
+use super::{Caller, Decision, PermissionPolicy, PermissionRequest, Surface, is_answering};
 use crate::audit::{AuditLine, AuditLog, Verdict};
 use crate::protocol::Method;
 use crate::protocol::error::{ErrorKind, RpcError};
@@ -22,8 +22,9 @@ use crate::protocol::message::Request;
 use crate::protocol::method::{
     Approval, Approvals, ApprovalsParams, ApprovalsResult, Approve, ApproveParams, ApproveResult, Deny,
     DenyParams, DenyResult, Forget, ForgetParams, ForgetResult, Grant, GrantScope, Grants, GrantsParams,
-    GrantsResult, MethodKind, Reload, Targets,
+    GrantsResult, MethodKind, Targets,
 };
+use crate::protocol::scope::{Scope, scope_of_call};
 use crate::rpc::Service;
 
 /// The event that tells of a request that waits for an operator.
@@ -237,8 +238,8 @@ impl Gate {
             let registered = service.registry().and_then(|registry| registry.description(action));
             registered.is_some_and(|method| matches!(method.kind, MethodKind::Catalog | MethodKind::Query))
         };
-        let changes =
-            !(is_reading(action) || action == Reload::NAME && aimed.dry_run || is_registered_reading());
+        let only_reads = scope_of_call(action, aimed.dry_run) == Some(Scope::Read);
+        let changes = !(only_reads || is_registered_reading());
         let (policy, ask_timeout) = {
             let rules = self.0.rules.read().unwrap_or_else(PoisonError::into_inner);
             (Arc::clone(&rules.policy), rules.ask_timeout)

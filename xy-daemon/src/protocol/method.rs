@@ -171,6 +171,9 @@ pub struct ServerSummary {
     pub state: State,
     /// Whether the current incarnation can serve.
     pub ready: bool,
+    /// Whether it can and yet is not healthy, because it has not passed its liveness check so far.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unproven: bool,
     /// What the operator asked for.
     pub wanted: Wanted,
     /// Whether automatic restarts are held back.
@@ -553,7 +556,7 @@ pub struct SignalResult {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReloadParams {
-    /// Whether to answer what would change, and change nothing.
+    /// Whether to answer what would change, and change nothing; the scope `read` is enough for that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }

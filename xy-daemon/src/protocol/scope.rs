@@ -93,6 +93,12 @@ pub fn scope_of(method: &str) -> Option<Scope> {
     SCOPES.iter().find(|(known, _)| *known == method).map(|(_, scope)| *scope)
 }
 
+/// Returns the scope that a request of a method of every daemon needs: that of the method, unless it only asks what that
+/// would do.
+pub fn scope_of_call(method: &str, is_dry_run: bool) -> Option<Scope> {
+    if is_dry_run && method == Reload::NAME { Some(Scope::Read) } else { scope_of(method) }
+}
+
 /// Returns the scope that a method needs that a program has registered.
 pub fn scope_of_registered(kind: MethodKind) -> Scope {
     match kind {

@@ -137,6 +137,7 @@ fn every_key_is_read() {
             start_timeout: Some(Duration::from_secs(90)),
             retain: true,
             autostart: false,
+            health_checked: true,
             ..ChildSpec::worker("web")
         }
     );
@@ -404,7 +405,11 @@ fn the_commented_examples_name_every_key_and_parse() {
     let search = &config.servers["search"];
     assert_eq!(
         *search.child,
-        ChildSpec { id: "search".into(), ..(*web("Process(command: \"a\")").child).clone() }
+        ChildSpec {
+            id: "search".into(),
+            health_checked: true,
+            ..(*web("Process(command: \"a\")").child).clone()
+        }
     );
     assert_eq!(search.log, LogSettings::default());
     // The parser's own lists of keys are the reference.

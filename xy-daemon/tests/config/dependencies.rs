@@ -1,7 +1,7 @@
 //! Who waits for whom across files, at load and at reload.
 
 use xy_actors::spec::{Condition, Dependency};
-use xy_daemon::config::Config;
+use xy_daemon::config::{Config, check_conditions};
 use xy_daemon::reload::{ChangeKind, plan};
 
 use crate::support::{Directory, errors};
@@ -36,6 +36,41 @@ fn a_list_means_ready_and_a_map_names_conditions() {
         [
             Dependency { on: "db".into(), condition: Condition::Healthy, restart: true },
             Dependency { on: "job".into(), condition: Condition::Completed, restart: false },
+        ]
+    );
+}
+
+#[test]
+fn healthy_of_one_whose_health_nobody_checks_is_a_warning_where_it_is_written() {
+    let checked = "Process(command: \"a\", port: 4001, liveness: (probe: Tcp))";
+    let on =
+        "Process(\n  command: \"a\",\n  depends_on: {\"db\": Healthy, \"group\": Healthy, \"plain\": Ready})";
+    let config = load(&[
+        ("db", checked),
+        ("fine", "Process(command: \"a\", instances: 2, depends_on: {\"db\": Healthy})"),
+        (
+            "group",
+            "Supervisor(order: Concurrent, children: [\
+            Process(name: \"db\", command: \"a\"),\
+            Process(name: \"a\", command: \"a\", depends_on: {\"db\": Healthy}),\
+        ])",
+        ),
+        ("many", "Process(command: \"a\", instances: 2, depends_on: {\"plain\": Healthy})"),
+        ("plain", "Process(command: \"a\")"),
+        ("web", on),
+    ]);
+    assert_eq!(errors(&config), "");
+    assert!(config.servers["db"].child.health_checked && !config.servers["plain"].child.health_checked);
+    let warnings: Vec<String> = check_conditions(&config).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "servers/group.ron:1:128: children[1].depends_on: `db` has no `liveness`: `Healthy` asks no more than \
+             `Ready`; give `db` a `liveness`, or write `Ready`",
+            "servers/many.ron:1:59: depends_on: `plain` has no `liveness`: `Healthy` asks no more than `Ready`; \
+             give `plain` a `liveness`, or write `Ready`",
+            "servers/web.ron:3:40: depends_on: `group` is a group, which has no health check: `Healthy` asks no more \
+             than `Ready`; write `Ready`",
         ]
     );
 }

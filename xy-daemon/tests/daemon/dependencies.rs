@@ -83,6 +83,34 @@ async fn a_server_is_restarted_with_the_one_it_follows_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn healthy_waits_for_the_first_liveness_probe_that_is_passed() {
+    let mut world = World::new();
+    let well = world.path("well");
+    let liveness = format!(
+        "liveness: (probe: Exec(command: \"test\", args: [\"-e\", {well:?}]), interval: \"20ms\", failures: 1000)"
+    );
+    world.write("db", &script("sleep-forever", &liveness));
+    world.write("web", &script("sleep-forever", r#"depends_on: {"db": Healthy}"#));
+    let seldom = liveness.replace("20ms", "1h");
+    world.write("seldom", &script("sleep-forever", &seldom));
+    let client = world.boot().await;
+    ready(&client, "db").await;
+    ready(&client, "seldom").await;
+    let unproven = until_status(&client, "seldom", |_| true).await.summary;
+    let told = (unproven.ready, unproven.unproven, unproven.next.as_deref());
+    assert_eq!(told, (true, true, Some("ready; its liveness check has not been passed yet")));
+    let waits = until_status(&client, "web", |web| web.summary.next.is_some()).await.summary;
+    let told = (waits.state, waits.next.as_deref());
+    assert_eq!(told, (State::Starting, Some("waiting for \"db\" to be healthy")));
+    until_status(&client, "db", |db| !db.summary.ready).await;
+    assert_eq!(until_status(&client, "web", |_| true).await.summary.state, State::Starting);
+    std::fs::write(&well, "").expect("written");
+    ready(&client, "web").await;
+    let db = until_status(&client, "db", |_| true).await.summary;
+    assert_eq!((db.ready, db.unproven, db.next), (true, false, None));
+}
+
+#[tokio::test]
 async fn a_reload_turns_dependencies_around_without_touching_the_processes() {
     let on = |name: &str| script("sleep-forever", &format!("depends_on: [{name:?}]"));
     let free = || script("sleep-forever", "");

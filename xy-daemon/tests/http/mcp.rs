@@ -75,6 +75,29 @@ async fn a_request_is_answered_200_and_what_has_no_answer_202() {
 }
 
 #[tokio::test]
+async fn what_each_request_of_the_newer_era_has_to_say_is_missed_as_a_bad_request() {
+    let server = Server::start().await;
+    let whole = modern("tools/call", Some("list"));
+    let without = |key: &str| {
+        let mut message: Value = serde_json::from_str(&whole).expect("ours");
+        let removed = message["params"]["_meta"].as_object_mut().and_then(|meta| meta.remove(key));
+        assert!(removed.is_some(), "{key}");
+        message.to_string()
+    };
+    let unnamed = without("io.modelcontextprotocol/clientInfo");
+    let incapable = without("io.modelcontextprotocol/clientCapabilities");
+    for (message, status, code) in
+        [(&whole, 200, Value::Null), (&unnamed, 200, Value::Null), (&incapable, 400, json!(-32602))]
+    {
+        assert_eq!(
+            send(&server, &call_headers("list"), message).await,
+            (status, code, json!(7)),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_version_that_is_not_spoken_is_a_bad_request_that_lists_the_others() {
     let server = Server::start().await;
     let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;

@@ -147,6 +147,7 @@ async fn an_assistant_over_http_is_known_by_its_session_and_bound_by_the_rules()
     // The newer era says who asks each time.
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientInfo": client,
+        "io.modelcontextprotocol/clientCapabilities": {},
     });
     let mut modern = stop;
     modern["_meta"] = meta;
@@ -231,6 +232,7 @@ async fn stop(world: &World, connection: &Connection, way: Way) -> Result<(), St
         Way::McpAlone => {
             let meta = json!({
                 "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
                 "io.modelcontextprotocol/clientInfo": { "name": "robot", "version": "1" },
             });
             let params = json!({ "name": "stop", "arguments": { "names": ["nap"] }, "_meta": meta });

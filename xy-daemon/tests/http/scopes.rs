@@ -136,7 +136,7 @@ async fn tools_of_mcp_are_bound_by_the_scope_of_the_token() {
     for (tool, method, arguments) in [
         ("status", "status", json!({ "name": "files" })),
         ("stop", "stop", json!({ "names": ["files"] })),
-        ("check", "reload", json!({})),
+        ("start", "start", json!({ "names": ["files"] })),
     ] {
         let needed = scope_of(method).expect("known");
         for (scope, token) in &tokens {
@@ -152,6 +152,41 @@ async fn tools_of_mcp_are_bound_by_the_scope_of_the_token() {
             );
             assert_eq!(answer.body.contains(&said), *scope < needed, "{tool} by {scope}: {answer:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_reload_would_do_may_be_asked_by_whoever_may_read() {
+    let (server, tokens) = server().await;
+    for (scope, token) in &tokens {
+        for (params, is_allowed) in [
+            (json!({ "dry_run": true }), true),
+            (json!({ "dry_run": false }), *scope == Scope::Admin),
+            (json!({}), *scope == Scope::Admin),
+            // What the method does not take for a dry run is none.
+            (json!({ "dry_run": "true" }), *scope == Scope::Admin),
+            (json!({ "dry_run": true, "name": "x" }), *scope == Scope::Admin),
+        ] {
+            let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "reload", "params": params });
+            let answer = rpc(&server, token, request).await;
+            let is_refused = is_out_of_scope(&answer["error"], "reload", Scope::Admin);
+            assert_eq!(is_refused, !is_allowed, "{scope}, {params}: {answer}");
+            let answer =
+                send(&server, token, "POST", "/v1/admin/reload?wait=true", &params.to_string()).await;
+            assert_eq!(answer.status == 403, !is_allowed, "{scope}, {params}: {answer:?}");
+        }
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": { "name": "root", "version": "1" },
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        let call = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+            "params": { "name": "check", "arguments": {}, "_meta": meta },
+        });
+        let answer =
+            send_with(&server, token, "POST", "/mcp", &call_headers("check"), &call.to_string()).await;
+        assert!(answer.status == 200 && !answer.body.contains("needs the scope"), "{scope}: {answer:?}");
     }
 }
 

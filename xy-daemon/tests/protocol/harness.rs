@@ -109,6 +109,7 @@ pub(crate) fn summary(name: &str) -> ServerSummary {
         group: false,
         state: State::Running,
         ready: true,
+        unproven: false,
         wanted: Wanted::Up,
         paused: false,
         pid: Some(42),

@@ -46,6 +46,9 @@ pub(crate) struct ChildState {
     wanted: Wanted,
     paused: bool,
     unhealthy: bool,
+    /// Whether it has yet to pass its health check; to a program that does not say so, ready was healthy.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "std::ops::Not::not"))]
+    unproven: bool,
     tries_again: bool,
     restarts: u64,
     planned: (u32, Option<u32>),
@@ -202,6 +205,7 @@ impl<T> Policy<T> {
         child.wanted = state.wanted;
         child.paused = state.paused;
         child.unhealthy = state.unhealthy;
+        child.proven = !state.unproven;
         child.tries_again = state.tries_again;
         child.restarts = state.restarts;
         let own = Own {
@@ -268,6 +272,7 @@ impl<T> Child<T> {
             wanted: self.wanted,
             paused: self.paused,
             unhealthy: self.unhealthy,
+            unproven: !self.proven,
             tries_again: self.tries_again,
             restarts: self.restarts,
             planned: own.map_or((0, None), |own| own.planned),

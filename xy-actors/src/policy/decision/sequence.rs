@@ -94,6 +94,7 @@ impl<T> Policy<T> {
         let is_first = child.incarnation == Incarnation::NONE;
         child.incarnation = child.incarnation.next();
         (child.launched, child.completed) = (false, false);
+        child.proven = !child.spec.health_checked;
         let tries_again = std::mem::take(&mut child.tries_again);
         if origin == Origin::Automatic && !tries_again {
             child.restarts += 1;
@@ -288,7 +289,7 @@ impl<T> Policy<T> {
             !self.sibling(&dependency.on).is_some_and(|sibling| match (dependency.condition, sibling.phase) {
                 (Condition::Started, Phase::Starting(_)) => sibling.launched,
                 (Condition::Started | Condition::Ready, Phase::Ready { .. }) => true,
-                (Condition::Healthy, Phase::Ready { .. }) => !sibling.unhealthy,
+                (Condition::Healthy, Phase::Ready { .. }) => sibling.is_healthy(),
                 (Condition::Completed, Phase::Stopped) => sibling.completed,
                 _ => false,
             })

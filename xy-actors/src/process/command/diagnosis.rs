@@ -435,11 +435,17 @@ fn missing(command: &PreparedCommand, blamed: PathBuf, errno: i32) -> SpawnError
     }
     if let Some(searched) = &command.searched {
         let dirs: Vec<_> = searched.iter().map(|dir| format!("`{}`", dir.display())).collect();
-        let message = format!(
-            "program `{}` is in no directory of PATH ({}): install it, or give its full path as `command`",
-            command.program,
-            dirs.join(", ")
-        );
+        let advice = if command.program.trim().contains(char::is_whitespace) {
+            "arguments go into `args`, as no shell splits the command"
+        } else {
+            "install it, or give its full path as `command`"
+        };
+        let dirs = dirs.join(", ");
+        let message = format!("program `{}` is in no directory of PATH ({dirs}): {advice}", command.program);
+        let message = match &command.login_failure {
+            Some(error) => format!("{message}; this PATH is the inherited one, because {}", error.told()),
+            None => message,
+        };
         return SpawnError::new(
             SpawnErrorKind::ProgramMissing,
             Some(PathBuf::from(&command.program)),

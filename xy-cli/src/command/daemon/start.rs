@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{Instant, sleep};
-use xy_daemon::protocol::method::{List, ListParams, VersionResult};
+use xy_daemon::protocol::method::{List, ListParams, Reload, ReloadParams, VersionResult};
 use xy_daemon::telemetry::LARGEST_LOG;
 
 use super::found::{Found, PACE, Place};
@@ -129,11 +129,19 @@ async fn tell(place: &Place, version: &VersionResult, session: &mut Session<'_>)
         session.output.json(&result)?;
         return Ok(exit_code::SUCCESS);
     }
-    let servers = session.connect().await?.call::<List>(ListParams {}).await?.servers.len();
-    let servers = count(servers.try_into().unwrap_or(u64::MAX), "server");
+    let client = session.connect().await?;
+    let number = |number: usize| number.try_into().unwrap_or(u64::MAX);
+    let servers = count(number(client.call::<List>(ListParams {}).await?.servers.len()), "server");
     session.output.line(&format!("xyd runs in the background: pid {}, {servers}", version.pid))?;
     session.output.line(&format!("  socket: {}", place.socket.display()))?;
     session.output.line(&format!("  log: {}", log.display()))?;
+    // Nobody reads its log as long as it runs. A daemon that cannot say it has started all the same.
+    let plan = client.call::<Reload>(ReloadParams { dry_run: true }).await;
+    let rejected = plan.map_or(0, |plan| plan.rejected.len());
+    if rejected > 0 {
+        let problem = format!("{} rejected", count(number(rejected), "file"));
+        session.output.problem(&problem, Some("`xyctl reload --dry-run` says what is wrong"));
+    }
     Ok(exit_code::SUCCESS)
 }
 

@@ -208,6 +208,7 @@ pub(super) mod tests {
             group: false,
             state: State::Running,
             ready: true,
+            unproven: false,
             wanted: Wanted::Up,
             paused,
             pid: Some(4242),
