@@ -597,11 +597,11 @@ mod tests {
             ledger.gone(marker, Some(&report));
         }
         let ended = EndedIncarnation { label: "web".to_owned(), incarnation: 7, pid: Some(10), report };
-        assert_eq!(Contents::parse(&read(&path).expect("readable")).ended, [ended.clone()]);
+        assert_eq!(Contents::parse(&read(&path).expect("readable")).ended, std::slice::from_ref(&ended));
         ledger.renew().expect("there is room");
         // Only its process is forgotten.
         let ended = EndedIncarnation { pid: None, ..ended };
-        assert_eq!(Contents::parse(&read(&path).expect("readable")).ended, [ended.clone()]);
+        assert_eq!(Contents::parse(&read(&path).expect("readable")).ended, std::slice::from_ref(&ended));
         drop(ledger);
         let (_, _, swept) = Ledger::open(&path, || None).expect("opens");
         assert_eq!((swept.ended, swept.lost), (vec![ended], Vec::new()));
