@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -24,9 +25,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
+use xy_actors::process::settings::is_reserved;
 
 use crate::protocol::method::{EventsParams, Notification, VersionParams};
 use crate::rpc::Service;
+use crate::socket;
 
 pub mod address;
 mod answer;
@@ -59,6 +62,9 @@ use plane::HttpPlane;
 
 /// How long accepting rests after the process ran out of descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How long a connection that is closed to make room takes at most, as a rule.
+const EVICTION: Duration = Duration::from_millis(1);
 
 /// How many connections are accepted before those that are open have their turn.
 const ACCEPTED_AT_A_TIME: usize = 16;
@@ -286,15 +292,32 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
     let mut open: Vec<Weak<Pace>> = Vec::new();
     let mut accepted: usize = 0;
     let mut shutdown = pin!(shutdown);
+    let mut not_before = Instant::now();
     loop {
         let stream = tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            stream = accept(&listener) => stream,
+            stream = async {
+                sleep_until(not_before).await;
+                accept(&listener).await
+            } => stream,
         };
         open.retain(|pace| pace.strong_count() > 0);
-        if open.len() >= limits.connections && !make_room(&mut open) {
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                let is_awaited = socket::is_awaited(listener.as_fd());
+                if is_awaited {
+                    tracing::warn!(%error, "accepting a connection failed");
+                }
+                let makes_room = is_awaited && make_room(&mut open);
+                not_before = Instant::now() + if makes_room { EVICTION } else { ACCEPT_REST };
+                continue;
+            }
+        };
+        // The last descriptors are the local socket's.
+        if (open.len() >= limits.connections || is_reserved(stream.as_fd())) && !make_room(&mut open) {
             tracing::warn!("a connection was refused: all of them are busy");
             continue;
         }
@@ -346,20 +369,17 @@ fn make_room(open: &mut Vec<Weak<Pace>>) -> bool {
     true
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     loop {
         match listener.accept().await {
             // The address is a loopback one, so that whoever comes is of this machine.
             Ok((stream, _)) => {
                 // Answers are whole or small; waiting to fill a packet only delays them.
                 _ = stream.set_nodelay(true);
-                return stream;
+                return Ok(stream);
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
-                tokio::time::sleep(ACCEPT_REST).await;
-            }
+            Err(error) => return Err(error),
         }
     }
 }

@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use xy_actors::event::stream::unix_ms;
 use xy_actors::log::LogHealth;
 use xy_actors::process::settings::is_reserved;
@@ -60,6 +60,12 @@ pub const MAX_IN_FLIGHT: usize = 32;
 
 /// The most subscriptions of one connection.
 pub const MAX_SUBSCRIPTIONS: usize = 64;
+
+/// How long accepting rests after the process ran out of descriptors or memory.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How long a connection that is closed to make room takes at most, as a rule.
+const EVICTION: Duration = Duration::from_millis(1);
 
 /// The most connections; beyond, the one that has been idle longest makes room, first of those that never asked anything.
 pub const MAX_CONNECTIONS: usize = 1024;
@@ -294,29 +300,42 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
     let clock = Arc::new(AtomicU64::new(0));
     let budget = Arc::new(Budget::new());
     let mut shutdown = pin!(shutdown);
+    let mut not_before = Instant::now();
     loop {
-        let stream = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {
                 open.retain(|activity| Arc::strong_count(activity) > 1);
                 continue;
             }
-            stream = listener.accept() => stream,
+            accepted = async {
+                sleep_until(not_before).await;
+                listener.accept().await
+            } => accepted,
         };
         open.retain(|activity| Arc::strong_count(activity) > 1);
-        let is_scarce = is_reserved(stream.as_fd());
-        if open.len() >= MAX_CONNECTIONS || is_scarce {
-            match open.iter().enumerate().filter(|(_, one)| one.is_idle()).min_by_key(|(_, one)| one.worth())
-            {
-                Some((oldest, _)) => open.swap_remove(oldest).evict.notify_one(),
-                // These are what the last descriptors are for.
-                None if is_scarce && open.len() < MAX_CONNECTIONS => {}
-                None => {
-                    tracing::warn!("a connection was refused: all of them are busy");
-                    continue;
+        let stream = match accepted {
+            Ok(stream) => stream,
+            // Who waits may be more than who sits here and asks nothing, and took the last descriptors while all were busy.
+            Err(error) => {
+                let is_awaited = listener.is_awaited();
+                if is_awaited {
+                    tracing::warn!(%error, "accepting a connection failed");
                 }
+                let makes_room = is_awaited && make_room(&mut open);
+                not_before = Instant::now() + if makes_room { EVICTION } else { ACCEPT_REST };
+                continue;
             }
+        };
+        let is_scarce = is_reserved(stream.as_fd());
+        // The last descriptors are for whoever comes while all are busy.
+        if (open.len() >= MAX_CONNECTIONS || is_scarce)
+            && !make_room(&mut open)
+            && open.len() >= MAX_CONNECTIONS
+        {
+            tracing::warn!("a connection was refused: all of them are busy");
+            continue;
         }
         let activity = Arc::new(Activity::new(Arc::clone(&clock), budget.unread.join()));
         open.push(Arc::clone(&activity));
@@ -339,6 +358,14 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
     drop(listener);
     closing.send_replace(true);
     while connections.join_next().await.is_some() {}
+}
+
+/// Closes the idle connection that is worth least; returns whether there was one.
+fn make_room(open: &mut Vec<Arc<Activity>>) -> bool {
+    let idle = open.iter().enumerate().filter(|(_, one)| one.is_idle());
+    let Some((least, _)) = idle.min_by_key(|(_, one)| one.worth()) else { return false };
+    open.swap_remove(least).evict.notify_one();
+    true
 }
 
 /// Serves one connection as [`serve`] does, to its end.

@@ -6,10 +6,9 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use interprocess::ConnectWaitMode;
 use interprocess::local_socket::tokio::{Listener as LocalListener, Stream as LocalStream};
@@ -19,13 +18,11 @@ use interprocess::local_socket::{ConnectOptions, GenericFilePath, ListenerOption
 #[cfg(target_os = "linux")]
 use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use interprocess::os::unix::uds_local_socket::tokio::Listener as UdListener;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use tokio::net::UnixStream;
 
 use crate::instance::{Keep, LockError, LockFile};
 use crate::paths::{SocketPathError, check_socket_path};
-
-/// How long accepting rests after the process ran out of descriptors or memory.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Why the socket was not bound.
 #[derive(Debug, thiserror::Error)]
@@ -238,23 +235,29 @@ impl Listener {
         &self.path
     }
 
+    /// Returns whether a connection waits to be accepted.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let LocalListener::UdSocket(listener) = &self.listener;
+        is_awaited(listener.as_fd())
+    }
+
     /// Waits for the next connection of a permitted user (ours, or root).
     ///
-    /// Others are dropped unread. While the process is out of descriptors or memory, accepting rests and goes on.
+    /// Others are dropped unread.
+    ///
+    /// # Errors
+    ///
+    /// If the process is out of descriptors or memory. The next call tries again, at once.
     ///
     /// # Cancel safety
     ///
     /// No connection is lost when the future is dropped.
-    pub async fn accept(&self) -> UnixStream {
+    pub async fn accept(&self) -> io::Result<UnixStream> {
         loop {
             let stream = match self.listener.accept().await {
                 Ok(stream) => stream,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a connection failed");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                    continue;
-                }
+                Err(error) => return Err(error),
             };
             let peer = stream.peer_creds().ok().and_then(|peer| peer.euid());
             if !is_permitted(peer, nix::unistd::geteuid().as_raw()) {
@@ -262,9 +265,17 @@ impl Listener {
                 continue;
             }
             let LocalStream::UdSocket(stream) = stream;
-            return stream.into();
+            return Ok(stream.into());
         }
     }
+}
+
+/// Returns whether a connection waits to be accepted. Where there is no descriptor for one, accepting fails whether or not
+/// anybody waits.
+pub(crate) fn is_awaited(listener: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(listener, PollFlags::POLLIN)];
+    // Nobody can be told if it fails, and somebody may wait.
+    nix::poll::poll(&mut polled, PollTimeout::ZERO).map_or(true, |count| count > 0)
 }
 
 impl Drop for Listener {

@@ -37,7 +37,7 @@ async fn assert_reachable(listener: &Listener) {
         within("connecting", async { tokio::join!(listener.accept(), UnixStream::connect(listener.path())) })
             .await;
     connected.expect("somebody listens");
-    drop(accepted);
+    drop(accepted.expect("there is room"));
 }
 
 /// A process that does nothing until it is killed, which the end of the test does at the latest.
