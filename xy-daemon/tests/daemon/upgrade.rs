@@ -23,6 +23,9 @@ use super::support::{World, free_port, list, ready, script, send, status, until,
 /// The real program, for scripts that stand in for it.
 const XYD: &str = env!("CARGO_BIN_EXE_xyd");
 
+/// How many rotated files of a log are kept at most.
+const KEPT_FILES: usize = 1000;
+
 /// Restarts at once, and as often as a test wants.
 const AT_ONCE: &str =
     r#"restart: (backoff_initial: "1ms", backoff_max: "1ms", max_retries_per_minute: 1000)"#;
@@ -204,10 +207,14 @@ async fn under_load_no_request_fails_and_no_line_is_lost_or_repeated() {
     for writer in 0..writers {
         // Until they are told to end, they write in rounds of so many lines.
         let steps = format!("count 1000000000 {}", 2 + writer);
-        // What rotation deletes cannot be accounted for.
-        let limit =
-            if writer % 2 == 0 { r#"max_size: "128KiB""# } else { r#"max_size: "1GiB", max_age: "250ms""# };
-        let more = format!(r#"log: ({limit}, keep: 1000), stop: (grace: "10s")"#);
+        // What rotation deletes cannot be accounted for, so that a longer run has larger files.
+        let scale = upgrades.div_ceil(50);
+        let limit = if writer % 2 == 0 {
+            format!(r#"max_size: "{}KiB""#, 128 * scale)
+        } else {
+            format!(r#"max_size: "1GiB", max_age: "{}ms""#, 250 * scale)
+        };
+        let more = format!(r#"log: ({limit}, keep: {KEPT_FILES}), stop: (grace: "10s")"#);
         world.write(&format!("w{writer}"), &script(&steps, &more));
     }
     let mut client = world.boot().await;
@@ -235,7 +242,9 @@ async fn under_load_no_request_fails_and_no_line_is_lost_or_repeated() {
         let written = newest_line(&world, &name) + 1;
         let (missing, double) = assert_each_line_once(&world, &name, written);
         (lost, repeated, lines) = (lost + missing, repeated + double, lines + 2 * written);
-        rotations += files_of(&world, &name).len() - 1;
+        let rotated = files_of(&world, &name).len() - 1;
+        assert!(rotated < KEPT_FILES, "{name}: rotation may have deleted what was to be counted");
+        rotations += rotated;
     }
     gaps.sort();
     println!(
