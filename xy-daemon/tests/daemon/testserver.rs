@@ -139,13 +139,19 @@ fn run(step: &str, steps: &mut impl Iterator<Item = String>) -> io::Result<Optio
             let lines = number::<u64>(&text()?)?;
             let rest = Duration::from_millis(number(&text()?)?);
             let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+            // Asked to end, it does so at a rest: whoever counts expects each line on both streams.
+            let asked = SigSet::from_iter([Signal::SIGTERM]);
+            asked.thread_block()?;
             for line in 0..lines {
                 writeln!(out, "line {line}")?;
                 writeln!(err, "line {line}")?;
                 if line % 20 == 19 {
+                    asked.thread_unblock()?;
                     pause(rest);
+                    asked.thread_block()?;
                 }
             }
+            asked.thread_unblock()?;
         }
         "until-child-ends" => {
             nix::sys::wait::wait()?;
