@@ -11,7 +11,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use xy_actors::event::stream::{Event, EventItem, EventKind, EventStream};
@@ -19,15 +18,13 @@ use xy_actors::event::{ChildReport, Next};
 use xy_actors::exit::ExitReport;
 
 use crate::durable;
+use crate::journal::GATHER;
 
 /// How many entries are kept of one server.
 const KEPT: usize = 40;
 
 /// How many lines more than are kept the file may have.
 const SLACK: usize = 2_000;
-
-/// How long events gather before they are noted together, so that a restart comes before its notes.
-const GATHER: Duration = Duration::from_millis(10);
 
 /// The longest text of a cause that is kept, in characters.
 const LONGEST: usize = 1_000;

@@ -60,12 +60,6 @@ use guard::Guard;
 use pace::{Pace, PacedStream, Patience};
 use plane::HttpPlane;
 
-/// How long accepting rests after the process ran out of descriptors or memory.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// How long a connection that is closed to make room takes at most, as a rule.
-const EVICTION: Duration = Duration::from_millis(1);
-
 /// How many connections are accepted before those that are open have their turn.
 const ACCEPTED_AT_A_TIME: usize = 16;
 
@@ -312,7 +306,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
                     tracing::warn!(%error, "accepting a connection failed");
                 }
                 let makes_room = is_awaited && make_room(&mut open);
-                not_before = Instant::now() + if makes_room { EVICTION } else { ACCEPT_REST };
+                not_before = Instant::now() + socket::accept_rest(makes_room);
                 continue;
             }
         };

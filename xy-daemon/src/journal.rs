@@ -33,8 +33,9 @@ use crate::protocol::method::{Event, Gap};
 /// The name of the file in the state directory.
 pub(crate) const JOURNAL_FILE: &str = "events.jsonl";
 
-/// How long events gather before they are written together, so that a restart comes before its notes.
-const GATHER: Duration = Duration::from_millis(10);
+/// How long events gather before they are written together, here and in the history, so that a restart comes before its
+/// notes.
+pub(crate) const GATHER: Duration = Duration::from_millis(10);
 
 /// How many events are written or read at once.
 const BATCH: usize = 256;

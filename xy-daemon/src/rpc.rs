@@ -61,12 +61,6 @@ pub const MAX_IN_FLIGHT: usize = 32;
 /// The most subscriptions of one connection.
 pub const MAX_SUBSCRIPTIONS: usize = 64;
 
-/// How long accepting rests after the process ran out of descriptors or memory.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// How long a connection that is closed to make room takes at most, as a rule.
-const EVICTION: Duration = Duration::from_millis(1);
-
 /// The most connections; beyond, the one that has been idle longest makes room, first of those that never asked anything.
 pub const MAX_CONNECTIONS: usize = 1024;
 
@@ -324,7 +318,7 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, shutdown: im
                     tracing::warn!(%error, "accepting a connection failed");
                 }
                 let makes_room = is_awaited && make_room(&mut open);
-                not_before = Instant::now() + if makes_room { EVICTION } else { ACCEPT_REST };
+                not_before = Instant::now() + socket::accept_rest(makes_room);
                 continue;
             }
         };

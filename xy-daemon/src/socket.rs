@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use interprocess::ConnectWaitMode;
 use interprocess::local_socket::tokio::{Listener as LocalListener, Stream as LocalStream};
@@ -268,6 +269,12 @@ impl Listener {
             return Ok(stream.into());
         }
     }
+}
+
+/// Returns how long accepting rests after the process ran out of descriptors or memory: until a connection that is closed to
+/// make room is gone, as a rule, or for a while if there was none.
+pub(crate) fn accept_rest(makes_room: bool) -> Duration {
+    Duration::from_millis(if makes_room { 1 } else { 100 })
 }
 
 /// Returns whether a connection waits to be accepted. Where there is no descriptor for one, accepting fails whether or not

@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The lines that a [`LogQuery`] wants, made by [`Log::read`].
 ///
-/// It holds one batch of what files hold, whatever their size, and what memory held if the files lack some of that. A reader that falls behind what memory holds goes on in
-/// the files; only what they do not hold either is a [`LogItem::Gap`].
+/// It holds one batch of what files hold, whatever their size, and what memory held if the files lack some of that. A reader
+/// that falls behind what memory holds goes on in the files; only what they do not hold either is a [`LogItem::Gap`].
 #[derive(Debug)]
 pub struct LogReader {
     log: Log,
